@@ -1,0 +1,54 @@
+"""Hyper-parameters of the baselines, each default with its source. Importable without torch.
+
+Sources: [mae] facebookresearch/mae efb2a80, [simmim] microsoft/SimMIM d3e29bc,
+[d2v] facebookresearch/data2vec_vision af9a363 (``beit/``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class MAEConfig:
+    """Masked autoencoder, arXiv 2111.06377 ([mae] models_mae.py)."""
+
+    mask_ratio: float = 0.75  # [mae] main_pretrain.py --mask_ratio
+    decoder_width: int = 512  # [mae] models_mae.py:223-244, every encoder size
+    decoder_depth: int = 8  # same
+    decoder_heads: int = 16  # same
+    norm_pix_loss: bool = True  # [mae] PRETRAIN.md --norm_pix_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimMIMConfig:
+    """SimMIM with a ViT encoder, arXiv 2111.09886 ([simmim] simmim.py, vit_base pre-train yaml)."""
+
+    mask_ratio: float = 0.6  # [simmim] config.py DATA.MASK_RATIO
+    mask_patch_size: int = 32  # pixels; [simmim] config.py DATA.MASK_PATCH_SIZE
+    layer_scale: float = 0.1  # [simmim] config.py:84 VIT.INIT_VALUES
+    rel_pos_bias: bool = True  # [simmim] vit_base yaml USE_SHARED_RPB
+    final_norm: bool = True  # [simmim] vision_transformer.py:254; disputed, see README
+    drop_path: float = 0.1  # [simmim] config.py MODEL.DROP_PATH_RATE, also in pre-training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data2VecConfig:
+    """data2vec for images, arXiv 2202.03555 ([d2v] README, run_cyclical.py).
+
+    The teacher's decay is ``ema_decay``, reached from ``ema_decay_start`` linearly over
+    ``ema_anneal_share`` of the run; a share of 0 keeps it constant, as the README's commands do.
+    """
+
+    mask_ratio: float = 120 / 196  # [d2v] --num_mask_patches 120, an upper bound
+    min_block: int = 16  # patches; [d2v] --min_mask_patches_per_block
+    min_aspect: float = 0.3  # [d2v] masking_generator.py
+    layer_scale: float = 1e-4  # [d2v] README --layer_scale_init_value
+    rel_pos_bias: bool = True  # [d2v] run_cyclical.py:53-55 --rel_pos_bias
+    drop_path: float = 0.25  # [d2v] README --drop_path
+    attn_drop: float = 0.05  # [d2v] README --attn_drop_rate
+    target_layers: int = 6  # top blocks averaged; [d2v] README --target_layers [6..11]
+    beta: float = 2.0  # smooth L1; [d2v] README --l1_beta
+    ema_decay: float = 0.9998  # [d2v] README --ema_decay
+    ema_decay_start: float = 0.999  # [d2v] README --ema_decay_init
+    ema_anneal_share: float = 0.0  # [d2v] engine_for_cyclical.py:53-54: never annealed

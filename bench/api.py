@@ -1,0 +1,199 @@
+"""The contract between the harness, the methods and the plug-ins.
+
+Importable without torch. Shape letters: B images, T tokens of a layer (prefix included),
+N patches, D width, H heads, d width of a head, C channels.
+
+A *method* masks patches and turns a batch into a loss. While it runs it offers, through a
+:class:`TokenHook`, the two places at which a plug-in may act on mask tokens: the initial
+embedding, and the attention of each layer that carries mask tokens. A *plug-in* wraps a method
+and is itself a method; it never reaches into a method's modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionShape:
+    """Size of a vision transformer encoder (widths in channels, image and patch in pixels)."""
+
+    image_size: int
+    patch_size: int
+    channels: int = 3
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float = 4.0
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of the image."""
+        return self.image_size // self.patch_size
+
+    @property
+    def patches(self) -> int:
+        """N, the number of patches of an image."""
+        return self.grid**2
+
+
+class SampleStream(Protocol):
+    """Counter-based random numbers, one independent stream for each of B samples."""
+
+    @property
+    def size(self) -> int:
+        """B, the number of samples."""
+        ...
+
+    def uniform(self, count: int, offset: int = 0) -> Tensor:
+        """Uniform floats in [0, 1), [B, count]: draws ``offset`` to ``offset + count - 1``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a method sees of one step.
+
+    ``images`` [B, C, S, S] are normalised; ``hidden`` [B, N] is True where the model sees no
+    pixels; ``noise`` draws drop-path decisions for the B samples of this step, or is None when
+    nothing is to be dropped.
+    """
+
+    images: Tensor
+    hidden: Tensor
+    noise: SampleStream | None = None
+
+
+@dataclass(frozen=True)
+class MethodOutput:
+    """Result of one forward pass.
+
+    ``loss`` is a mean over the hidden patches of the batch (weight it by ``hidden.sum()`` when
+    batches are added up); ``penalty`` is a mean over the images, or None; ``terms`` are detached
+    values for the log; ``prediction`` is the method's own output, kept for pictures and tests.
+    """
+
+    loss: Tensor
+    penalty: Tensor | None = None
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
+    prediction: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class MaskEmbedding:
+    """The initial embedding at which mask tokens replace patches.
+
+    ``tokens`` [B, N', D] are the embeddings of real patches (N' = N at an encoder input, the
+    visible ones at a decoder input), before positions are added; ``mask_token`` [1, 1, D].
+    """
+
+    tokens: Tensor
+    mask_token: Tensor
+
+
+@dataclass(frozen=True)
+class TokenLayer:
+    """One layer that carries mask tokens, as seen just before its attention is computed.
+
+    ``query`` and ``key`` are [B, H, T, d]; ``tokens`` [B, T, D] is what the attention reads;
+    ``hidden`` [B, T] is True for mask tokens and False for the ``prefix`` tokens (class token).
+    ``bias`` is the layer's own additive attention bias, broadcastable to [B, H, T, T], or None.
+    """
+
+    index: int
+    count: int
+    tokens: Tensor
+    query: Tensor
+    key: Tensor
+    hidden: Tensor
+    prefix: int
+    scale: float
+    bias: Tensor | None = None
+
+
+class TokenHook(Protocol):
+    """What a plug-in or a probe hands to a method's forward pass."""
+
+    def embedding(self, embedding: MaskEmbedding) -> None:
+        """Called once a pass, where mask tokens enter the model."""
+        ...
+
+    def attention(self, layer: TokenLayer) -> Tensor | None:
+        """Called once a layer that carries mask tokens.
+
+        Returns an additive bias broadcastable to [B, H, T, T], or None to leave it alone.
+        """
+        ...
+
+
+GeneratorFor = Callable[[str], "torch.Generator"]
+"""Maps a parameter's name to the generator that initialises it."""
+
+
+class Method(Protocol):
+    """A masked-image-modelling method: an ``nn.Module`` with the calls below."""
+
+    shape: VisionShape
+
+    def __call__(self, batch: Batch, hook: TokenHook | None = None) -> MethodOutput:
+        """Loss of one batch; ``hook`` sees the mask tokens."""
+        ...
+
+    def reset_parameters(self, generator_for: GeneratorFor) -> None:
+        """Initialises every parameter from its own named stream."""
+        ...
+
+    def draw_hidden(self, stream: SampleStream) -> Tensor:
+        """Masks [B, N], True where hidden, from per-sample streams."""
+        ...
+
+    def mask_tokens(self) -> Mapping[str, nn.Parameter]:
+        """The mask tokens by parameter name, each [1, 1, D]."""
+        ...
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters of two or more dimensions that are not decayed."""
+        ...
+
+    def after_step(self, step: int, total_steps: int) -> None:
+        """Called after optimizer step ``step`` (from 0) of ``total_steps``; EMA teachers move."""
+        ...
+
+    def encoder(self) -> nn.Module:
+        """The encoder that evaluation receives, its state under timm's names."""
+        ...
+
+    def classifier(self, options: ClassifierOptions) -> Classifier:
+        """A fresh classifier on this method's encoder architecture, weights not yet loaded."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierOptions:
+    """How fine-tuning builds its model: classes, drop path rate and pooling (``mean``/``cls``)."""
+
+    classes: int
+    drop_path: float = 0.0
+    pool: str = "mean"
+
+
+class Classifier(Protocol):
+    """A plain ViT with a head, weights under timm's names: an ``nn.Module``."""
+
+    def __call__(self, images: Tensor, noise: SampleStream | None = None) -> Tensor:
+        """Class logits [B, K] of normalised images [B, C, S, S]."""
+        ...
+
+    def features(self, images: Tensor, pool: str) -> Tensor:
+        """Pooled features [B, D] of the frozen encoder: ``cls``, or ``mean`` over patches."""
+        ...
+
+    def group_matcher(self, coarse: bool = False) -> Mapping[str, Any]:
+        """Parameter-name patterns by depth, in timm's form, for layer decay."""
+        ...

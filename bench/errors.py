@@ -1,0 +1,65 @@
+"""The error tree: every user-facing error says what, nearest, known and what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BenchError(Exception):
+    """Base of every error a user may see; ``exit_code`` is what the command returns."""
+
+    exit_code = 1
+
+
+class UsageError(BenchError):
+    """The request itself is wrong; nothing has been started."""
+
+    exit_code = 2
+
+
+class DataError(UsageError):
+    """A data set is missing, unreadable or does not fit the preset."""
+
+
+class NothingMeasuredError(BenchError):
+    """A report was asked for, but no finished run is there to report."""
+
+    exit_code = 3
+
+
+class GateError(BenchError):
+    """An ``--assert`` gate did not hold."""
+
+    exit_code = 4
+
+
+class StoreError(BenchError):
+    """A run folder is unreadable, of an unknown schema or already locked."""
+
+
+class RunError(BenchError):
+    """One run failed; the class name of its cause is kept in its status."""
+
+
+class NonFiniteLossError(RunError):
+    """The loss became NaN or infinite; the last good state is kept."""
+
+
+class StopRequestedError(BenchError):
+    """A signal asked the run to stop; its state has been saved and can be resumed."""
+
+    exit_code = 130
+
+
+def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UsageError:
+    """A :class:`UsageError` for a name that is not in a table, with the nearest one that is."""
+    names = sorted(known)
+    nearest = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    parts = [f"unknown {kind} '{name}'."]
+    if nearest:
+        parts.append(f"Did you mean '{nearest[0]}'?")
+    parts.append(f"Known: {', '.join(names) or 'none'}.")
+    if hint:
+        parts.append(hint)
+    return UsageError(" ".join(parts))

@@ -1,0 +1,138 @@
+"""What can be named on the command line: literal tables, read without importing anything.
+
+Outside packages add rows through the entry-point groups ``mto_bench.methods``,
+``mto_bench.plugins`` and ``mto_bench.datasets``. A method's entry point names the method class, a
+plug-in's its wrapping function; either carries its configuration class as the attribute
+``Config``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from bench.errors import UsageError, unknown
+
+
+@dataclass(frozen=True)
+class Row:
+    """An implementation and its (torch-free) configuration class, each ``module:attribute``."""
+
+    target: str
+    config: str
+
+
+@dataclass(frozen=True)
+class DatasetRow:
+    """A data-set loader, the preset chosen when none is named, and whether it needs a folder."""
+
+    target: str
+    preset: str
+    needs_root: bool
+
+
+METHODS: dict[str, Row] = {
+    "mae": Row("baselines.mae:MAE", "baselines.config:MAEConfig"),
+    "simmim": Row("baselines.simmim:SimMIM", "baselines.config:SimMIMConfig"),
+    "data2vec": Row("baselines.data2vec:Data2Vec", "baselines.config:Data2VecConfig"),
+}
+
+PLUGINS: dict[str, Row] = {
+    "mto": Row("mto.plugin:with_mto", "mto.config:MTOConfig"),
+}
+
+DATASETS: dict[str, DatasetRow] = {
+    "digits": DatasetRow("bench.datasets:digits", "digits", needs_root=False),
+    "procedural": DatasetRow("bench.datasets:procedural", "procedural", needs_root=False),
+    "cifar10": DatasetRow("bench.datasets:cifar10", "cifar", needs_root=True),
+    "cifar100": DatasetRow("bench.datasets:cifar100", "cifar", needs_root=True),
+    "imagenet": DatasetRow("bench.datasets:image_folder", "imagenet", needs_root=True),
+    "folder": DatasetRow("bench.datasets:image_folder", "imagenet", needs_root=True),
+    "timm": DatasetRow("bench.datasets:timm_factory", "imagenet", needs_root=True),
+}
+
+PROBE = "mto.probe:LayerProbe"
+"""Measures heterogeneity, attention mass and mask-token distance of any method, both arms alike."""
+
+
+@lru_cache(maxsize=None)
+def _outside(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=f"mto_bench.{group}")}
+
+
+def load(target: str) -> Any:
+    """The object named ``module:attribute``."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def names(kind: str) -> list[str]:
+    """Known names of ``methods``, ``plugins`` or ``datasets``, outside packages included."""
+    table = {"methods": METHODS, "plugins": PLUGINS, "datasets": DATASETS}[kind]
+    return sorted({*table, *_outside(kind)})
+
+
+def _find(kind: str, table: dict[str, Row], name: str) -> Row | EntryPoint:
+    found = table.get(name) or _outside(kind).get(name)
+    if found is None:
+        hint = f"See 'python -m bench.run ls {kind}'."
+        raise unknown(kind.rstrip("s"), name, names(kind), hint)
+    return found
+
+
+def _target(row: Row | EntryPoint) -> Any:
+    return load(row.target) if isinstance(row, Row) else row.load()
+
+
+def _config(row: Row | EntryPoint, name: str) -> type:
+    if isinstance(row, Row):
+        return load(row.config)  # type: ignore[no-any-return]
+    config = getattr(row.load(), "Config", None)
+    if config is None:
+        raise UsageError(f"'{name}' ({row.value}) has no attribute 'Config', a frozen dataclass.")
+    return config  # type: ignore[no-any-return]
+
+
+def method(name: str) -> Any:
+    """The class of a method. Imports torch."""
+    return _target(_find("methods", METHODS, name))
+
+
+def method_config(name: str) -> type:
+    """The configuration dataclass of a method.
+
+    Raises:
+        UsageError: for an unknown name.
+    """
+    return _config(_find("methods", METHODS, name), name)
+
+
+def plugin(name: str) -> Any:
+    """The wrapping function of a plug-in. Imports torch."""
+    return _target(_find("plugins", PLUGINS, name))
+
+
+def plugin_config(name: str) -> type:
+    """The configuration dataclass of a plug-in.
+
+    Raises:
+        UsageError: for an unknown name.
+    """
+    return _config(_find("plugins", PLUGINS, name), name)
+
+
+def dataset(name: str) -> DatasetRow:
+    """The row of a data set; an outside one is taken to need a folder.
+
+    Raises:
+        UsageError: for an unknown name.
+    """
+    if name in DATASETS:
+        return DATASETS[name]
+    point = _outside("datasets").get(name)
+    if point is None:
+        raise unknown("data set", name, names("datasets"), "See 'python -m bench.run ls datasets'.")
+    return DatasetRow(point.value, "imagenet", needs_root=True)
