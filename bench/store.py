@@ -229,7 +229,9 @@ class RunFolder:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise StoreError(f"run {self.run_id} is being computed by another process") from error
+                raise StoreError(
+                    f"run {self.run_id} is being computed by another process"
+                ) from error
             yield
 
 

@@ -6,14 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from mto_toy import Toy, batch_for, generators
 
 from bench.api import Batch, ClassifierOptions
 from bench.errors import RunError, UsageError
 from mto.config import TERMS, MTOConfig
 from mto.plugin import with_mto
 from mto.probe import LayerProbe
-
-from mto_toy import Toy, batch_for, generators
 
 ALL = MTOConfig(sample_images=1.0, r_first=0.1)
 OFF = MTOConfig.only(())
