@@ -15,12 +15,14 @@ from tabulate import tabulate
 
 from bench import report
 from bench.commands.request import Request, make_request
+from bench.config import recipe_digest
 from bench.errors import NothingMeasuredError
 from bench.launchers.base import Launcher, Progress, survey
 from bench.launchers.inline import InlineLauncher
 from bench.launchers.local import LocalLauncher
 from bench.plan import Study, describe, plain_config
-from bench.store import BLOCKED, DONE, FAILED, Record, Store, read_json, write_json
+from bench.provenance import hardware_label
+from bench.store import BLOCKED, DONE, FAILED, Record, RunFolder, Store, read_json, write_json
 from bench.view import StudyView
 
 FORMATS = ("md", "csv", "json")
@@ -142,8 +144,23 @@ def _failed(store: Store, run_id: str, pretrain_id: str, config: Any) -> list[Re
             repeat=config.finetune.repeat,
             status=FAILED,
             failure=broken[0].get("failure", ""),
+            recipe=recipe_digest(config),
+            **_origin(store.run(pretrain_id)),
         )
     ]
+
+
+def _origin(folder: RunFolder) -> dict[str, Any]:
+    """Code and hardware of a run that left no record, from its provenance."""
+    origin = read_json(folder.path / "provenance.json")
+    if origin is None:
+        return {}
+    return {
+        "commit": origin["code"]["commit"],
+        "dirty": bool(origin["code"]["dirty"]),
+        "hardware": hardware_label(origin["hardware"]),
+        "versions": origin["versions"],
+    }
 
 
 def show_plan(args: argparse.Namespace) -> int:
