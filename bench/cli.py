@@ -111,6 +111,7 @@ def _add_output_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--out", default="results", metavar="DIR", help="folder of runs and tables")
     group.add_argument("--name", default="", help="name of the study's folder (default: readable)")
     group.add_argument("--dry-run", action="store_true", help="show the plan, compute nothing")
+    group.add_argument("--calibrate", action="store_true", help="time a few steps for the plan")
     group.add_argument("--strict", action="store_true", help="exit 1 unless every cell is complete")
     group.add_argument("--json", action="store_true", help="print the table as JSON")
 
