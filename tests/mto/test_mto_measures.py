@@ -1,0 +1,265 @@
+"""Affinity, heterogeneity and mass against loops, on ragged masks; and the traps of the measures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import mto_oracles as oracle
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.api import TokenLayer
+from mto.affinity import mask_uniform, patch_sets, places, sample_heads, sample_images
+from mto.config import MTOConfig
+from mto.heterogeneity import entropy_heterogeneity, masked_mass, row_entropy
+from mto.reading import heterogeneity, leak, view, weight_received
+
+IMAGES = torch.tensor([0, 2, 3])
+
+
+def layer_of(seed=0, prefix=1, bias="heads", size=4, tokens=9, heads=3):
+    """A random layer with ragged masks: image b hides b + 2 patches."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def randn(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    hidden = torch.zeros(size, tokens, dtype=torch.bool)
+    for image in range(size):
+        order = torch.randperm(tokens - prefix, generator=generator) + prefix
+        hidden[image, order[: image + 2]] = True
+    shapes = {"heads": (1, heads), "images": (size, 1), "both": (size, heads)}
+    own = randn(*shapes[bias], tokens, tokens) if bias else None
+    query, key = randn(size, heads, tokens, 5), randn(size, heads, tokens, 5)
+    x = randn(size, tokens, 15)
+    return TokenLayer(1, 4, x, query, key, hidden, prefix, 5**-0.5, own)
+
+
+def compare(measured, expected):
+    torch.testing.assert_close(measured.double(), torch.tensor(expected, dtype=torch.float64))
+
+
+def maps(config, layer, image, added=None):
+    """Oracle affinities of an image, one a head where heads are kept apart."""
+    if config.affinity == "tokens":
+        return [oracle.token_affinity(layer, image)]
+    if config.heads == "average":
+        return [oracle.mean_logits(layer, image, added)]
+    heads = range(layer.query.shape[1])
+    return [oracle.logits(layer, image, head, added) for head in heads]
+
+
+READINGS = [
+    MTOConfig(),
+    MTOConfig(heads="each"),
+    MTOConfig(affinity="tokens"),
+    MTOConfig(tau=1.0),
+]
+
+
+@pytest.mark.parametrize("config", READINGS, ids=lambda c: f"{c.affinity}-{c.heads}-{c.tau}")
+@pytest.mark.parametrize("bias", [None, "heads", "images", "both"])
+@pytest.mark.parametrize("prefix", [0, 1])
+def test_heterogeneity_and_mass_equal_their_definitions(config, bias, prefix):
+    layer = layer_of(bias=bias, prefix=prefix)
+    at = view(layer.hidden, prefix, IMAGES)
+    added = torch.linspace(-1, 1, 4 * 81, dtype=torch.float64).view(4, 1, 9, 9)
+    h, lost = [], []
+    for image in IMAGES.tolist():
+        masked, visible = oracle.sets(layer, image)
+        plain = maps(config, layer, image)
+        each = [oracle.heterogeneity(s, masked, visible, config.tau) for s in plain]
+        h.append(sum(each) / len(each))
+        biased = maps(config, layer, image, added)
+        each = [oracle.mass(s, masked, visible) for s in biased]
+        lost.append(sum(each) / len(each))
+    compare(heterogeneity(config, layer, at), h)
+    compare(leak(config, layer, at, added, None), lost)
+
+
+def test_cosine_heterogeneity_equals_its_definition():
+    layer = layer_of()
+    at = view(layer.hidden, layer.prefix, IMAGES)
+    expected = [
+        oracle.cosine_heterogeneity(layer.tokens[i], *oracle.sets(layer, i))
+        for i in IMAGES.tolist()
+    ]
+    compare(heterogeneity(MTOConfig(heterogeneity="cosine"), layer, at), expected)
+
+
+def test_row_entropy_form_equals_its_definition():
+    layer = layer_of()
+    at = view(layer.hidden, layer.prefix, IMAGES)
+    expected = [
+        oracle.visible_row_entropy(oracle.mean_logits(layer, i), oracle.sets(layer, i)[1])
+        for i in IMAGES.tolist()
+    ]
+    compare(leak(MTOConfig(spa_form="row_entropy"), layer, at, None, None), expected)
+
+
+def test_chosen_heads_are_the_ones_read():
+    layer, config = layer_of(bias="both"), MTOConfig(heads="each")
+    at = view(layer.hidden, layer.prefix, IMAGES)
+    heads = torch.tensor([[2, 0], [1, 2], [0, 1]])
+    expected = []
+    for image, chosen in zip(IMAGES.tolist(), heads.tolist(), strict=True):
+        masses = [
+            oracle.mass(oracle.logits(layer, image, head), *oracle.sets(layer, image))
+            for head in chosen
+        ]
+        expected.append(sum(masses) / len(masses))
+    compare(leak(config, layer, at, None, heads), expected)
+
+
+def test_weight_received_equals_its_definition():
+    layer = layer_of()
+    at = view(layer.hidden, layer.prefix, IMAGES)
+    expected = []
+    for image in IMAGES.tolist():
+        s = oracle.mean_logits(layer, image)
+        rows = [oracle.softmax(s[i]) for i in oracle.sets(layer, image)[1]]
+        expected.append([sum(row[j] for row in rows) for j in range(9)])
+    compare(weight_received(MTOConfig(), layer, at), expected)
+
+
+def test_other_images_and_padding_do_not_enter():
+    """An image's value is the same alone and beside images with other counts."""
+    layer, config = layer_of(), MTOConfig()
+    together = heterogeneity(config, layer, view(layer.hidden, 1, torch.arange(4)))
+    for image in range(4):
+        alone = heterogeneity(config, layer, view(layer.hidden, 1, torch.tensor([image])))
+        torch.testing.assert_close(alone[0], together[image])
+
+
+@pytest.mark.parametrize("fill", [True, False])
+def test_images_without_masked_or_without_visible_patches_give_finite_gradients(fill):
+    layer = layer_of(bias=None)
+    layer.hidden[1, 1:] = fill
+    query = layer.query.clone().requires_grad_()
+    layer = replace(layer, query=query)
+    at = view(layer.hidden, 1, torch.arange(4))
+    (
+        heterogeneity(MTOConfig(), layer, at) + leak(MTOConfig(), layer, at, None, None)
+    ).sum().backward()
+    assert query.grad.isfinite().all()
+
+
+# --- places and sampling ----------------------------------------------------------------------
+
+
+@settings(derandomize=True, deadline=None, max_examples=50)
+@given(st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=1, max_size=4))
+def test_places_lists_the_marked_positions(rows):
+    marked = torch.tensor(rows)
+    found = places(marked)
+    for index, valid, row in zip(found.index, found.valid, rows, strict=True):
+        assert index[valid].tolist() == [t for t, flag in enumerate(row) if flag]
+        assert len(set(index.tolist())) == len(index)
+
+
+def test_the_prefix_is_neither_masked_nor_visible():
+    hidden = torch.tensor([[False, True, False]])
+    masked, visible = patch_sets(hidden, 1)
+    assert masked.tolist() == [[False, True, False]]
+    assert visible.tolist() == [[False, False, True]]
+
+
+def masks(count, tokens=16, hidden=10, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(count, tokens, generator=generator).argsort(1).argsort(1) < hidden
+
+
+def test_the_hash_of_masks_is_uniform_and_depends_on_nothing_else():
+    hidden = masks(4000)
+    drawn = mask_uniform(hidden)
+    order = torch.randperm(4000, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(mask_uniform(hidden[order]), drawn[order])
+    assert ((drawn >= 0) & (drawn < 1)).all()
+    counts = torch.histc(drawn.float(), 10, 0, 1)
+    assert ((counts - 400).abs() < 5 * 400**0.5).all()
+
+
+def test_the_hash_is_independent_of_any_one_patch():
+    hidden = masks(8000)
+    drawn = mask_uniform(hidden)
+    for patch in range(16):
+        gap = drawn[hidden[:, patch]].mean() - drawn[~hidden[:, patch]].mean()
+        assert abs(gap) < 0.04
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.6])
+def test_images_are_chosen_with_the_share_asked_for(share):
+    chosen = sample_images(masks(4000), share)
+    assert abs(len(chosen) / 4000 - share) < 0.03
+    assert torch.equal(sample_images(masks(7), 1.0), torch.arange(7))
+
+
+def test_heads_are_chosen_evenly_and_without_repeats():
+    chosen = sample_heads(masks(4000), 5, 2)
+    assert chosen.shape == (4000, 2)
+    assert (chosen[:, 0] != chosen[:, 1]).all()
+    assert ((torch.bincount(chosen.flatten()) - 1600).abs() < 200).all()
+
+
+# --- traps (measured on toy models before any of this was written) ----------------------------
+
+
+def test_distinct_mask_tokens_raise_entropy_over_visible_columns_only():
+    """Over all columns the sign turns: distinct mask tokens attend to each other."""
+    generator = torch.Generator().manual_seed(0)
+    visible = torch.randn(16, 32, generator=generator)
+    visible[:, 0], visible[:, 1:] = 3.0, visible[:, 1:] * 2
+    alike, distinct = visible[0], torch.zeros(32)
+    visible[:, -1], distinct[-1] = 0.0, 6.0
+    alike = visible[0]
+
+    def entropies(token):
+        x = torch.cat([token.expand(16, 32), visible])[None]
+        s = (x @ x.mT / 32**0.5)[:, None, :16]
+        over_all = row_entropy(s, torch.ones(1, 32, dtype=torch.bool)).mean()
+        return row_entropy(s[..., 16:], torch.ones(1, 16, dtype=torch.bool)).mean(), over_all
+
+    seen_alike, all_alike = entropies(alike)
+    seen_distinct, all_distinct = entropies(distinct)
+    assert seen_distinct > seen_alike
+    assert all_distinct < 1
+    far = entropies(distinct * 2)
+    assert far[0] >= seen_distinct
+    assert far[1] < all_distinct
+
+
+def test_at_tau_one_the_entropy_of_small_logits_is_saturated_and_a_temperature_wakes_it():
+    s = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.3
+    on = torch.ones(2, 8, dtype=torch.bool)
+    assert entropy_heterogeneity(s, on, on, 1.0).min() > 0.97
+    assert entropy_heterogeneity(s, on, on, 0.1).max() < 0.8
+
+
+@pytest.mark.parametrize("form", ["mass", "row_entropy"])
+def test_only_the_mass_form_frees_visible_rows_when_masked_logits_start_higher(form):
+    """The row-entropy form drives all attention onto masked columns; the mass form drives it off."""
+    on, hidden = torch.ones(1, 8, dtype=torch.bool), torch.arange(8)[None] < 4
+    s = torch.zeros(1, 1, 8, 8)
+    s[..., :2] = 1.0
+    s.requires_grad_()
+    optimizer = torch.optim.SGD([s], lr=5.0)
+    for _ in range(400):
+        loss = masked_mass(s, on, on, hidden) if form == "mass" else row_entropy(s, on).mean(-1)
+        optimizer.zero_grad()
+        loss.sum().backward()
+        optimizer.step()
+    mass = masked_mass(s, on, on, hidden).item()
+    assert mass < 0.01 if form == "mass" else mass > 0.9
+
+
+def test_a_column_shut_out_by_recalibration_has_no_mass_and_a_finite_entropy():
+    s = torch.zeros(1, 1, 4, 4)
+    s[..., 0] = -torch.inf
+    s.requires_grad_()
+    on, hidden = torch.ones(1, 4, dtype=torch.bool), torch.arange(4)[None] == 0
+    mass, entropy = masked_mass(s, on, on, hidden), row_entropy(s, on)
+    assert mass.item() == 0
+    (entropy.sum() + mass.sum()).backward()
+    assert s.grad.isfinite().all()
