@@ -1,0 +1,357 @@
+"""The statistics of the benchmark: pure functions on arrays, no files, no clock, no random draws.
+
+Legend of shapes: n seeds (one row each, the same seeds in both arms), B budgets, G grid points,
+... any number of leading axes (used by the simulation that verifies the interval).
+
+The quantity is rho(A) = E_base(A) / E_variant(A), the ratio of the epochs the two arms need to
+reach the accuracy A, with A the baseline's mean at the reference budget. Curves are linear in
+log2(epochs) between neighbouring budgets and are never extrapolated.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import nctdtr, stdtr, stdtrit
+
+Array = npt.NDArray[np.float64]
+
+MIN_SEEDS = 5
+"""With fewer seeds a table is a pilot: it shows numbers and makes no claim."""
+
+GRID_PER_OCTAVE = 128
+"""Points a doubling of epochs on which the test is inverted: steps of 0.5 %."""
+
+EXACT_SEEDS = 20
+"""Most seeds for which all sign flips are enumerated (2**19 sums)."""
+
+State = Literal["measured", "beyond", "missed", "flat", "empty"]
+"""How a target was met: inside the budgets, already at the smallest one, never; ``flat`` when the
+baseline's curve does not rise to the target, ``empty`` when there is no pair of seeds."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its sample sd, t interval and two-sided p value against ``null``."""
+
+    mean: float
+    sd: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Last-epoch scores [n, B] of one arm at rising budgets ``epochs`` [B]."""
+
+    epochs: Array
+    scores: Array
+
+
+@dataclass(frozen=True)
+class Saving:
+    """rho at one target. ``low`` is 0 and ``high`` infinite where the interval is open.
+
+    ``epochs`` is NaN unless the target is met inside the budgets. ``bound`` is the factor that is
+    certain to be passed in state ``beyond`` (not passed in state ``missed``).
+    """
+
+    state: State
+    target: float
+    reference: float
+    n: int
+    epochs: float = math.nan
+    ratio: float = math.nan
+    low: float = 0.0
+    high: float = math.inf
+    p: float = math.nan
+    bound: float = math.nan
+    monotone: bool = True
+
+
+# --- means and paired differences -------------------------------------------------------------
+
+
+def sample_sd(values: Array) -> float:
+    """Sample standard deviation (ddof=1); NaN below two values."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+
+
+def t_quantile(n: int, alpha: float) -> float:
+    """Two-sided quantile of Student's t for n values; infinite below two."""
+    return float(stdtrit(n - 1, 1 - alpha / 2)) if n > 1 else math.inf
+
+
+def estimate(values: Array, alpha: float = 0.05, null: float = 0.0) -> Estimate:
+    """Mean of one value per seed, its t interval and the two-sided p of ``mean == null``."""
+    n = len(values)
+    if n == 0:
+        return Estimate(math.nan, math.nan, -math.inf, math.inf, math.nan, 0)
+    mean, sd = float(np.mean(values)), sample_sd(values)
+    if n == 1:
+        return Estimate(mean, sd, -math.inf, math.inf, math.nan, 1)
+    error = sd / math.sqrt(n)
+    half = t_quantile(n, alpha) * error
+    return Estimate(mean, sd, mean - half, mean + half, _p_value(mean - null, error, n), n)
+
+
+def _p_value(shift: float, error: float, n: int) -> float:
+    if error == 0.0:
+        return 1.0 if shift == 0.0 else 0.0
+    return float(2 * stdtr(n - 1, -abs(shift) / error))
+
+
+def sign_flip_p(differences: Array) -> float:
+    """Exact two-sided p of the sign-flip permutation test; NaN without or with too many seeds."""
+    n = len(differences)
+    if not 0 < n <= EXACT_SEEDS:
+        return math.nan
+    sums = np.array([float(differences[0])])  # the other sign of the first gives the mirror image
+    for value in differences[1:]:
+        sums = np.concatenate([sums + value, sums - value])
+    observed = abs(float(np.sum(differences)))
+    tolerance = 1e-9 * float(np.sum(np.abs(differences)))
+    return float(np.mean(np.abs(sums) >= observed - tolerance))
+
+
+def smallest_sign_flip_p(n: int) -> float:
+    """The smallest two-sided p that n seeds can give: 1/4 at 3, 1/16 at 5, 1/32 at 6."""
+    return min(1.0, 2.0 ** (1 - n))
+
+
+def holm(p_values: Array) -> Array:
+    """Holm's step-down adjusted p values; NaN entries (no test) stay NaN and are not counted."""
+    adjusted = np.full(len(p_values), math.nan)
+    tested = np.flatnonzero(~np.isnan(p_values))
+    order = tested[np.argsort(p_values[tested], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * p_values[order]))
+    return adjusted
+
+
+def lower_limit(differences: Array, alpha: float = 0.05) -> float:
+    """One-sided lower confidence limit of the mean difference; minus infinity below two seeds.
+
+    Non-inferiority with margin m holds if it lies above -m.
+    """
+    n = len(differences)
+    if n < 2:
+        return -math.inf
+    error = sample_sd(differences) / math.sqrt(n)
+    return float(np.mean(differences) - stdtrit(n - 1, 1 - alpha) * error)
+
+
+def correlation(a: Array, b: Array) -> float:
+    """Correlation of the seeds' scores between two arms: what pairing gains. NaN if undefined."""
+    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return math.nan
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+# --- epochs to target -------------------------------------------------------------------------
+
+
+def epochs_to_target(epochs: Array, scores: Array, target: float) -> tuple[State, float]:
+    """First epochs at which a curve reaches the target, linear in log2 in the bracketing segment.
+
+    Args:
+        epochs: rising budgets [B].
+        scores: accuracy at each of them [B].
+        target: accuracy to reach.
+
+    Returns:
+        ``measured`` and the epochs; ``beyond`` and the smallest budget, if that one already lies
+        above the target; ``missed`` and NaN.
+    """
+    reached = np.flatnonzero(scores >= target)
+    if len(reached) == 0:
+        return "missed", math.nan
+    first = int(reached[0])
+    if first == 0:
+        return ("measured" if scores[0] == target else "beyond"), float(epochs[0])
+    before, after = scores[first - 1], scores[first]
+    share = float((target - before) / (after - before))
+    low, high = np.log2(epochs[first - 1]), np.log2(epochs[first])
+    if share == 1.0:
+        return "measured", float(epochs[first])
+    return "measured", float(2.0 ** (low + share * (high - low)))
+
+
+def log_grid(epochs: Array, per_octave: int = GRID_PER_OCTAVE) -> Array:
+    """Log-spaced epochs [G] from the smallest to the largest budget, every budget among them."""
+    octaves = np.log2(epochs[-1] / epochs[0])
+    even = np.linspace(np.log2(epochs[0]), np.log2(epochs[-1]), int(octaves * per_octave) + 2)
+    inner = 2.0 ** even[1:-1]
+    return np.unique(np.concatenate([epochs.astype(np.float64), inner]))
+
+
+def interpolation_weights(epochs: Array, at: Array) -> Array:
+    """Matrix [G, B] that turns scores at the budgets into scores at ``at``, linear in log2."""
+    x = np.log2(epochs)
+    identity = np.eye(len(epochs))
+    return np.stack([np.interp(np.log2(at), x, row) for row in identity], axis=1)
+
+
+def paired_t(scores: Array, reference: Array, weights: Array) -> tuple[Array, Array]:
+    """Mean [..., G] and standard error [..., G] of u_i(E') = interp(variant_i)(E') - base_i(ref).
+
+    Args:
+        scores: the variant's scores [..., n, B].
+        reference: the baseline's scores at the reference budget [..., n].
+        weights: interpolation matrix [G, B].
+    """
+    u = scores @ weights.T - reference[..., None]
+    n = scores.shape[-2]
+    return u.mean(axis=-2), u.std(axis=-2, ddof=1) / math.sqrt(n)
+
+
+def accepted(mean: Array, error: Array, n: int, alpha: float) -> Array:
+    """Grid points [..., G] that the paired t test does not reject, or next to a zero of the mean.
+
+    The points beside a sign change belong to the set whatever the noise: the mean is 0 there.
+    """
+    inside = np.abs(mean) <= t_quantile(n, alpha) * error
+    crossing = np.sign(mean[..., :-1]) * np.sign(mean[..., 1:]) < 0
+    inside[..., :-1] |= crossing
+    inside[..., 1:] |= crossing
+    return inside
+
+
+def is_flat(base: Curve, reference: float, alpha: float) -> bool:
+    """Whether the baseline's curve fails to rise to its reference budget.
+
+    It does if an earlier budget is as good in the mean, or if the gain from the smallest budget is
+    not significant. Epochs to a target on such a curve are noise.
+    """
+    at = int(np.flatnonzero(base.epochs == reference)[0])
+    if at == 0:
+        return False
+    mean = np.nanmean(base.scores, axis=0)
+    if np.any(mean[:at] >= mean[at]):
+        return True
+    gain = base.scores[:, at] - base.scores[:, 0]
+    gain = gain[~np.isnan(gain)]
+    return len(gain) > 1 and estimate(gain, alpha).low <= 0
+
+
+def saving(base: Curve, variant: Curve, reference: float, alpha: float = 0.05) -> Saving:
+    """rho at the baseline's mean accuracy at budget ``reference``, with its interval.
+
+    The interval inverts the paired t test: E' belongs to the set if the variant at E' does not
+    differ significantly from the baseline at the reference budget, seed by seed.
+
+    Args:
+        base: the baseline; ``reference`` is one of its budgets.
+        variant: the variant on the same seeds, complete.
+        reference: budget that sets the target.
+        alpha: 1 - coverage.
+    """
+    n = len(variant.scores)
+    if n == 0 or len(variant.epochs) == 0:
+        return Saving("empty", math.nan, reference, 0)
+    start = base.scores[:, base.epochs == reference][:, 0]
+    target = float(np.mean(start))
+    mean_curve = np.mean(variant.scores, axis=0)
+    at_reference = variant.scores[:, variant.epochs == reference]
+    p = estimate(at_reference[:, 0] - start, alpha).p if at_reference.size else math.nan
+    if is_flat(base, reference, alpha):
+        return Saving("flat", target, reference, n, p=p)
+    state, epochs = epochs_to_target(variant.epochs, mean_curve, target)
+    low, high = _ratio_interval(variant, start, reference, alpha)
+    edge = {"beyond": variant.epochs[0], "missed": variant.epochs[-1]}.get(state, math.nan)
+    later = mean_curve[variant.epochs >= epochs]
+    return Saving(
+        state=state,
+        target=target,
+        reference=reference,
+        n=n,
+        epochs=epochs if state == "measured" else math.nan,
+        ratio=reference / epochs if state == "measured" else math.nan,
+        low=low,
+        high=high,
+        p=p,
+        bound=float(reference / edge),
+        monotone=not bool(np.any(later < target)),
+    )
+
+
+def _ratio_interval(
+    variant: Curve, start: Array, reference: float, alpha: float
+) -> tuple[float, float]:
+    """Ends of rho's interval; 0 and infinity where the set reaches the edge of the budgets."""
+    n = len(start)
+    if n < 2:
+        return 0.0, math.inf
+    grid = log_grid(variant.epochs)
+    weights = interpolation_weights(variant.epochs, grid)
+    mean, error = paired_t(variant.scores, start, weights)
+    first, last = bounds(accepted(mean, error, n, alpha), mean, grid)
+    return (
+        0.0 if math.isinf(last) else reference / float(last),
+        math.inf if first == 0 else reference / float(first),
+    )
+
+
+def bounds(inside: Array, mean: Array, grid: Array) -> tuple[Array, Array]:
+    """First and last epochs [...] of each set's hull; 0 and infinity where it is open.
+
+    It is open below if the smallest budget is accepted or already above the target, open above if
+    the largest is accepted or still below it. An empty set lies wholly on one side.
+    """
+    empty = ~inside.any(axis=-1)
+    above, below = mean[..., 0] > 0, mean[..., -1] < 0
+    first = grid[inside.argmax(axis=-1)]
+    last = grid[len(grid) - 1 - inside[..., ::-1].argmax(axis=-1)]
+    first = np.where(inside[..., 0] | above, 0.0, np.where(empty, grid[-1], first))
+    last = np.where(inside[..., -1] | below, math.inf, np.where(empty, grid[0], last))
+    return first, last
+
+
+# --- companions -------------------------------------------------------------------------------
+
+
+def area(epochs: Array, scores: Array) -> Array:
+    """Area [n] under accuracy against log2(epochs), divided by the width."""
+    x = np.log2(epochs)
+    widths = np.diff(x)
+    return np.asarray((scores[:, :-1] + scores[:, 1:]) @ widths / 2 / (x[-1] - x[0]))
+
+
+def rauc(base: Curve, variant: Curve, alpha: float = 0.05) -> Estimate:
+    """Ratio of the areas under the accuracy curves, variant over baseline, seed by seed.
+
+    Both curves hold the same budgets, at least two.
+    """
+    ratios = area(variant.epochs, variant.scores) / area(base.epochs, base.scores)
+    return estimate(ratios, alpha, null=1.0)
+
+
+# --- power ------------------------------------------------------------------------------------
+
+
+def power_of(n: int, effect: float, sd: float, alpha: float = 0.05) -> float:
+    """Power of the two-sided paired t test: n differences of sample sd ``sd``, mean ``effect``."""
+    if n < 2:
+        return 0.0
+    shift = effect / sd * math.sqrt(n)
+    t = t_quantile(n, alpha)
+    return float(1 - nctdtr(n - 1, shift, t) + nctdtr(n - 1, shift, -t))
+
+
+def smallest_effect(n: int, sd: float, power: float = 0.8, alpha: float = 0.05) -> float:
+    """Smallest mean difference that n seeds find with the given power; infinite below two."""
+    if n < 2:
+        return math.inf
+    low, high = 0.0, sd
+    while power_of(n, high, sd, alpha) < power:
+        high *= 2
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if power_of(n, middle, sd, alpha) < power else (low, middle)
+    return high

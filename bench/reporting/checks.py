@@ -1,0 +1,132 @@
+"""What a reader must know before believing a table: matching, mixtures, gaps, deviations."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+import pandas as pd
+
+from bench.aggregate import CELL, SECTION, Analysis
+
+MATCHED = "matched ✓"
+
+
+def matching(runs: pd.DataFrame) -> pd.DataFrame:
+    """Per variant: whether its pairs saw the same order, crops and masks as the baseline."""
+    key = [*SECTION, "base_arm", "epochs", "seed", "repeat"]
+    used = runs[runs["ok"] & ~runs["ambiguous"]][[*key, "arm", "digests"]]
+    base = used[used["arm"] == used["base_arm"]].drop(columns="arm")
+    variant = used[used["arm"] != used["base_arm"]]
+    both = variant.merge(base, on=key, suffixes=("", "_base"))
+    rows: list[dict[Hashable, Any]] = []
+    for names, group in both.groupby([*SECTION, "base_arm", "arm"]):
+        pairs = zip(group["digests"], group["digests_base"], strict=True)
+        said = _matched([_differing(a, b) for a, b in pairs])
+        rows.append(dict(zip([*SECTION, "base_arm", "arm"], names, strict=True), matched=said))
+    return pd.DataFrame(rows, columns=[*SECTION, "base_arm", "arm", "matched"])
+
+
+def _differing(a: dict[str, str], b: dict[str, str]) -> list[str] | None:
+    """Names of the streams whose digests differ or are on one side only; None if none logged."""
+    if not a and not b:
+        return None
+    return sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k))
+
+
+def _matched(found: list[list[str] | None]) -> str:
+    bad = [names for names in found if names]
+    if bad:
+        streams = ", ".join(sorted({name for names in bad for name in names}))
+        return f"differs in {streams} ({len(bad)} of {len(found)} pairs)"
+    unlogged = found.count(None)
+    return f"digests not logged ({unlogged} of {len(found)} pairs)" if unlogged else MATCHED
+
+
+def code_version(commit: str, dirty: bool) -> str:
+    """The commit, marked where the working tree had changes."""
+    return (commit[:10] or "unknown") + ("+dirty" if dirty else "")
+
+
+def label(section: tuple[str, str, str]) -> str:
+    """Name of a section in messages."""
+    return " · ".join(section)
+
+
+def warnings(runs: pd.DataFrame) -> list[str]:
+    """Mixtures inside one table, ambiguous cells and failures, in words."""
+    found = []
+    for key, group in runs.groupby(SECTION):
+        found += [f"{label(key)}: {text}" for text in _mixtures(group)]
+    for (data, model), group in runs.groupby(["data", "model"]):
+        recipes = sorted(set(group["recipe"]))
+        if len(recipes) > 1:
+            names = ", ".join(recipes)
+            found.append(f"{data} · {model}: {len(recipes)} recipes ({names}), in tables apart")
+    return found + _ambiguous(runs) + _failures(runs)
+
+
+def _mixtures(group: pd.DataFrame) -> Iterable[str]:
+    codes = {code_version(c, d) for c, d in zip(group["commit"], group["dirty"], strict=True)}
+    if len(codes) > 1:
+        yield f"mixed code versions: {', '.join(sorted(codes))}"
+    hardware = sorted(set(group["hardware"]))
+    if len(hardware) > 1:
+        yield f"mixed hardware ({'; '.join(hardware)}): times are not comparable"
+    for name in sorted({key for versions in group["versions"] for key in versions}):
+        values = sorted({versions.get(name, "unknown") for versions in group["versions"]})
+        if len(values) > 1:
+            yield f"mixed versions of {name}: {', '.join(values)}"
+
+
+def cell_name(arm: str, epochs: int, seed: int) -> str:
+    """A cell in words."""
+    return f"{arm}, {epochs} epochs, seed {seed}"
+
+
+def _ambiguous(runs: pd.DataFrame) -> list[str]:
+    doubled = runs[runs["ambiguous"]]
+    return [
+        f"{cell_name(*key[4:])}: {len(group)} runs with different settings "
+        f"({', '.join(group['run_id'])}); none is used. Name one in the plan."
+        for key, group in doubled.groupby([*CELL, "repeat"])
+        for key in [key[:7]]
+    ]
+
+
+def _failures(runs: pd.DataFrame) -> list[str]:
+    failed = runs[~runs["ok"]]
+    return [
+        f"{cell_name(row.arm, row.epochs, row.seed)}: failed ({row.failure or row.status}); "
+        "counted as not reaching the target"
+        for row in failed.itertuples()
+    ]
+
+
+def deviations(runs: pd.DataFrame, analysis: Analysis) -> list[str]:
+    """Seeds, budgets and arms that were run but not planned."""
+    if not analysis.planned:
+        return []
+    found = []
+    for kind, column, planned in (
+        ("arm", "arm", analysis.arms),
+        ("budget", "epochs", analysis.budgets),
+        ("seed", "seed", analysis.seeds),
+    ):
+        extra = sorted(set(runs[column]) - set(planned)) if planned else []
+        if extra:
+            found.append(f"{kind} not in the plan: {', '.join(map(str, extra))}")
+    return found
+
+
+def missing(runs: pd.DataFrame, analysis: Analysis) -> list[str]:
+    """Cells of the grid arms x budgets x seeds (the plan's, else what was run) without a run."""
+    found = []
+    for _, group in runs.groupby(SECTION):
+        have = set(zip(group["arm"], group["epochs"], group["seed"], strict=True))
+        arms = analysis.arms or sorted(set(group["arm"]))
+        budgets = analysis.budgets or sorted(set(group["epochs"]))
+        seeds = analysis.seeds or sorted(set(group["seed"]))
+        grid = [(a, e, s) for a in arms for e in budgets for s in seeds]
+        found += [cell_name(*cell) for cell in grid if cell not in have]
+    return found

@@ -1,0 +1,62 @@
+"""Synthetic studies: records of runs that were never trained, for the tests of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bench.store import Record
+
+BUDGETS = (100, 200, 400)
+
+
+def record(arm: str, epochs: int, seed: int, score: float | None, **values: Any) -> Record:
+    """A finished run on digits; images, times and FLOPs follow from the epochs."""
+    method, _, plugin = arm.partition("@")[0].partition("+")
+    plain: dict[str, Any] = {
+        "run_id": f"fin-{arm}-digits-e{epochs}-s{seed}",
+        "pretrain_id": f"pre-{arm}-digits-e{epochs}-s{seed}",
+        "arm": arm,
+        "base_arm": method,
+        "method": method,
+        "plugins": [plugin.partition("(")[0]] if plugin else [],
+        "data": "digits",
+        "model": "vit-d4-w48-p2",
+        "epochs": epochs,
+        "seed": seed,
+        "finetune_top1": score,
+        "probe_top1": None if score is None else score - 10,
+        "images_seen": epochs * 1000,
+        "images_per_s": 500.0 if not plugin else 400.0,
+        "pretrain_s": epochs * (2.0 if not plugin else 2.5),
+        "device_hours": epochs * (2.0 if not plugin else 2.5) / 3600,
+        "flops": epochs * 1e9 * (1.0 if not plugin else 1.1),
+        "peak_memory_mib": 100.0,
+        "digests": {"order": f"o{seed}", "crop": f"c{seed}", "mask": f"m{seed}"},
+        "recipe": "abcdef012345",
+        "commit": "0123456789abcdef",
+        "hardware": "8 cores",
+        "versions": {"torch": "2.9"},
+    }
+    return Record(**{**plain, **values})
+
+
+def study(
+    curves: Mapping[str, Sequence[float]],
+    seeds: Sequence[int] = range(5),
+    noise: float = 0.1,
+    budgets: Sequence[int] = BUDGETS,
+    rng_seed: int = 0,
+) -> list[Record]:
+    """Records whose scores scatter around each arm's curve; the mean over seeds is exact."""
+    rng = np.random.default_rng(rng_seed)
+    records = []
+    for arm in sorted(curves):
+        for epochs, mean in zip(budgets, curves[arm], strict=True):
+            draws = rng.normal(0, noise, len(seeds))
+            scores = mean + draws - draws.mean()
+            pairs = zip(seeds, scores, strict=True)
+            records += [record(arm, epochs, seed, round(float(x), 6)) for seed, x in pairs]
+    return records
