@@ -59,7 +59,8 @@ class MTOConfig:
         rank_margin: H has to fall by this much from one ranked layer to the next.
         rank_layers: Layers L_r ranks, evenly spaced from the last of ``e_layers`` to the last
             of all; 0 ranks all of them.
-        sample_images: Share of images the attention losses read, chosen by a hash of their masks.
+        sample_images: Share of the images that the attention losses read, drawn from each
+            image's own stream; all of them where a batch brings no stream.
         sample_heads: Heads an image lends to L_spa when ``heads`` is ``each``; 0 is all.
     """
 

@@ -111,16 +111,20 @@ def generators(seed=0):
 
 
 class Stream:
-    """Uniform draws for B samples, one generator a sample."""
+    """Uniform draws for samples by number, one generator a sample."""
 
-    def __init__(self, size, epoch=0):
-        self.size, self.epoch = size, epoch
+    def __init__(self, samples, epoch=0):
+        self.samples, self.epoch = list(samples), epoch
+
+    @property
+    def size(self):
+        return len(self.samples)
 
     def uniform(self, count, offset=0):
         rows = []
-        for sample in range(self.size):
-            generator = torch.Generator().manual_seed(1000 * self.epoch + sample)
-            rows.append(torch.rand(offset + count, generator=generator)[offset:])
+        for sample in self.samples:
+            seed = (1000 * self.epoch + sample) * 7 + min(offset, 1)
+            rows.append(torch.rand(count, generator=torch.Generator().manual_seed(seed)))
         return torch.stack(rows)
 
 
@@ -130,4 +134,11 @@ def batch_for(method, size=6, epoch=0):
     generator = torch.Generator().manual_seed(17 + epoch)
     side = shape.image_size
     images = torch.randn(size, shape.channels, side, side, generator=generator)
-    return Batch(images, method.draw_hidden(Stream(size, epoch)))
+    stream = Stream(range(size), epoch)
+    return Batch(images, method.draw_hidden(stream), stream)
+
+
+def part(batch, first, last):
+    """The images ``first`` to ``last - 1`` of a batch."""
+    stream = Stream(batch.noise.samples[first:last], batch.noise.epoch)
+    return Batch(batch.images[first:last], batch.hidden[first:last], stream)

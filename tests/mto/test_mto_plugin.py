@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench.api import Batch, ClassifierOptions
+from bench.api import ClassifierOptions
 from bench.errors import RunError, UsageError
 from mto.config import TERMS, MTOConfig
 from mto.plugin import with_mto
 from mto.probe import LayerProbe
 
-from mto_toy import Toy, batch_for, generators
+from mto_toy import Toy, batch_for, generators, part
 
 ALL = MTOConfig(sample_images=1.0, r_first=0.1)
 OFF = MTOConfig.only(())
@@ -188,8 +188,7 @@ def test_penalty_is_a_mean_over_images_however_the_batch_is_split():
     for share in (1.0, 0.4):
         method = made(replace(ALL, sample_images=share))
         batch = batch_for(method, size=12)
-        parts = [method(Batch(batch.images[i : i + 4], batch.hidden[i : i + 4])) for i in (0, 4, 8)]
-        mean = sum(part.penalty for part in parts) / 3
+        mean = sum(method(part(batch, i, i + 4)).penalty for i in (0, 4, 8)) / 3
         torch.testing.assert_close(method(batch).penalty, mean)
 
 
@@ -213,8 +212,13 @@ def test_a_batch_with_no_image_chosen_costs_nothing():
     output.loss.backward()
 
 
+def test_without_a_stream_every_image_is_read():
+    few, full = made(replace(ALL, sample_images=0.2)), made(ALL)
+    batch = replace(batch_for(few), noise=None)
+    torch.testing.assert_close(few(batch).penalty, full(batch).penalty)
+
+
 def test_no_global_generator_is_read():
-    before = torch.get_rng_state()
     method = made(replace(ALL, sample_images=0.5))
     before = torch.get_rng_state()
     method(batch_for(method))
