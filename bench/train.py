@@ -25,6 +25,9 @@ from bench.streams import Digest, Streams
 PROBE_IMAGES = 64
 """Images of the fixed batch on which a run's layers are measured."""
 
+FLOP_IMAGES = 8
+"""Images on which operations are counted."""
+
 LOG_POINTS = 10
 """How often along a run the layers are measured."""
 
@@ -154,7 +157,7 @@ class Pretraining:
     def flops_per_image(self, job: Job) -> float:
         """Floating-point operations of one image's forward and backward pass, counted once."""
         twin: Any = copy.deepcopy(self.method)
-        batch = self._fixed_batch(2)
+        batch = self._fixed_batch(FLOP_IMAGES)
         with FlopCounterMode(display=False) as counter:
             output = twin(batch)
             loss = output.loss if output.penalty is None else output.loss + output.penalty
