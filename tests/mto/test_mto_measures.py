@@ -1,4 +1,4 @@
-"""Affinity, heterogeneity and mass against loops, on ragged masks; and the traps of the measures."""
+"""Affinity, heterogeneity and mass against loops, on ragged masks; the traps of the measures."""
 
 from __future__ import annotations
 
@@ -186,26 +186,20 @@ def test_heads_are_chosen_evenly_and_without_repeats():
 
 def test_distinct_mask_tokens_raise_entropy_over_visible_columns_only():
     """Over all columns the sign turns: distinct mask tokens attend to each other."""
-    generator = torch.Generator().manual_seed(0)
-    visible = torch.randn(16, 32, generator=generator)
-    visible[:, 0], visible[:, 1:] = 3.0, visible[:, 1:] * 2
-    alike, distinct = visible[0], torch.zeros(32)
-    visible[:, -1], distinct[-1] = 0.0, 6.0
-    alike = visible[0]
+    visible = 2 * torch.randn(16, 32, generator=torch.Generator().manual_seed(0))
+    visible[:, -1] = 0
+    orthogonal = 6 * torch.eye(32)[-1]
 
     def entropies(token):
         x = torch.cat([token.expand(16, 32), visible])[None]
         s = (x @ x.mT / 32**0.5)[:, None, :16]
-        over_all = row_entropy(s, torch.ones(1, 32, dtype=torch.bool)).mean()
-        return row_entropy(s[..., 16:], torch.ones(1, 16, dtype=torch.bool)).mean(), over_all
+        over_all = row_entropy(s, torch.ones(1, 32, dtype=torch.bool))
+        over_visible = row_entropy(s[..., 16:], torch.ones(1, 16, dtype=torch.bool))
+        return over_visible.mean(), over_all.mean()
 
-    seen_alike, all_alike = entropies(alike)
-    seen_distinct, all_distinct = entropies(distinct)
-    assert seen_distinct > seen_alike
-    assert all_distinct < 1
-    far = entropies(distinct * 2)
-    assert far[0] >= seen_distinct
-    assert far[1] < all_distinct
+    alike, distinct = entropies(visible[0]), entropies(orthogonal)
+    assert distinct[0] > alike[0] + 0.5
+    assert distinct[1] < alike[1]
 
 
 def test_at_tau_one_the_entropy_of_small_logits_is_saturated_and_a_temperature_wakes_it():
@@ -217,7 +211,7 @@ def test_at_tau_one_the_entropy_of_small_logits_is_saturated_and_a_temperature_w
 
 @pytest.mark.parametrize("form", ["mass", "row_entropy"])
 def test_only_the_mass_form_frees_visible_rows_when_masked_logits_start_higher(form):
-    """The row-entropy form drives all attention onto masked columns; the mass form drives it off."""
+    """The row-entropy form drives attention onto masked columns, the mass form drives it off."""
     on, hidden = torch.ones(1, 8, dtype=torch.bool), torch.arange(8)[None] < 4
     s = torch.zeros(1, 1, 8, 8)
     s[..., :2] = 1.0
