@@ -118,7 +118,7 @@ class _Pass:
         self.size = batch.hidden.shape[0]
         self.device = batch.hidden.device
         self.noise = batch.noise
-        self.r: tuple[float, ...] = ()
+        self.r: dict[int, float] = {}
         self.distances: list[Tensor] = []
         self.leaks: list[Tensor] = []
         self.initial: list[Tensor] = []
@@ -136,7 +136,7 @@ class _Pass:
 
     def attention(self, layer: TokenLayer) -> Tensor | None:
         """Recalibrates one layer and measures it; the outer hook sees it recalibrated."""
-        self.r = self.r or r_schedule(self.config, layer.count)
+        self.r[layer.index] = r_schedule(self.config, layer.count)[layer.index]
         if layer.hidden is not self._sites.hidden:
             self._sites = _Sites(layer.hidden, layer.prefix)
         bias = self._recalibration(layer)
@@ -204,7 +204,7 @@ class _Pass:
         measured = self._measured()
         terms = {f"mto.{name}": value.detach() for name, value in measured.items()}
         if config.recalibrates:
-            terms |= {f"mto.schedule.{i}": torch.tensor(r) for i, r in enumerate(self.r)}
+            terms |= {f"mto.schedule.{i}": torch.tensor(r) for i, r in self.r.items()}
         penalty = output.penalty
         for name, value in measured.items():
             penalty = _sum(penalty, getattr(config, f"lambda_{name}") * value)
