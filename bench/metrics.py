@@ -19,6 +19,7 @@ import numpy.typing as npt
 from scipy.special import nctdtr, stdtr, stdtrit
 
 Array = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 
 MIN_SEEDS = 5
 """With fewer seeds a table is a pilot: it shows numbers and makes no claim."""
@@ -211,7 +212,7 @@ def paired_t(scores: Array, reference: Array, weights: Array) -> tuple[Array, Ar
     return u.mean(axis=-2), u.std(axis=-2, ddof=1) / math.sqrt(n)
 
 
-def accepted(mean: Array, error: Array, n: int, alpha: float) -> Array:
+def accepted(mean: Array, error: Array, n: int, alpha: float) -> Flags:
     """Grid points [..., G] that the paired t test does not reject, or next to a zero of the mean.
 
     The points beside a sign change belong to the set whatever the noise: the mean is 0 there.
@@ -298,7 +299,7 @@ def _ratio_interval(
     )
 
 
-def bounds(inside: Array, mean: Array, grid: Array) -> tuple[Array, Array]:
+def bounds(inside: Flags, mean: Array, grid: Array) -> tuple[Array, Array]:
     """First and last epochs [...] of each set's hull; 0 and infinity where it is open.
 
     It is open below if the smallest budget is accepted or already above the target, open above if

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.aggregate import records as records_of
 from bench.errors import unknown
 from bench.reporting import markdown
 from bench.reporting.study import Study, study
@@ -69,7 +70,7 @@ def _plain(found: Study) -> dict[str, Any]:
 
 
 def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{k: _value(v) for k, v in row.items()} for row in frame.to_dict("records")]
+    return [{k: _value(v) for k, v in row.items()} for row in records_of(frame)]
 
 
 def _value(value: Any) -> Any:

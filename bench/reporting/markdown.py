@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from bench.reporting import words
 from bench.reporting.study import Key, Study
-from bench.reporting.tables import Table, accuracy_table, caption, section_tables
+from bench.reporting.tables import Table, accuracy_table, caption, section_tables, sentences
 
 
 def table_lines(table: Table) -> list[str]:
     """A pipe table; bars inside cells are escaped."""
     rows = [table.columns, ["---"] * len(table.columns), *table.rows]
     return ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows]
-
-
-def sentences(study: Study, key: Key) -> list[str]:
-    """One line a comparison at the main target; a line saying so where there is none."""
-    frame = study.part(study.targets, key)
-    rows = frame[frame["main_target"]].to_dict("records") if not frame.empty else []
-    order = {name: i for i, name in enumerate(study.analysis.endpoints)}
-    rows.sort(key=lambda row: (row["arm"], order.get(row["endpoint"], 9)))
-    if not rows:
-        return ["No comparison: there is no baseline with a variant of it to compare."]
-    return [words.sentence(row, study.analysis) for row in rows]
 
 
 def remarks(study: Study) -> list[str]:
@@ -39,7 +27,14 @@ def summary_text(study: Study) -> str:
     lines = []
     for key in study.sections:
         table = accuracy_table(study, key)
-        lines += [f"### {table.title}", "", *table_lines(table), "", caption(study, key), ""]
+        lines += [
+            f"### {table.title}: {key[0]}",
+            "",
+            *table_lines(table),
+            "",
+            caption(study, key),
+            "",
+        ]
         lines += [f"- {text}" for text in sentences(study, key)] + [""]
     return "\n".join([*lines, *remarks(study)]).rstrip() + "\n"
 

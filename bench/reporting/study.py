@@ -70,7 +70,7 @@ def study(rows: Iterable[Mapping[str, Any]], plan: Mapping[str, Any] | None) -> 
         scores=scores,
         accuracy=aggregate.accuracy(scores),
         differences=aggregate.differences(scores, analysis.alpha),
-        targets=_judged(targets, matching, analysis),
+        targets=_judged(targets, matching, runs, analysis),
         costs=costs,
         matching=matching,
         warnings=checks.warnings(runs),
@@ -79,11 +79,16 @@ def study(rows: Iterable[Mapping[str, Any]], plan: Mapping[str, Any] | None) -> 
     )
 
 
-def _judged(targets: pd.DataFrame, matching: pd.DataFrame, analysis: Analysis) -> pd.DataFrame:
+def _judged(
+    targets: pd.DataFrame, matching: pd.DataFrame, runs: pd.DataFrame, analysis: Analysis
+) -> pd.DataFrame:
+    """The comparisons with their verdicts, knowing which pairs match and which times compare."""
     if targets.empty:
         return targets
+    hardware = runs.groupby(SECTION)["hardware"].nunique().gt(1).rename("mixed_hardware")
     frame = targets.merge(matching, on=[*SECTION, "base_arm", "arm"], how="left")
-    records = frame.to_dict("records")
-    frame["verdict"] = [words.verdict(row, analysis) for row in records]
-    frame["rho_words"] = [words.factor(row) for row in records]
+    frame = frame.merge(hardware.reset_index(), on=SECTION)
+    rows = aggregate.records(frame)
+    frame["verdict"] = [words.verdict(row, analysis) for row in rows]
+    frame["rho_words"] = [words.factor(row) for row in rows]
     return frame
