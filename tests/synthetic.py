@@ -43,7 +43,7 @@ def record(arm: str, epochs: int, seed: int, score: float | None, **values: Any)
     return Record(**{**plain, **values})
 
 
-def study(
+def runs(
     curves: Mapping[str, Sequence[float]],
     seeds: Sequence[int] = range(5),
     noise: float = 0.1,

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from bench.reporting.study import Key, Study
 from bench.reporting.tables import Table, accuracy_table, caption, section_tables, sentences
+
+Links = Mapping[Key, list[tuple[str, str]]]
+"""Title and relative path of each plot, by section."""
 
 
 def table_lines(table: Table) -> list[str]:
@@ -12,40 +17,41 @@ def table_lines(table: Table) -> list[str]:
     return ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows]
 
 
-def remarks(study: Study) -> list[str]:
-    """Warnings, deviations from the plan and missing cells, each under its head."""
-    lines = []
-    heads = ("Warnings", "Deviations from the plan", "Missing cells")
-    for head, found in zip(heads, (study.warnings, study.deviations, study.missing), strict=True):
-        if found:
-            lines += [f"**{head}**", "", *(f"- {text}" for text in found), ""]
-    return lines
-
-
 def summary_text(study: Study) -> str:
     """The main table of each section and a line a comparison."""
     lines = []
     for key in study.sections:
         table = accuracy_table(study, key)
-        lines += [
-            f"### {table.title}: {key[0]}",
-            "",
-            *table_lines(table),
-            "",
-            caption(study, key),
-            "",
-        ]
-        lines += [f"- {text}" for text in sentences(study, key)] + [""]
-    return "\n".join([*lines, *remarks(study)]).rstrip() + "\n"
+        lines += [f"### {table.title}: {key[0]}", "", *table_lines(table), ""]
+        lines += [caption(study, key), "", *_said(study, key)]
+    return _joined([*lines, *_remarks(study)])
 
 
-def document(study: Study) -> str:
+def document(study: Study, links: Links) -> str:
     """The whole report."""
     lines = ["# Results", ""]
     for key in study.sections:
-        lines += [f"## {key[0]}, {key[1]}", ""]
-        lines += [f"- {text}" for text in sentences(study, key)] + [""]
+        lines += [f"## {key[0]}, {key[1]}", "", *_said(study, key)]
+        for title, path in links.get(key, []):
+            lines += [f"![{title}]({path})", ""]
         for table in section_tables(study, key):
             lines += [f"### {table.title}", "", *table_lines(table), ""]
             lines += [caption(study, key), "", table.note, ""]
-    return "\n".join([*lines, *remarks(study)]).rstrip() + "\n"
+    return _joined([*lines, *_remarks(study)])
+
+
+def _said(study: Study, key: Key) -> list[str]:
+    return [*(f"- {text}" for text in sentences(study, key)), ""]
+
+
+def _remarks(study: Study) -> list[str]:
+    """Warnings, deviations from the plan and missing cells, each under its head."""
+    lines = []
+    for head, found in study.remarks:
+        if found:
+            lines += [f"**{head}**", "", *(f"- {text}" for text in found), ""]
+    return lines
+
+
+def _joined(lines: list[str]) -> str:
+    return "\n".join(lines).rstrip() + "\n"

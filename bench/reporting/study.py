@@ -38,6 +38,15 @@ class Study:
         """Data set, model and recipe of each section, sorted."""
         return sorted(set(self.runs[SECTION].itertuples(index=False, name=None)))
 
+    @property
+    def remarks(self) -> list[tuple[str, list[str]]]:
+        """What a reader must know, by head."""
+        return [
+            ("Warnings", self.warnings),
+            ("Deviations from the plan", self.deviations),
+            ("Missing cells", self.missing),
+        ]
+
     def part(self, frame: pd.DataFrame, key: Key) -> pd.DataFrame:
         """The rows of one section."""
         if frame.empty:

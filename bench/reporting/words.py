@@ -50,6 +50,12 @@ def interval(low: Any, high: Any, digits: int = 2, sign: bool = False) -> str:
     return f"[{number(low, digits, sign)}, {number(high, digits, sign)}]"
 
 
+def counts(frame: pd.DataFrame) -> str:
+    """``5/5``, or the range of finished over all seeds: ``4/5 to 5/5``."""
+    found = sorted({f"{ok}/{n}" for ok, n in zip(frame["n_ok"], frame["n"], strict=True)})
+    return " to ".join(dict.fromkeys([*found[:1], *found[-1:]]))
+
+
 def percent(share: Any) -> str:
     """A share as per cent, or a dash."""
     return NONE if is_missing(share) else f"{share:.1%}"
