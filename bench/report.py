@@ -114,13 +114,13 @@ def write_report(
             raise unknown("report format", name, FORMATS)
     found = _study(records, plan)
     drawn = {"png", "svg"} & {*wanted, *(["svg"] if "html" in wanted else [])}
-    shown = _plots(found, store) if drawn or "md" in wanted else {}
+    shown = _plots(found, store) if drawn else {}
     pictures = _draw(shown, out / "figures", sorted(drawn))
     files = [
         (out / name, text.encode())
         for form, write in WRITERS.items()
         if form in wanted
-        for name, text in write(found, shown if drawn else {}, out).items()
+        for name, text in write(found, shown, out).items()
     ]
     for path, data in files:
         write_bytes(path, data)
@@ -133,7 +133,7 @@ def _study(records: Iterable[Record], plan: Plan) -> Study:
 
 def _plots(found: Study, store: Store | None) -> Plots:
     logs = None if store is None else lambda run_id: store.run(run_id).metrics()
-    return {key: plots.section_plots(found, key, logs) for key in found.sections}
+    return {part.key: plots.section_plots(part, logs) for part in found.sections}
 
 
 def _draw(shown: Plots, folder: Path, formats: list[str]) -> list[Path]:

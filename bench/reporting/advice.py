@@ -10,7 +10,7 @@ import pandas as pd
 from bench import metrics
 from bench.aggregate import ENDPOINTS, records
 from bench.reporting import markdown, words
-from bench.reporting.study import Key, Study
+from bench.reporting.study import Section, Study
 from bench.reporting.tables import Table
 
 POWER = 0.8
@@ -19,35 +19,35 @@ POWER = 0.8
 def text(study: Study, seeds: list[int]) -> str:
     """Markdown: a table a section and variant, or why there is none."""
     lines = []
-    for key in study.sections:
-        for (arm, endpoint), group in study.part(_spread(study), key).groupby(["arm", "endpoint"]):
+    for section in study.sections:
+        for (arm, endpoint), group in _spread(section).groupby(["arm", "endpoint"]):
             row = records(group)[0]
-            table = _table(study, key, row, seeds)
-            lines += [f"### {arm}, {ENDPOINTS[str(endpoint)]}, {key[0]}", ""]
+            table = _table(section, row, seeds)
+            lines += [f"### {arm}, {ENDPOINTS[str(endpoint)]}, {section.key[0]}", ""]
             lines += [*markdown.table_lines(table), "", table.note, ""]
     if not lines:
         return "Nothing to advise on: it takes two seeds of a baseline and of a variant.\n"
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _spread(study: Study) -> pd.DataFrame:
+def _spread(section: Section) -> pd.DataFrame:
     """Pooled sd of the paired differences over budgets, weighted by degrees of freedom."""
-    frame = study.differences
+    frame = section.differences
     if frame.empty:
         return frame
     frame = frame[frame["n"] > 1].copy()
     frame["freedom"] = frame["n"] - 1
     frame["square"] = frame["sd"] ** 2 * frame["freedom"]
-    key = ["data", "model", "recipe", "base_arm", "arm", "endpoint"]
+    key = ["base_arm", "arm", "endpoint"]
     pooled = frame.groupby(key)[["square", "freedom"]].sum().reset_index()
     pooled["sd"] = (pooled["square"] / pooled["freedom"]) ** 0.5
     return pooled
 
 
-def _table(study: Study, key: Key, row: dict[str, Any], seeds: list[int]) -> Table:
-    alpha = study.analysis.alpha
-    slope = _slope(study, key, row)
-    hours = _hours(study, key, row)
+def _table(section: Section, row: dict[str, Any], seeds: list[int]) -> Table:
+    alpha = section.analysis.alpha
+    slope = _slope(section, row)
+    hours = _hours(section, row)
     rows = []
     for n in seeds:
         gain = metrics.smallest_effect(n, row["sd"], POWER, alpha)
@@ -68,22 +68,22 @@ def _table(study: Study, key: Key, row: dict[str, Any], seeds: list[int]) -> Tab
     return Table("power", "Power", columns, rows, note)
 
 
-def _slope(study: Study, key: Key, row: dict[str, Any]) -> float:
+def _slope(section: Section, row: dict[str, Any]) -> float:
     """The baseline's gain in points a doubling, around the main target; NaN with one budget."""
-    frame = study.part(study.accuracy, key)
+    frame = section.accuracy
     mine = (frame["arm"] == row["base_arm"]) & (frame["endpoint"] == row["endpoint"])
     frame = frame[mine].dropna(subset=["mean"]).sort_values("epochs")
     if len(frame) < 2:
         return math.nan
-    target = study.analysis.targets(int(epochs) for epochs in frame["epochs"])[0]
+    target = section.analysis.targets(int(epochs) for epochs in frame["epochs"])[0]
     at = max(1, int((frame["epochs"] <= target).sum()) - 1)
     below, above = frame.iloc[at - 1], frame.iloc[at]
     return float((above["mean"] - below["mean"]) / math.log2(above["epochs"] / below["epochs"]))
 
 
-def _hours(study: Study, key: Key, row: dict[str, Any]) -> float:
+def _hours(section: Section, row: dict[str, Any]) -> float:
     """Device-hours of pre-training that one more seed costs."""
-    cells = study.part(study.cells, key)
+    cells = section.cells
     mine = cells[cells["arm"].isin([row["arm"], row["base_arm"]])]
     means = mine.groupby(["arm", "epochs"])["device_hours"].mean()
     return float(means.sum()) if means.notna().all() else math.nan

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
 
-from bench.reporting.study import Key, Study
+from bench.reporting.study import Key, Section, Study
 from bench.reporting.tables import Table, caption, section_tables, sentences
 
 Pictures = Mapping[Key, list[tuple[str, bytes]]]
@@ -23,7 +23,7 @@ def document(study: Study, pictures: Pictures) -> str:
         f"<title>mto-bench results</title><style>{_asset('page.css')}</style></head><body>",
         "<h1>mto-bench results</h1>",
         _filters(study),
-        *(_section(study, key, pictures.get(key, [])) for key in study.sections),
+        *(_section(section, pictures.get(section.key, [])) for section in study.sections),
         *_remarks(study),
         f"<script>{_asset('page.js')}</script></body></html>",
     ]
@@ -47,13 +47,14 @@ def _select(name: str, values: list[str]) -> str:
     )
 
 
-def _section(study: Study, key: Key, pictures: list[tuple[str, bytes]]) -> str:
-    said = "".join(f"<li>{escape(text)}</li>" for text in sentences(study, key))
+def _section(section: Section, pictures: list[tuple[str, bytes]]) -> str:
+    said = "".join(f"<li>{escape(text)}</li>" for text in sentences(section))
     parts = [
-        f'<section data-data="{escape(key[0])}"><h2>{escape(f"{key[0]}, {key[1]}")}</h2>',
+        f'<section data-data="{escape(section.key[0])}">',
+        f"<h2>{escape(', '.join(section.key[:2]))}</h2>",
         f"<ul>{said}</ul>",
         *(_figure(title, svg) for title, svg in pictures),
-        *(_table(table, caption(study, key)) for table in section_tables(study, key)),
+        *(_table(table, caption(section)) for table in section_tables(section)),
         "</section>",
     ]
     return "\n".join(parts)

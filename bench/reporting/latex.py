@@ -31,9 +31,9 @@ def escape(text: str) -> str:
 def document(study: Study) -> str:
     """All tables of all sections."""
     lines = [r"% needs \usepackage{booktabs,amssymb,graphicx}"]
-    for key in study.sections:
-        for table in section_tables(study, key):
-            lines += _table(table, f"{table.title}. {caption(study, key)} {table.note}")
+    for section in study.sections:
+        for table in section_tables(section):
+            lines += _table(table, f"{table.title}. {caption(section)} {table.note}")
     return "\n".join(lines) + "\n"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bench.reporting.study import Key, Study
+from bench.reporting.study import Key, Section, Study
 from bench.reporting.tables import Table, accuracy_table, caption, section_tables, sentences
 
 Links = Mapping[Key, list[tuple[str, str]]]
@@ -20,28 +20,28 @@ def table_lines(table: Table) -> list[str]:
 def summary_text(study: Study) -> str:
     """The main table of each section and a line a comparison."""
     lines = []
-    for key in study.sections:
-        table = accuracy_table(study, key)
-        lines += [f"### {table.title}: {key[0]}", "", *table_lines(table), ""]
-        lines += [caption(study, key), "", *_said(study, key)]
+    for section in study.sections:
+        table = accuracy_table(section)
+        lines += [f"### {table.title}: {section.key[0]}", "", *table_lines(table), ""]
+        lines += [caption(section), "", *_said(section)]
     return _joined([*lines, *_remarks(study)])
 
 
 def document(study: Study, links: Links) -> str:
     """The whole report."""
     lines = ["# Results", ""]
-    for key in study.sections:
-        lines += [f"## {key[0]}, {key[1]}", "", *_said(study, key)]
-        for title, path in links.get(key, []):
+    for section in study.sections:
+        lines += [f"## {section.key[0]}, {section.key[1]}", "", *_said(section)]
+        for title, path in links.get(section.key, []):
             lines += [f"![{title}]({path})", ""]
-        for table in section_tables(study, key):
+        for table in section_tables(section):
             lines += [f"### {table.title}", "", *table_lines(table), ""]
-            lines += [caption(study, key), "", table.note, ""]
+            lines += [caption(section), "", table.note, ""]
     return _joined([*lines, *_remarks(study)])
 
 
-def _said(study: Study, key: Key) -> list[str]:
-    return [*(f"- {text}" for text in sentences(study, key)), ""]
+def _said(section: Section) -> list[str]:
+    return [*(f"- {text}" for text in sentences(section)), ""]
 
 
 def _remarks(study: Study) -> list[str]:

@@ -14,7 +14,7 @@ from bench.aggregate import ENDPOINTS, records
 from bench.figures import Plot, Series
 from bench.metrics import t_quantile
 from bench.reporting import words
-from bench.reporting.study import Key, Study
+from bench.reporting.study import Section
 from bench.reporting.tables import caption
 
 Lines = list[dict[str, Any]]
@@ -22,18 +22,18 @@ LogReader = Callable[[str], Lines]
 """From a pre-training id to the lines of its metrics."""
 
 
-def section_plots(study: Study, key: Key, logs: LogReader | None) -> list[Plot]:
+def section_plots(section: Section, logs: LogReader | None) -> list[Plot]:
     """All plots of a section; loss and heterogeneity only with the run folders at hand."""
-    frame = study.part(study.accuracy, key)
-    plots = [_forest(study, key)]
+    frame = section.accuracy
+    plots = [_forest(section)]
     for base_arm in sorted(set(frame["base_arm"])):
         family = frame[frame["base_arm"] == base_arm]
-        plots += [_accuracy(study, key, family, name) for name in study.analysis.endpoints]
-        plots.append(_accuracy_by_cost(study, key, family))
+        plots += [_accuracy(section, family, name) for name in section.analysis.endpoints]
+        plots.append(_accuracy_by_cost(section, family))
         if logs is not None:
-            plots += _from_logs(study, key, str(base_arm), logs)
-    prefix = "_".join((*key[:2], key[2][:6]))
-    return [_finished(plot, prefix, caption(study, key)) for plot in plots if plot.series]
+            plots += _from_logs(section, str(base_arm), logs)
+    prefix = "_".join((*section.key[:2], section.key[2][:6]))
+    return [_finished(plot, prefix, caption(section)) for plot in plots if plot.series]
 
 
 def _finished(plot: Plot, prefix: str, note: str) -> Plot:
@@ -47,13 +47,13 @@ def _arms(frame: pd.DataFrame) -> list[str]:
     return [arm for _, arm in sorted(names)]
 
 
-def _accuracy(study: Study, key: Key, family: pd.DataFrame, endpoint: str) -> Plot:
+def _accuracy(section: Section, family: pd.DataFrame, endpoint: str) -> Plot:
     frame = family[family["endpoint"] == endpoint]
     label = ENDPOINTS[endpoint]
-    series = [_band(frame[frame["arm"] == arm], arm, study, "epochs") for arm in _arms(frame)]
+    series = [_band(frame[frame["arm"] == arm], arm, section, "epochs") for arm in _arms(frame)]
     levels = {
         f"target: {row['base_arm']} at {row['target_epochs']}": row["target_top1"]
-        for row in records(study.part(study.targets, key))
+        for row in records(section.targets)
         if row["endpoint"] == endpoint and row["main_target"] and row["state"] != "empty"
         if row["arm"] in set(frame["arm"])
     }
@@ -73,12 +73,12 @@ def _base(family: pd.DataFrame) -> str:
     return str(family["base_arm"].iloc[0])
 
 
-def _band(frame: pd.DataFrame, arm: str, study: Study, x: str) -> Series:
+def _band(frame: pd.DataFrame, arm: str, section: Section, x: str) -> Series:
     """Mean curve with its t interval; points without a finite interval carry none."""
     frame = frame.dropna(subset=["mean", x]).sort_values(x)
     half = []
     for row in records(frame):
-        quantile = t_quantile(row["n_ok"], study.analysis.alpha)
+        quantile = t_quantile(row["n_ok"], section.analysis.alpha)
         half.append(quantile * row["sd"] / math.sqrt(row["n_ok"]) if row["n_ok"] > 1 else 0.0)
     means = frame["mean"].to_list()
     return Series(
@@ -90,9 +90,9 @@ def _band(frame: pd.DataFrame, arm: str, study: Study, x: str) -> Series:
     )
 
 
-def _forest(study: Study, key: Key) -> Plot:
+def _forest(section: Section) -> Plot:
     series = []
-    for row in records(study.part(study.targets, key)):
+    for row in records(section.targets):
         if row["main_target"] and row["state"] not in ("empty", "flat"):
             series.append(
                 Series(
@@ -112,13 +112,13 @@ def _forest(study: Study, key: Key) -> Plot:
     )
 
 
-def _accuracy_by_cost(study: Study, key: Key, family: pd.DataFrame) -> Plot:
-    endpoint = study.analysis.endpoint
+def _accuracy_by_cost(section: Section, family: pd.DataFrame) -> Plot:
+    endpoint = section.analysis.endpoint
     frame = family[family["endpoint"] == endpoint]
-    hours = study.part(study.cells, key).groupby(["arm", "epochs"])["device_hours"].mean()
+    hours = section.cells.groupby(["arm", "epochs"])["device_hours"].mean()
     frame = frame.merge(hours.reset_index(), on=["arm", "epochs"])
     frame = frame[frame["device_hours"] > 0]
-    series = [_band(frame[frame["arm"] == a], a, study, "device_hours") for a in _arms(frame)]
+    series = [_band(frame[frame["arm"] == a], a, section, "device_hours") for a in _arms(frame)]
     ticks = sorted(frame.loc[frame["arm"] == _base(family), "device_hours"])
     return Plot(
         name=f"cost_{_base(family)}_{endpoint}",
@@ -134,11 +134,11 @@ def _accuracy_by_cost(study: Study, key: Key, family: pd.DataFrame) -> Plot:
 # --- from the logs ----------------------------------------------------------------------------
 
 
-def _from_logs(study: Study, key: Key, base_arm: str, logs: LogReader) -> list[Plot]:
+def _from_logs(section: Section, base_arm: str, logs: LogReader) -> list[Plot]:
     """Plots of one pre-training run an arm: the main target's budget, the lowest seed."""
-    runs = study.part(study.runs, key)
+    runs = section.runs
     runs = runs[runs["ok"] & (runs["base_arm"] == base_arm)]
-    wanted = study.analysis.targets(int(epochs) for epochs in runs["epochs"])
+    wanted = section.analysis.targets(int(epochs) for epochs in runs["epochs"])
     runs = runs[runs["epochs"].isin(wanted[:1])]
     chosen = runs.sort_values(["seed", "repeat"]).drop_duplicates("arm").set_index("arm")
     found: dict[str, Lines] = {}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, cast
 
 import pandas as pd
 
@@ -17,8 +18,23 @@ Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Section:
+    """One data set, model and evaluation recipe: what one table may hold."""
+
+    key: Key
+    analysis: Analysis
+    runs: pd.DataFrame
+    cells: pd.DataFrame
+    accuracy: pd.DataFrame
+    differences: pd.DataFrame
+    targets: pd.DataFrame
+    costs: pd.DataFrame
+    matching: pd.DataFrame
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
-    """Long frames over all sections; a section is one data set, model and evaluation recipe."""
+    """Long frames over all sections, and what a reader must know about them."""
 
     analysis: Analysis
     runs: pd.DataFrame
@@ -33,10 +49,20 @@ class Study:
     deviations: list[str]
     missing: list[str]
 
-    @property
-    def sections(self) -> list[Key]:
-        """Data set, model and recipe of each section, sorted."""
-        return sorted(set(self.runs[SECTION].itertuples(index=False, name=None)))
+    @cached_property
+    def sections(self) -> list[Section]:
+        """The frames cut by data set, model and recipe, sorted."""
+        frames = [f.name for f in fields(Section) if f.name not in ("key", "analysis")]
+        cut = {name: _by_section(getattr(self, name)) for name in frames}
+        empty = {name: getattr(self, name).iloc[:0] for name in frames}
+        return [
+            Section(
+                key=key,
+                analysis=self.analysis,
+                **{name: parts.get(key, empty[name]) for name, parts in cut.items()},
+            )
+            for key in sorted(cut["runs"])
+        ]
 
     @property
     def remarks(self) -> list[tuple[str, list[str]]]:
@@ -47,11 +73,9 @@ class Study:
             ("Missing cells", self.missing),
         ]
 
-    def part(self, frame: pd.DataFrame, key: Key) -> pd.DataFrame:
-        """The rows of one section."""
-        if frame.empty:
-            return frame
-        return frame[(frame[SECTION] == list(key)).all(axis=1)]
+
+def _by_section(frame: pd.DataFrame) -> dict[Key, pd.DataFrame]:
+    return {} if frame.empty else {cast(Key, k): part for k, part in frame.groupby(SECTION)}
 
 
 def study(rows: Iterable[Mapping[str, Any]], plan: Mapping[str, Any] | None) -> Study:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from bench.aggregate import COSTS, ENDPOINTS, PER_EPOCH, records
 from bench.reporting import checks, reference, words
-from bench.reporting.study import Key, Study
+from bench.reporting.study import Section
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class Table:
     note: str = ""
 
 
-def caption(study: Study, key: Key) -> str:
+def caption(section: Section) -> str:
     """What every table must state about its runs."""
-    runs = study.part(study.runs, key)
-    matched = sorted(set(study.part(study.matching, key)["matched"]))
+    runs = section.runs
+    matched = sorted(set(section.matching["matched"]))
     parts = [
-        f"data {key[0]}",
-        f"model {key[1]}",
-        f"recipe {key[2]}",
+        f"data {section.key[0]}",
+        f"model {section.key[1]}",
+        f"recipe {section.key[2]}",
         f"seeds {spans(runs['seed'])}",
         f"code {', '.join(checks.code_versions(runs))}",
         f"hardware {'; '.join(sorted(set(runs['hardware']))) or 'unknown'}",
@@ -53,16 +53,16 @@ def spans(values: Iterable[int]) -> str:
     return ", ".join(f"{a}-{b}" if a != b else str(a) for a, b in found)
 
 
-def section_tables(study: Study, key: Key) -> list[Table]:
+def section_tables(section: Section) -> list[Table]:
     """All tables of a section that have rows."""
-    tables = (make(study, key) for make in TABLES)
+    tables = (make(section) for make in TABLES)
     return [table for table in tables if table.rows]
 
 
-def sentences(study: Study, key: Key) -> list[str]:
+def sentences(section: Section) -> list[str]:
     """One line a comparison at the main target; a line saying so where there is none."""
-    rows = [row for row in records(study.part(study.targets, key)) if row["main_target"]]
-    order = {name: i for i, name in enumerate(study.analysis.endpoints)}
+    rows = [row for row in records(section.targets) if row["main_target"]]
+    order = {name: i for i, name in enumerate(section.analysis.endpoints)}
     rows.sort(key=lambda row: (row["arm"], order.get(row["endpoint"], 9)))
     if not rows:
         return ["No comparison: there is no baseline with a variant of it to compare."]
@@ -72,12 +72,12 @@ def sentences(study: Study, key: Key) -> list[str]:
 # --- accuracy ---------------------------------------------------------------------------------
 
 
-def accuracy_table(study: Study, key: Key) -> Table:
+def accuracy_table(section: Section) -> Table:
     """Accuracy by method and budget, with the paired difference from the baseline."""
-    accuracy = study.part(study.accuracy, key)
-    endpoints = [e for e in study.analysis.endpoints if e in set(accuracy["endpoint"])]
-    gains = _gains(study, key)
-    cells = study.part(study.cells, key)
+    accuracy = section.accuracy
+    endpoints = [e for e in section.analysis.endpoints if e in set(accuracy["endpoint"])]
+    gains = _gains(section)
+    cells = section.cells
     rates = cells.groupby(["arm", "epochs"])[["images_per_s", "pretrain_s"]].mean()
     rows = []
     for (epochs, _, arm), group in _by_budget(accuracy):
@@ -87,7 +87,7 @@ def accuracy_table(study: Study, key: Key) -> Table:
             found = scores.get(endpoint, {})
             row.append(words.mean_sd(found.get("mean"), found.get("sd")))
             row.append(gains.get((arm, epochs, endpoint), ""))
-        shown = scores.get(study.analysis.endpoint) or next(iter(scores.values()))
+        shown = scores.get(section.analysis.endpoint) or next(iter(scores.values()))
         rate = rates.loc[(arm, epochs)]
         row += [f"{shown['n_ok']}/{shown['n']}", words.number(rate["images_per_s"], 0)]
         rows.append([*row, words.duration(rate["pretrain_s"])])
@@ -107,16 +107,16 @@ def _by_budget(accuracy: pd.DataFrame) -> Any:
     return order.groupby(["epochs", "rank", "arm"])
 
 
-def _gains(study: Study, key: Key) -> dict[tuple[str, int, str], str]:
+def _gains(section: Section) -> dict[tuple[str, int, str], str]:
     return {
         (row["arm"], row["epochs"], row["endpoint"]): words.gain(row)
-        for row in records(study.part(study.differences, key))
+        for row in records(section.differences)
     }
 
 
-def difference_table(study: Study, key: Key) -> Table:
+def difference_table(section: Section) -> Table:
     """Paired differences at equal budgets with their tests."""
-    alpha = study.analysis.alpha
+    alpha = section.analysis.alpha
     rows = [
         [
             row["arm"],
@@ -128,7 +128,7 @@ def difference_table(study: Study, key: Key) -> Table:
             words.number(row["correlation"]),
             f"{row['n']}/{row['pairs']}",
         ]
-        for row in records(study.part(study.differences, key))
+        for row in records(section.differences)
     ]
     columns = ["method", "epochs", "endpoint", "Δ [95 %]", "p (t)", "p (sign flip)"]
     columns += ["correlation of arms", "pairs ok/n"]
@@ -139,9 +139,9 @@ def difference_table(study: Study, key: Key) -> Table:
 # --- epochs to target -------------------------------------------------------------------------
 
 
-def target_table(study: Study, key: Key) -> Table:
+def target_table(section: Section) -> Table:
     """Epochs to target: rho, its interval, the tests and the verdict."""
-    rows = [_target_row(row, study) for row in records(study.part(study.targets, key))]
+    rows = [_target_row(row, section) for row in records(section.targets)]
     columns = ["method", "endpoint", "target (%)", "baseline epochs", "method epochs"]
     columns += ["ρ epochs [95 %]", "saved", "ρ wall time", "p (Holm)", "p (sign flip)"]
     columns += ["n/seeds", "verdict"]
@@ -149,16 +149,13 @@ def target_table(study: Study, key: Key) -> Table:
         "ρ = the baseline's epochs over the method's epochs to the same accuracy; above 1 the "
         "method needs fewer. The target is the baseline's mean at its epochs. The interval inverts "
         "the paired t test; it covers seeds, not test images. Holm over the comparisons of one "
-        f"endpoint. A failed run counts as not reaching the target. * primary; budgets {_targets(study)}."
+        "endpoint. A failed run counts as not reaching the target. * primary; targets "
+        f"{'fixed in the plan' if section.analysis.planned else 'by default, without a plan'}."
     )
     return Table("epochs_to_target", "Epochs to target", columns, rows, note)
 
 
-def _targets(study: Study) -> str:
-    return "fixed in the plan" if study.analysis.planned else "by default, without a plan"
-
-
-def _target_row(row: words.Row, study: Study) -> list[str]:
+def _target_row(row: words.Row, section: Section) -> list[str]:
     known = row["state"] == "measured"
     saved = f"{row['saved_epochs']:.0f} ({row['saved_share']:.0%})" if known else words.NONE
     return [
@@ -171,17 +168,17 @@ def _target_row(row: words.Row, study: Study) -> list[str]:
         saved,
         words.factor(row, "pretrain_s"),
         words.p_value(row["p_holm"]),
-        words.sign_flip(row.get("p_sign_flip"), row["n"], study.analysis.alpha),
+        words.sign_flip(row.get("p_sign_flip"), row["n"], section.analysis.alpha),
         f"{row['n']}/{row['seeds']:.0f}",
         row["verdict"],
     ]
 
 
-def half_table(study: Study, key: Key) -> Table:
+def half_table(section: Section) -> Table:
     """Equal accuracy at half the epochs (non-inferiority), and RAUC."""
-    margin = study.analysis.margin
+    margin = section.analysis.margin
     rows = []
-    for row in records(study.part(study.targets, key)):
+    for row in records(section.targets):
         low = row.get("half_low")
         said = words.noninferior(row, margin)
         area = words.number(row.get("rauc"), 4)
@@ -205,7 +202,7 @@ def half_table(study: Study, key: Key) -> Table:
 # --- cost -------------------------------------------------------------------------------------
 
 
-def cost_table(study: Study, key: Key) -> Table:
+def cost_table(section: Section) -> Table:
     """What one epoch of pre-training costs each arm."""
     rows = [
         [
@@ -219,7 +216,7 @@ def cost_table(study: Study, key: Key) -> Table:
             words.percent(row["data_wait_share"]),
             words.duration(row["finetune_s"]),
         ]
-        for row in records(study.part(study.costs, key))
+        for row in records(section.costs)
     ]
     columns = ["method", "images/s", "time/epoch", "device-hours/epoch", "FLOPs/epoch"]
     columns += ["images/epoch", "peak memory (MiB)", "waiting for data", "fine-tuning"]
@@ -227,7 +224,7 @@ def cost_table(study: Study, key: Key) -> Table:
     return Table("cost", "Cost of an epoch", columns, rows, note)
 
 
-def saving_table(study: Study, key: Key) -> Table:
+def saving_table(section: Section) -> Table:
     """rho on every cost axis, and what the target accuracy costs either arm."""
     rows = [
         [
@@ -238,7 +235,7 @@ def saving_table(study: Study, key: Key) -> Table:
             words.ratio_of(row, "device_hours"),
             words.ratio_of(row, "flops"),
         ]
-        for row in records(study.part(study.targets, key))
+        for row in records(section.targets)
         if row["main_target"]
     ]
     columns = ["method", "target", "ρ epochs", *(f"ρ {name}" for name in COSTS.values())]
@@ -253,13 +250,13 @@ def saving_table(study: Study, key: Key) -> Table:
 # --- ablations and published numbers ----------------------------------------------------------
 
 
-def ablation_table(study: Study, key: Key) -> Table:
+def ablation_table(section: Section) -> Table:
     """Variants of one baseline side by side at the main target's budget."""
-    targets = study.part(study.targets, key)
-    gains = _gains(study, key)
+    targets = section.targets
+    gains = _gains(section)
     rows = []
     if not targets.empty:
-        costs = study.part(study.costs, key).set_index("arm")
+        costs = section.costs.set_index("arm")
         mine = targets[targets["primary"]]
         for base_arm, group in mine.groupby("base_arm"):
             for row in records(group) if len(group) > 1 else []:
@@ -273,7 +270,7 @@ def ablation_table(study: Study, key: Key) -> Table:
     return Table("ablations", "Ablations", columns, rows, note)
 
 
-def reference_table(study: Study, key: Key) -> Table:
+def reference_table(section: Section) -> Table:
     """Published numbers beside our baselines; only for ImageNet."""
     rows = [
         [
@@ -288,7 +285,7 @@ def reference_table(study: Study, key: Key) -> Table:
             "within tolerance" if row["within"] else "outside tolerance",
             row["source"],
         ]
-        for row in reference.beside(study.part(study.accuracy, key), key[0], key[1])
+        for row in reference.beside(section.accuracy, section.key[0], section.key[1])
     ]
     columns = ["method", "implementation", "encoder", "epochs", "endpoint", "published", "ours"]
     columns += ["ours - published", f"± {reference.TOLERANCE:g}", "source"]
