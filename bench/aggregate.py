@@ -52,6 +52,7 @@ class Analysis:
     endpoint: str = "finetune_top1"
     secondary: tuple[str, ...] = ("probe_top1", "knn_top1")
     ids: tuple[str, ...] = ()
+    recipe: str = ""
     planned: bool = False
 
     @staticmethod
@@ -102,6 +103,7 @@ def tidy(rows: Iterable[Mapping[str, Any]], analysis: Analysis) -> pd.DataFrame:
         return frame
     names = [*ENDPOINTS, *COSTS, *RATES, "pretrain_loss"]
     frame[names] = frame[names].astype(float)
+    frame["recipe"] = frame["recipe"].replace("", analysis.recipe)  # failed before it was known
     frame["ok"] = (frame["status"] == "done") & ~frame["broken"]
     frame.loc[frame["broken"] & (frame["status"] == "done"), "failure"] = "nan"
     frame.loc[~frame["ok"], list(ENDPOINTS)] = math.nan

@@ -244,7 +244,7 @@ def is_flat(means: Array, gain: Array, alpha: float) -> Flags:
 
 
 def saving(base: Curve, variant: Curve, reference: float, alpha: float = 0.05) -> Saving:
-    """rho at the baseline's mean accuracy at budget ``reference``, with its interval.
+    """Rho at the baseline's mean accuracy at budget ``reference``, with its interval.
 
     Args:
         base: the baseline; ``reference`` is one of its budgets, complete; others may hold NaN.

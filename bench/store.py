@@ -103,15 +103,19 @@ def migrate(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replaces ``path`` by ``data`` atomically: readers see the old file or the new one."""
+def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
+    """Replaces ``path`` by ``data`` atomically: readers see the old file or the new one.
+
+    ``durable`` also waits until the disk has it, so that it survives a power cut.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -119,9 +123,9 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise
 
 
-def write_json(path: Path, values: Any) -> None:
+def write_json(path: Path, values: Any, durable: bool = True) -> None:
     """Writes ``values`` as readable JSON, atomically."""
-    write_bytes(path, (json.dumps(values, indent=1, sort_keys=True) + "\n").encode())
+    write_bytes(path, (json.dumps(values, indent=1, sort_keys=True) + "\n").encode(), durable)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -173,7 +177,8 @@ class RunFolder:
     def set_status(self, state: str, **values: Any) -> None:
         """Replaces the status, keeping earlier values that are not given anew."""
         kept = read_json(self.path / "status.json") or {}
-        write_json(self.path / "status.json", {**kept, **values, "state": state, "beat": now()})
+        status = {**kept, **values, "state": state, "beat": now()}
+        write_json(self.path / "status.json", status, durable=state != RUNNING)
 
     def append_metrics(self, values: dict[str, Any]) -> None:
         """Appends one line to metrics.jsonl."""
@@ -224,7 +229,9 @@ class RunFolder:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise StoreError(f"run {self.run_id} is being computed by another process") from error
+                raise StoreError(
+                    f"run {self.run_id} is being computed by another process"
+                ) from error
             yield
 
 

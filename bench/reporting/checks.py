@@ -45,16 +45,22 @@ def _matched(found: list[list[str] | None]) -> str:
 
 
 def code_versions(runs: pd.DataFrame) -> list[str]:
-    """The commits, marked where the working tree had changes."""
+    """Commits of the finished runs, marked where the working tree had changes."""
+    runs = runs[runs["ok"]]
     pairs = set(zip(runs["commit"], runs["dirty"], strict=True))
     names = ((commit[:10] or "unknown") + ("+dirty" if dirty else "") for commit, dirty in pairs)
     return sorted(names)
 
 
+def hardware(runs: pd.DataFrame) -> list[str]:
+    """Hardware of the finished runs."""
+    return sorted(set(runs.loc[runs["ok"], "hardware"]))
+
+
 def warnings(runs: pd.DataFrame) -> list[str]:
     """Mixtures inside one table, ambiguous cells and failures, in words."""
     found = []
-    for (data, model, recipe), group in runs.groupby(SECTION):
+    for (data, model, recipe), group in runs[runs["ok"]].groupby(SECTION):
         found += [f"{data} · {model} · {recipe}: {text}" for text in _mixtures(group)]
     for (data, model), group in runs.groupby(["data", "model"]):
         recipes = sorted(set(group["recipe"]))
@@ -68,9 +74,9 @@ def _mixtures(group: pd.DataFrame) -> Iterable[str]:
     codes = code_versions(group)
     if len(codes) > 1:
         yield f"mixed code versions: {', '.join(codes)}"
-    hardware = sorted(set(group["hardware"]))
-    if len(hardware) > 1:
-        yield f"mixed hardware ({'; '.join(hardware)}): times are not comparable"
+    machines = hardware(group)
+    if len(machines) > 1:
+        yield f"mixed hardware ({'; '.join(machines)}): times are not comparable"
     for name in sorted({key for versions in group["versions"] for key in versions}):
         values = sorted({versions.get(name, "unknown") for versions in group["versions"]})
         if len(values) > 1:

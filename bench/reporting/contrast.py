@@ -75,7 +75,7 @@ def _facts(study: Study) -> dict[str, str]:
     versions = {f"{k} {v}" for found in runs["versions"] for k, v in found.items()}
     return {
         "code": ", ".join(checks.code_versions(runs)),
-        "hardware": ", ".join(sorted(set(runs["hardware"]))) or "unknown",
+        "hardware": "; ".join(checks.hardware(runs)) or "unknown",
         "recipe": ", ".join(sorted(set(runs["recipe"]))),
         "seeds": spans(runs["seed"]),
         "versions": ", ".join(sorted(versions)) or "unknown",

@@ -1,4 +1,4 @@
-"""LaTeX: one table environment a table, for \\input into a paper that loads booktabs."""
+"""LaTeX: one table environment a table, for a paper that loads booktabs."""
 
 from __future__ import annotations
 

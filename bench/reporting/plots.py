@@ -53,7 +53,7 @@ def _accuracy(section: Section, family: pd.DataFrame, endpoint: str) -> Plot:
     series = [_band(frame[frame["arm"] == arm], arm, section, "epochs") for arm in _arms(frame)]
     levels = {
         f"target: {row['base_arm']} at {row['target_epochs']}": row["target_top1"]
-        for row in records(section.targets)
+        for row in section.rows["targets"]
         if row["endpoint"] == endpoint and row["main_target"] and row["state"] != "empty"
         if row["arm"] in set(frame["arm"])
     }
@@ -92,7 +92,7 @@ def _band(frame: pd.DataFrame, arm: str, section: Section, x: str) -> Series:
 
 def _forest(section: Section) -> Plot:
     series = []
-    for row in records(section.targets):
+    for row in section.rows["targets"]:
         if row["main_target"] and row["state"] not in ("empty", "flat"):
             series.append(
                 Series(

@@ -16,8 +16,13 @@ TOLERANCE = 1.0
 """Points of top-1 within which our baseline counts as a reproduction."""
 
 PROTOCOLS = {"finetune": "finetune_top1", "linear_probe": "probe_top1"}
-WIDTHS = {"384": "vit_small", "768": "vit_base", "1024": "vit_large", "1280": "vit_huge"}
-SIZES = {"small": "vit_small", "base": "vit_base", "large": "vit_large", "huge": "vit_huge"}
+ENCODERS = {
+    "384x12": "vit_small",
+    "768x12": "vit_base",
+    "1024x24": "vit_large",
+    "1280x32": "vit_huge",
+}
+"""Width x depth, as in a model's name (``ViT 768x12 /16 224px``): name in published.csv."""
 
 
 @lru_cache(maxsize=1)
@@ -28,12 +33,9 @@ def published() -> list[dict[str, str]]:
 
 
 def encoder(model: str) -> str:
-    """The encoder that a model's name or width tells, or nothing: ``vit_base``."""
-    for size, name in SIZES.items():
-        if size in model.lower():
-            return name
-    found = re.search(r"(?<!\d)(384|768|1024|1280)(?!\d)", model)
-    return WIDTHS[found.group()] if found else ""
+    """The encoder that a model's name tells, or nothing."""
+    found = re.search(r"\b\d+x\d+\b", model)
+    return ENCODERS.get(found.group(), "") if found else ""
 
 
 def beside(accuracy: pd.DataFrame, data: str, model: str) -> list[dict[str, Any]]:

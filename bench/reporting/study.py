@@ -31,6 +31,12 @@ class Section:
     costs: pd.DataFrame
     matching: pd.DataFrame
 
+    @cached_property
+    def rows(self) -> dict[str, list[dict[str, Any]]]:
+        """The rows of ``accuracy``, ``differences``, ``targets`` and ``costs``."""
+        names = ("accuracy", "differences", "targets", "costs")
+        return {name: aggregate.records(getattr(self, name)) for name in names}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
@@ -118,9 +124,10 @@ def _judged(
     """The comparisons with their verdicts, knowing which pairs match and which times compare."""
     if targets.empty:
         return targets
-    hardware = runs.groupby(SECTION)["hardware"].nunique().gt(1).rename("mixed_hardware")
+    finished = runs[runs["ok"]].groupby(SECTION)
+    hardware = finished["hardware"].nunique().gt(1).rename("mixed_hardware")
     frame = targets.merge(matching, on=[*SECTION, "base_arm", "arm"], how="left")
-    frame = frame.merge(hardware.reset_index(), on=SECTION)
+    frame = frame.merge(hardware.reset_index(), on=SECTION, how="left")
     rows = aggregate.records(frame)
     frame["verdict"] = [words.verdict(row, analysis) for row in rows]
     frame["rho_words"] = [words.factor(row) for row in rows]

@@ -34,7 +34,7 @@ def caption(section: Section) -> str:
         f"recipe {section.key[2]}",
         f"seeds {spans(runs['seed'])}",
         f"code {', '.join(checks.code_versions(runs))}",
-        f"hardware {'; '.join(sorted(set(runs['hardware']))) or 'unknown'}",
+        f"hardware {'; '.join(checks.hardware(runs)) or 'unknown'}",
         "; ".join(matched) or "no pairs to match",
     ]
     text = " · ".join(parts)
@@ -61,7 +61,7 @@ def section_tables(section: Section) -> list[Table]:
 
 def sentences(section: Section) -> list[str]:
     """One line a comparison at the main target; a line saying so where there is none."""
-    rows = [row for row in records(section.targets) if row["main_target"]]
+    rows = [row for row in section.rows["targets"] if row["main_target"]]
     order = {name: i for i, name in enumerate(section.analysis.endpoints)}
     rows.sort(key=lambda row: (row["arm"], order.get(row["endpoint"], 9)))
     if not rows:
@@ -110,7 +110,7 @@ def _by_budget(accuracy: pd.DataFrame) -> Any:
 def _gains(section: Section) -> dict[tuple[str, int, str], str]:
     return {
         (row["arm"], row["epochs"], row["endpoint"]): words.gain(row)
-        for row in records(section.differences)
+        for row in section.rows["differences"]
     }
 
 
@@ -128,7 +128,7 @@ def difference_table(section: Section) -> Table:
             words.number(row["correlation"]),
             f"{row['n']}/{row['pairs']}",
         ]
-        for row in records(section.differences)
+        for row in section.rows["differences"]
     ]
     columns = ["method", "epochs", "endpoint", "Δ [95 %]", "p (t)", "p (sign flip)"]
     columns += ["correlation of arms", "pairs ok/n"]
@@ -141,7 +141,7 @@ def difference_table(section: Section) -> Table:
 
 def target_table(section: Section) -> Table:
     """Epochs to target: rho, its interval, the tests and the verdict."""
-    rows = [_target_row(row, section) for row in records(section.targets)]
+    rows = [_target_row(row, section) for row in section.rows["targets"]]
     columns = ["method", "endpoint", "target (%)", "baseline epochs", "method epochs"]
     columns += ["ρ epochs [95 %]", "saved", "ρ wall time", "p (Holm)", "p (sign flip)"]
     columns += ["n/seeds", "verdict"]
@@ -178,7 +178,7 @@ def half_table(section: Section) -> Table:
     """Equal accuracy at half the epochs (non-inferiority), and RAUC."""
     margin = section.analysis.margin
     rows = []
-    for row in records(section.targets):
+    for row in section.rows["targets"]:
         low = row.get("half_low")
         said = words.noninferior(row, margin)
         area = words.number(row.get("rauc"), 4)
@@ -216,7 +216,7 @@ def cost_table(section: Section) -> Table:
             words.percent(row["data_wait_share"]),
             words.duration(row["finetune_s"]),
         ]
-        for row in records(section.costs)
+        for row in section.rows["costs"]
     ]
     columns = ["method", "images/s", "time/epoch", "device-hours/epoch", "FLOPs/epoch"]
     columns += ["images/epoch", "peak memory (MiB)", "waiting for data", "fine-tuning"]
@@ -225,7 +225,7 @@ def cost_table(section: Section) -> Table:
 
 
 def saving_table(section: Section) -> Table:
-    """rho on every cost axis, and what the target accuracy costs either arm."""
+    """Rho on every cost axis, and what the target accuracy costs either arm."""
     rows = [
         [
             row["arm"],
@@ -235,7 +235,7 @@ def saving_table(section: Section) -> Table:
             words.ratio_of(row, "device_hours"),
             words.ratio_of(row, "flops"),
         ]
-        for row in records(section.targets)
+        for row in section.rows["targets"]
         if row["main_target"]
     ]
     columns = ["method", "target", "ρ epochs", *(f"ρ {name}" for name in COSTS.values())]

@@ -1,0 +1,59 @@
+"""Resumable states: atomic, several kept, and an unreadable one never costs the run."""
+
+from __future__ import annotations
+
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from bench.store import write_bytes
+
+log = logging.getLogger(__name__)
+
+
+def save_state(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> None:
+    """Writes the state after ``step`` steps and removes all but the newest ``keep`` files."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_bytes(folder / f"step-{step:09d}.pt", buffer.getvalue())
+    for old in _newest_first(folder)[keep:]:
+        old.unlink(missing_ok=True)
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """The newest readable state, or None; unreadable files are named in a warning and skipped.
+
+    Only tensors and plain values are loaded, never code.
+    """
+    for path in _newest_first(folder):
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            return state
+        except Exception as error:
+            log.warning("checkpoint %s is unreadable (%s); trying the one before", path.name, error)
+    return None
+
+
+def clear(folder: Path) -> None:
+    """Removes all states of a finished run."""
+    for path in _newest_first(folder):
+        path.unlink(missing_ok=True)
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.pt"), reverse=True) if folder.is_dir() else []
+
+
+def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    """Writes named tensors as safetensors, atomically."""
+    write_bytes(path, save({k: v.detach().cpu().contiguous() for k, v in weights.items()}))
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Named tensors of a safetensors file, on the CPU."""
+    return load_file(path)

@@ -1,0 +1,17 @@
+"""What each sub-command does: from parsed arguments to an exit code."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from bench.commands import inspect, study
+
+ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "": study.run_study,
+    "plan": study.show_plan,
+    "status": inspect.show_status,
+    "report": inspect.show_report,
+    "log": inspect.show_log,
+    "ls": inspect.show_list,
+}

@@ -1,0 +1,337 @@
+"""From image sets to batches: order, crops and augmentation drawn from counter-based streams.
+
+Two feeds give the same batches in the same order: :class:`ArrayFeed` crops whole batches of
+in-memory images on the device, :class:`FileFeed` decodes pictures in worker processes. B images,
+C channels, S pixels a side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from bench import registry
+from bench.config import AugmentConfig, DataConfig, RunConfig
+from bench.datasets import ArraySplit, ImageSet, Split
+from bench.errors import DataError
+from bench.streams import Samples, Streams
+
+CROP_TRIES = 10
+"""Tries of a random resized crop before the centre crop (torchvision)."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One batch: ``ids`` [B] number the images in the training set; ``boxes`` [B, 5] their crops.
+
+    A box is (top, left, height, width, flipped) as fractions of the image.
+    """
+
+    ids: Tensor
+    images: Tensor
+    labels: Tensor
+    boxes: Tensor
+
+
+class Feed(Protocol):
+    """Batches of one stage."""
+
+    steps: int
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Step]:
+        """The steps of an epoch, from step ``first`` on."""
+        ...
+
+
+@dataclass(frozen=True)
+class FeedConfig:
+    """What a feed needs besides the images: sizes, augmentation, streams and where to put them."""
+
+    data: DataConfig
+    augment: AugmentConfig
+    image_size: int
+    batch_size: int
+    drop_last: bool
+    streams: Streams
+    purpose: str
+    device: torch.device
+    workers: int = 0
+
+
+def load(config: RunConfig, root: str) -> ImageSet:
+    """The image set of a run.
+
+    Raises:
+        DataError: if it is missing or unreadable, or does not fit the model.
+    """
+    images: ImageSet = registry.load(registry.dataset(dataset_key(config.data.name)).target)(
+        config.data, root, config.model.image_size
+    )
+    if isinstance(images.train, ArraySplit):
+        channels = images.train.images.shape[1]
+        if channels != config.model.channels:
+            raise DataError(
+                f"data set '{config.data.name}' has {channels} channels, the model "
+                f"{config.model.channels}. Set model.channels={channels}."
+            )
+    return images
+
+
+def dataset_key(name: str) -> str:
+    """The registry row of a data-set name; names with a slash are timm's."""
+    return "timm" if "/" in name else name
+
+
+def labelled_subset(split: Split, count: int, streams: Streams) -> Tensor:
+    """Indices of ``count`` training images, balanced over classes, drawn per seed; all for 0.
+
+    Raises:
+        DataError: if the classes hold too few images.
+    """
+    if not count:
+        return torch.arange(len(split))
+    ranks = streams.samples("labels", 0, torch.arange(len(split))).uniform(1)[:, 0]
+    classes = split.labels.unique()
+    each = count // len(classes)
+    chosen = []
+    for k in classes:
+        members = (split.labels == k).nonzero()[:, 0]
+        if not 0 < each <= len(members):
+            raise DataError(f"data.labels={count} needs {each} images of class {int(k)}.")
+        chosen.append(members[ranks[members].argsort(stable=True)[:each]])
+    return torch.cat(chosen).sort().values
+
+
+def crop_boxes(stream: Samples, augment: AugmentConfig, ratio: Tensor | float = 1.0) -> Tensor:
+    """Random resized crops and flips as fractions, [B, 5]; ``ratio`` is image width over height.
+
+    Follows torchvision's RandomResizedCrop: ten tries of area and aspect, else the whole width
+    or height, centred.
+    """
+    draws = stream.uniform(2 * CROP_TRIES + 3).double()
+    low, high = augment.crop_scale
+    area = low + draws[:, :CROP_TRIES] * (high - low)
+    logs = torch.tensor(augment.crop_ratio, dtype=torch.float64, device=draws.device).log()
+    aspect = (logs[0] + draws[:, CROP_TRIES : 2 * CROP_TRIES] * (logs[1] - logs[0])).exp()
+    width, height = (area * aspect / ratio).sqrt(), (area / aspect * ratio).sqrt()
+    fits = (width <= 1) & (height <= 1)
+    first = fits.to(torch.uint8).argmax(1, keepdim=True)
+    found = fits.any(1)
+    width = torch.where(found, width.gather(1, first)[:, 0], 1.0)
+    height = torch.where(found, height.gather(1, first)[:, 0], 1.0)
+    top = torch.where(found, draws[:, -3] * (1 - height), 0.0)
+    left = torch.where(found, draws[:, -2] * (1 - width), 0.0)
+    flipped = (draws[:, -1] < augment.flip).double()
+    return torch.stack([top, left, height, width, flipped], dim=1).float()
+
+
+def crop(images: Tensor, boxes: Tensor, size: int, mode: str) -> Tensor:
+    """Cuts boxes out of images [B, C, S', S'] and resizes them to [B, C, size, size]."""
+    top, left, height, width, flipped = boxes.unbind(1)
+    zero = torch.zeros_like(top)
+    sign = 1 - 2 * flipped
+    rows = torch.stack([width * sign, zero, 2 * left + width - 1], 1)
+    columns = torch.stack([zero, height, 2 * top + height - 1], 1)
+    grid = F.affine_grid(
+        torch.stack([rows, columns], 1), [len(images), images.shape[1], size, size], False
+    )
+    return F.grid_sample(images, grid, mode=mode, padding_mode="border", align_corners=False)
+
+
+def is_plain(augment: AugmentConfig) -> bool:
+    """Whether crops and flips are all there is, so that a batch can be made on the device."""
+    return not (augment.auto_augment or augment.color_jitter or augment.random_erasing)
+
+
+def make_feed(split: Split, subset: Tensor, config: FeedConfig) -> Feed:
+    """The feed that fits the split: in memory on the device, or decoded by workers."""
+    if isinstance(split, ArraySplit) and is_plain(config.augment):
+        return ArrayFeed(split, subset, config)
+    return FileFeed(split, subset, config)
+
+
+def normalise(images: Tensor, config: DataConfig) -> Tensor:
+    """Bytes to normalised float32, channel-wise, [..., C, S, S]."""
+    mean = torch.tensor(config.mean, device=images.device)[:, None, None] * 255
+    std = torch.tensor(config.std, device=images.device)[:, None, None] * 255
+    return (images.float() - mean) / std
+
+
+def _batches(feed: ArrayFeed | FileFeed, epoch: int, first: int) -> Iterator[Tensor]:
+    """Index batches of an epoch, each [B] into the split."""
+    order = feed.subset[feed.config.streams.order(epoch, len(feed.subset))]
+    size = feed.config.batch_size
+    for step in range(first, feed.steps):
+        yield order[step * size : (step + 1) * size]
+
+
+def _count_steps(images: int, config: FeedConfig) -> int:
+    if config.drop_last and images >= config.batch_size:
+        return images // config.batch_size
+    return -(-images // config.batch_size)
+
+
+class ArrayFeed:
+    """Batches of in-memory images, cropped on the device."""
+
+    def __init__(self, split: ArraySplit, subset: Tensor, config: FeedConfig) -> None:
+        self.subset, self.config = subset, config
+        self.steps = _count_steps(len(subset), config)
+        self.images = normalise(split.images.to(config.device), config.data)
+        self.labels = split.labels.to(config.device)
+        augment = config.augment
+        self.moves = augment.crop_scale != (1.0, 1.0) or augment.flip > 0
+        self.resizes = self.images.shape[-1] != config.image_size
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Step]:
+        """The steps of an epoch, from step ``first`` on."""
+        config = self.config
+        for ids in _batches(self, epoch, first):
+            ids = ids.to(config.device)
+            images = self.images[ids]
+            boxes = torch.zeros(len(ids), 5, device=config.device)
+            if self.moves:
+                stream = config.streams.samples(f"{config.purpose} crop", epoch, ids)
+                boxes = crop_boxes(stream, config.augment)
+            elif self.resizes:
+                boxes[:, 2:4] = 1.0
+            if self.moves or self.resizes:
+                mode = config.augment.interpolation
+                images = crop(images, boxes, config.image_size, mode)
+            yield Step(ids, images, self.labels[ids], boxes)
+
+
+class _Pictures(Dataset[Any]):
+    """Worker side of :class:`FileFeed`: item (epoch, id) is a decoded, augmented picture."""
+
+    def __init__(self, split: Split, config: FeedConfig, training: bool) -> None:
+        self.split, self.config = split, config
+        self.transform = partial(_augment, config=config) if training else _evaluation(config)
+
+    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        epoch, index = item
+        picture = self.split.open(index)
+        with self.config.streams.scoped(f"{self.config.purpose} augment", epoch, index):
+            return self.transform(picture)
+
+
+def _augment(picture: Any, config: FeedConfig) -> tuple[Tensor, Tensor]:
+    """One augmented picture and its box. Library code draws from the scoped generators."""
+    from torchvision.transforms import RandomHorizontalFlip, RandomResizedCrop
+    from torchvision.transforms import functional as tvf
+
+    augment, (width, height) = config.augment, picture.size
+    params = RandomResizedCrop.get_params(
+        picture, list(augment.crop_scale), list(augment.crop_ratio)
+    )
+    mode = tvf.InterpolationMode(augment.interpolation)
+    picture = tvf.resized_crop(picture, *params, [config.image_size] * 2, mode)
+    flipped = bool(torch.rand(()) < augment.flip)
+    if flipped:
+        picture = RandomHorizontalFlip(1.0)(picture)
+    top, left, high, wide = params
+    box = torch.tensor([top / height, left / width, high / height, wide / width, float(flipped)])
+    return _late_augment(picture, config), box
+
+
+def _late_augment(picture: Any, config: FeedConfig) -> Tensor:
+    """Colour jitter, RandAugment, normalisation and random erasing, timm's parts."""
+    from timm.data.auto_augment import rand_augment_transform
+    from timm.data.random_erasing import RandomErasing
+    from torchvision.transforms import ColorJitter
+
+    augment, data = config.augment, config.data
+    if augment.color_jitter:
+        picture = ColorJitter(*[augment.color_jitter] * 3)(picture)
+    if augment.auto_augment:
+        fill = tuple(round(255 * m) for m in data.mean)
+        picture = rand_augment_transform(
+            augment.auto_augment,
+            {"translate_const": int(config.image_size * 0.45), "img_mean": fill},
+        )(picture)
+    image = _to_tensor(picture, data)
+    if augment.random_erasing:
+        image = RandomErasing(augment.random_erasing, mode="pixel", device="cpu")(image)
+    return image
+
+
+def _to_tensor(picture: Any, data: DataConfig) -> Tensor:
+    from torchvision.transforms.functional import pil_to_tensor
+
+    return normalise(pil_to_tensor(picture), data)
+
+
+class _Centre:
+    """Resize so that the centre crop covers 87.5 % of the shorter side, then crop (ImageNet)."""
+
+    def __init__(self, config: FeedConfig) -> None:
+        self.config = config
+
+    def __call__(self, picture: Any) -> tuple[Tensor, Tensor]:
+        from torchvision.transforms import functional as tvf
+
+        size = self.config.image_size
+        share = 0.875 if size >= 64 else 1.0
+        picture = tvf.resize(picture, round(size / share), tvf.InterpolationMode.BICUBIC)
+        picture = tvf.center_crop(picture, [size, size])
+        return _to_tensor(picture, self.config.data), torch.zeros(5)
+
+
+def _evaluation(config: FeedConfig) -> _Centre:
+    return _Centre(config)
+
+
+class FileFeed:
+    """Batches of pictures decoded and augmented in ``workers`` processes."""
+
+    def __init__(self, split: Split, subset: Tensor, config: FeedConfig) -> None:
+        self.subset, self.config, self.labels = subset, config, split.labels
+        self.steps = _count_steps(len(subset), config)
+        self.pictures = _Pictures(split, config, training=True)
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Step]:
+        """The steps of an epoch, from step ``first`` on."""
+        batches = list(_batches(self, epoch, first))
+        plan = [[(epoch, int(i)) for i in ids] for ids in batches]
+        loader = _loader(self.pictures, plan, self.config)
+        for ids, (images, boxes) in zip(batches, loader, strict=True):
+            device = self.config.device
+            yield Step(
+                ids.to(device),
+                images.to(device, non_blocking=True),
+                self.labels[ids].to(device),
+                boxes.to(device),
+            )
+
+
+def _loader(pictures: _Pictures, plan: Sequence[Any], config: FeedConfig) -> DataLoader[Any]:
+    return DataLoader(
+        pictures,
+        batch_sampler=plan,
+        num_workers=config.workers,
+        pin_memory=config.device.type == "cuda",
+        persistent_workers=False,
+    )
+
+
+def evaluation_batches(
+    split: Split, subset: Tensor, config: FeedConfig
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and labels of a subset in order, without augmentation, in batches."""
+    chunks = subset.split(config.batch_size)
+    if isinstance(split, ArraySplit) and split.images.shape[-1] == config.image_size:
+        for ids in chunks:
+            images = normalise(split.images[ids].to(config.device), config.data)
+            yield images, split.labels[ids].to(config.device)
+        return
+    pictures = _Pictures(split, config, training=False)
+    plan = [[(0, int(i)) for i in ids] for ids in chunks]
+    for ids, (images, _) in zip(chunks, _loader(pictures, plan, config), strict=True):
+        yield images.to(config.device), split.labels[ids].to(config.device)

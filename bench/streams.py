@@ -1,0 +1,145 @@
+"""Named, counter-based random streams: every draw is a pure function of where it is used.
+
+A draw depends on (suite seed, run seed, purpose, epoch, sample or step, counter) and on nothing
+else: not on what was drawn before, nor on device, worker count or world size. The generator is
+SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) evaluated at a counter, in wrapping 64-bit integers,
+so that it vectorises the same on any device. B samples, K draws.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+GOLDEN = 0x9E3779B97F4A7C15
+MIX1 = 0xBF58476D1CE4E5B9
+MIX2 = 0x94D049BB133111EB
+
+
+def _signed(value: int) -> int:
+    """The 64-bit pattern of ``value`` as a signed integer."""
+    value &= (1 << 64) - 1
+    return value - (1 << 64) if value >> 63 else value
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """Logical (not sign-extending) right shift of int64."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def mix(x: Tensor) -> Tensor:
+    """SplitMix64's finaliser on int64, any shape: flips each output bit with probability 1/2."""
+    x = (x ^ _shift_right(x, 30)) * _signed(MIX1)
+    x = (x ^ _shift_right(x, 27)) * _signed(MIX2)
+    return x ^ _shift_right(x, 31)
+
+
+def hash_key(*parts: int | str) -> int:
+    """A signed 64-bit key of the parts, the same in every process and version."""
+    text = "\x1f".join(str(p) for p in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), signed=True)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One stream for each of B samples (a :class:`bench.api.SampleStream`); ``keys`` int64 [B]."""
+
+    keys: Tensor
+
+    @property
+    def size(self) -> int:
+        """B."""
+        return len(self.keys)
+
+    def bits(self, count: int, offset: int = 0) -> Tensor:
+        """Random 64-bit integers [B, K]."""
+        counter = torch.arange(offset + 1, offset + count + 1, device=self.keys.device)
+        return mix(self.keys[:, None] + counter * _signed(GOLDEN))
+
+    def uniform(self, count: int, offset: int = 0) -> Tensor:
+        """Uniform float32 in [0, 1), 24 bits each, [B, K]."""
+        return _shift_right(self.bits(count, offset), 40).float() * 2.0**-24
+
+    def select(self, index: Tensor | slice) -> Samples:
+        """The streams of some of the samples."""
+        return Samples(self.keys[index])
+
+
+@dataclass(frozen=True)
+class Streams:
+    """All random streams of one run."""
+
+    suite_seed: int
+    run_seed: int
+
+    def key(self, purpose: str, *where: int | str) -> int:
+        """64-bit key of a purpose at a place."""
+        return hash_key(self.suite_seed, self.run_seed, purpose, *where)
+
+    def samples(self, purpose: str, where: int, ids: Tensor) -> Samples:
+        """Streams for sample numbers ``ids`` [B] at an epoch or step ``where``, on their device."""
+        return Samples(mix(ids.long() * _signed(GOLDEN) + self.key(purpose, where)))
+
+    def order(self, epoch: int, count: int) -> Tensor:
+        """A permutation of ``range(count)`` for this epoch, int64 [count]."""
+        keys = self.samples("order", epoch, torch.arange(count)).bits(1)[:, 0]
+        return keys.argsort(stable=True)
+
+    def generator(self, purpose: str, name: str) -> torch.Generator:
+        """A CPU generator for one named thing, such as a parameter's initial values."""
+        generator = torch.Generator()
+        generator.manual_seed(self.key(purpose, name))
+        return generator
+
+    @contextlib.contextmanager
+    def scoped(self, purpose: str, *where: int | str) -> Iterator[None]:
+        """Seeds the global generators for library code that knows no other, then restores them.
+
+        Inside, draws of ``random``, numpy and torch depend only on this run, purpose and place.
+        """
+        key = self.key(purpose, *where) & ((1 << 63) - 1)
+        python, numpy = random.getstate(), np.random.get_state()
+        devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+        with torch.random.fork_rng(devices=devices):
+            random.seed(key)
+            np.random.seed(key % (1 << 32))
+            torch.manual_seed(key)
+            try:
+                yield
+            finally:
+                random.setstate(python)
+                np.random.set_state(numpy)
+
+
+@dataclass
+class Digest:
+    """An order-independent sum of hashes: equal if and only if the same things were seen.
+
+    Each sample adds one 64-bit hash, so that ranks can be added up and the sum kept on a device.
+    """
+
+    total: Tensor
+
+    @classmethod
+    def zero(cls, device: torch.device) -> Digest:
+        """The empty digest."""
+        return cls(torch.zeros((), dtype=torch.int64, device=device))
+
+    def add(self, keys: Tensor, payload: Tensor) -> None:
+        """Adds samples with keys int64 [B] and payload int64, bool or float [B, K]."""
+        if payload.is_floating_point():
+            payload = (payload.double() * 2**20).round().long()
+        width = torch.arange(1, payload.shape[1] + 1, device=payload.device)
+        weights = mix(width * _signed(GOLDEN))
+        self.total += mix(keys + (payload.long() * weights).sum(1)).sum()
+
+    def text(self) -> str:
+        """16 hexadecimal digits."""
+        return f"{int(self.total) & ((1 << 64) - 1):016x}"

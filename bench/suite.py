@@ -1,0 +1,327 @@
+"""From what a user asks for to resolved configurations: names, ranges, presets, overrides.
+
+Layers, later ones win: preset, suite file (YAML), ``key=value`` arguments. In each layer common
+sections (``data``, ``model``, ``pretrain``, ``finetune``, ``probe``, ``knn``) come first, then
+those nested under a method's name. A method's own settings are written ``mae.mask_ratio=0.75``, a
+plug-in's ``mto.lambda_spa=0.5``, a section of one method ``mae.pretrain.blr=1e-3``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench import registry
+from bench.api import VisionShape
+from bench.config import (
+    DataConfig,
+    FinetuneConfig,
+    KnnConfig,
+    PretrainConfig,
+    ProbeConfig,
+    RunConfig,
+    load_section,
+)
+from bench.errors import UsageError, unknown
+
+SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "model": VisionShape,
+    "pretrain": PretrainConfig,
+    "finetune": FinetuneConfig,
+    "probe": ProbeConfig,
+    "knn": KnnConfig,
+}
+
+STUDY_KEYS = ("methods", "epochs", "seeds", "suite_seed", "target", "margin", "extends", "jobs")
+
+Layer = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A row of the table: a method, its plug-ins with the terms asked for, and an alias."""
+
+    method: str
+    plugins: tuple[tuple[str, tuple[str, ...] | None], ...] = ()
+    alias: str = ""
+
+
+# --- what the user types ------------------------------------------------------------------------
+
+
+def split_list(text: str | Iterable[str]) -> list[str]:
+    """Splits at commas and blanks, not inside parentheses."""
+    text = text if isinstance(text, str) else " ".join(text)
+    return [t for t in re.split(r"[,\s]+(?![^(]*\))", text.strip()) if t]
+
+
+def parse_arm(text: str) -> Arm:
+    """``mae``, ``mae+mto``, ``mae+mto(spa,e)`` or, needing no quotes, ``mae+mto:spa.e``.
+
+    ``mae@again`` is the same method under another name, for an A/A comparison.
+
+    Raises:
+        UsageError: for unknown names or unreadable text.
+    """
+    body, _, alias = text.partition("@")
+    method, *parts = body.split("+")
+    registry.method_config(method)
+    plugins = []
+    for part in parts:
+        found = re.fullmatch(r"([\w-]+)(?:\(([\w,\s]*)\)|:([\w.]+))?", part)
+        if not found:
+            raise UsageError(f"cannot read plug-in '{part}' in '{text}'. Write mae+mto(spa,e).")
+        name, inside, dotted = found.groups()
+        registry.plugin_config(name)
+        listed = inside if inside is not None else dotted
+        terms = None if listed is None else tuple(t for t in re.split(r"[,.\s]+", listed) if t)
+        plugins.append((name, terms))
+    return Arm(method, tuple(plugins), alias)
+
+
+def parse_arms(text: str | Iterable[str]) -> list[Arm]:
+    """A list of arms, without repetitions.
+
+    Raises:
+        UsageError: if it is empty or holds an unknown name.
+    """
+    arms = list(dict.fromkeys(parse_arm(t) for t in split_list(text)))
+    if not arms:
+        known = ", ".join(registry.names("methods"))
+        raise UsageError(f"no methods given. Known: {known}. Example: --methods mae,mae+mto.")
+    return arms
+
+
+def parse_epochs(text: str | Iterable[str]) -> list[int]:
+    """Budgets in epochs, ascending: ``100,200,400``.
+
+    Raises:
+        UsageError: for an empty list, or anything but positive whole numbers.
+    """
+    budgets = []
+    for item in split_list(text):
+        if not item.isdigit() or int(item) < 1:
+            raise UsageError(
+                f"epoch budget '{item}' is not a positive whole number. Example: --epochs 100,200."
+            )
+        budgets.append(int(item))
+    if not budgets:
+        raise UsageError("no epoch budgets given. Example: --epochs 100,200,400.")
+    return sorted(set(budgets))
+
+
+def parse_seeds(text: str | Iterable[str]) -> list[int]:
+    """Seeds: a count (``5`` is 0 to 4), a range (``3-7``) or a list (``0,2,5``).
+
+    Raises:
+        UsageError: for none, or anything else.
+    """
+    items = split_list(text)
+    seeds: list[int] = []
+    for item in items:
+        found = re.fullmatch(r"(\d+)(?:-(\d+))?", item)
+        if not found:
+            raise UsageError(f"cannot read seeds '{item}'. Write a count 5, a range 0-4 or 0,1,2.")
+        first, last = found.groups()
+        if last is not None:
+            seeds += range(int(first), int(last) + 1)
+        elif len(items) == 1:
+            seeds += range(int(first))
+        else:
+            seeds.append(int(first))
+    if not seeds:
+        raise UsageError("zero seeds leave nothing to run. Write --seeds 3 for seeds 0, 1 and 2.")
+    return sorted(set(seeds))
+
+
+def parse_data(text: str) -> tuple[str, str]:
+    """Data-set name and folder: ``digits``, ``cifar10:DIR``, ``imagenet:DIR``, ``torch/NAME:DIR``.
+
+    Raises:
+        UsageError: for an unknown name, or a missing or unreadable folder.
+    """
+    name, _, root = text.partition(":")
+    row = registry.dataset("timm" if "/" in name else name)
+    if row.needs_root and not root:
+        raise UsageError(f"data set '{name}' needs a folder: --data {name}:DIR.")
+    if root and not Path(root).expanduser().is_dir():
+        raise UsageError(
+            f"data folder '{root}' does not exist. Mount or copy the data, or use --data digits."
+        )
+    return name, str(Path(root).expanduser().resolve()) if root else ""
+
+
+def parse_overrides(items: Iterable[str]) -> Layer:
+    """``pretrain.blr=1.5e-4`` and the like to a nested layer.
+
+    Raises:
+        UsageError: for text without a section and a value.
+    """
+    layer: dict[str, Any] = {}
+    for item in items:
+        path, equals, value = item.partition("=")
+        keys = path.split(".")
+        if not equals or len(keys) < 2 or not all(keys):
+            raise UsageError(
+                f"cannot read '{item}'. Write SECTION.KEY=VALUE, as pretrain.blr=1e-3."
+            )
+        inner = layer
+        for key in keys[:-1]:
+            inner = inner.setdefault(key, {})
+        inner[keys[-1]] = yaml.safe_load(value) if value[:1] in "[{" else value
+    return layer
+
+
+# --- presets and layers ---------------------------------------------------------------------------
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+def preset_names() -> list[str]:
+    """Built-in presets."""
+    return sorted(p.stem for p in PRESETS.glob("*.yaml"))
+
+
+@cache
+def load_preset(name: str) -> Layer:
+    """A built-in preset, merged onto those it extends.
+
+    Raises:
+        UsageError: for an unknown name.
+    """
+    if name not in preset_names():
+        raise unknown("preset", name, preset_names())
+    return load_yaml(PRESETS / f"{name}.yaml")
+
+
+def load_yaml(path: Path) -> Layer:
+    """A suite file, merged onto the preset that it ``extends``.
+
+    Raises:
+        UsageError: if it is missing or no mapping of sections.
+    """
+    try:
+        layer = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise UsageError(f"cannot read suite file '{path}': {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"suite file '{path}' is not valid YAML: {error}") from error
+    if not isinstance(layer, dict):
+        raise UsageError(f"suite file '{path}' must hold sections such as 'pretrain:'.")
+    base = load_preset(layer["extends"]) if layer.get("extends") else {}
+    return merge(base, layer)
+
+
+def merge(base: Layer, over: Layer) -> dict[str, Any]:
+    """``base`` with the values of ``over``, nested mappings merged."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        nested = isinstance(value, Mapping) and isinstance(old, Mapping)
+        merged[key] = merge(old, value) if nested else value  # type: ignore[arg-type]
+    return merged
+
+
+def check_keys(layer: Layer, where: str) -> None:
+    """Rejects sections that are neither common ones, nor methods, nor plug-ins, nor study keys.
+
+    Raises:
+        UsageError: naming the nearest known one.
+    """
+    known = {
+        *SECTIONS,
+        *STUDY_KEYS,
+        *registry.names("methods"),
+        *registry.names("plugins"),
+    }
+    for key in layer:
+        if key not in known:
+            raise unknown("section", key, known, f"It stands in {where}.")
+
+
+@dataclass(frozen=True)
+class Resolver:
+    """Turns arms, budgets and seeds into run configurations by the given layers."""
+
+    layers: tuple[Layer, ...]
+    suite_seed: int = 0
+
+    def resolve(self, arm: Arm, epochs: int, seed: int) -> RunConfig:
+        """The complete configuration of one cell.
+
+        Raises:
+            UsageError: for unknown or ill-typed settings.
+        """
+        template = self._template(arm)
+        pretrain = dataclasses.replace(template.pretrain, epochs=epochs)
+        return dataclasses.replace(template, pretrain=pretrain, seed=seed)
+
+    def _template(self, arm: Arm) -> RunConfig:
+        cache: dict[Arm, RunConfig] = self.__dict__.setdefault("_cache", {})
+        if arm not in cache:
+            cache[arm] = self._build(arm)
+        return cache[arm]
+
+    def _build(self, arm: Arm) -> RunConfig:
+        values = self._values(arm.method)
+        sections = {
+            name: load_section(cls, values.get(name, {}), name) for name, cls in SECTIONS.items()
+        }
+        config = registry.method_config(arm.method)
+        hyper = load_section(config, _leaves(values, config), arm.method)
+        return RunConfig(
+            method=arm.method,
+            alias=arm.alias,
+            suite_seed=self.suite_seed,
+            hyper=hyper,
+            plugins=tuple(_plugin(name, terms, values) for name, terms in arm.plugins),
+            **sections,
+        )
+
+    def _values(self, method: str) -> dict[str, Any]:
+        """All layers merged for one method; its own settings lie at the top level."""
+        merged: dict[str, Any] = {"pretrain": {"epochs": 1}}
+        for layer in self.layers:
+            own = layer.get(method, {})
+            common = {k: v for k, v in layer.items() if k not in registry.names("methods")}
+            merged = merge(merge(merged, common), {"own": own})
+            merged = merge(merged, {k: v for k, v in own.items() if isinstance(v, Mapping)})
+        return merged
+
+
+def _leaves(values: Layer, config: type) -> dict[str, Any]:
+    return {k: v for k, v in values.get("own", {}).items() if not isinstance(v, Mapping)}
+
+
+def _plugin(name: str, terms: tuple[str, ...] | None, values: Layer) -> tuple[str, Any]:
+    config = load_section(registry.plugin_config(name), values.get(name, {}), name)
+    if terms is None:
+        return name, config
+    if not hasattr(config, "with_terms"):
+        raise UsageError(f"plug-in '{name}' has no terms that can be switched.")
+    return name, config.with_terms(terms)
+
+
+def run_from_plain(values: Mapping[str, Any]) -> RunConfig:
+    """The configuration stored in a run's config.json.
+
+    Raises:
+        UsageError: if it does not fit this version.
+    """
+    plain = dict(values)
+    method = plain.get("method", "")
+    sections = {n: load_section(cls, plain.pop(n), n) for n, cls in SECTIONS.items()}
+    hyper = load_section(registry.method_config(method), plain.pop("hyper"), method)
+    plugins = tuple(
+        (name, load_section(registry.plugin_config(name), config, name))
+        for name, config in plain.pop("plugins")
+    )
+    return RunConfig(hyper=hyper, plugins=plugins, **sections, **plain)

@@ -1,0 +1,193 @@
+"""Settings of Masked Token Optimization: every reading and its alternatives. No torch here.
+
+Source: Choi et al., "Emerging Property of Masked Token for Effective Pre-training", ECCV 2024,
+arXiv 2404.08330, known to this project through its abstract and third-party summaries only. This
+is a reconstruction: each field below is a reading, and README.md says what it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from bench.errors import UsageError, unknown
+
+TERMS = ("init", "dist", "recal", "spa", "e", "r")
+"""The parts that can be switched singly, in the order in which labels name them."""
+
+_OFF: dict[str, dict[str, Any]] = {
+    "init": {"init": "baseline"},
+    "dist": {"lambda_dist": 0.0},
+    "recal": {"recalibration": "none"},
+    "spa": {"lambda_spa": 0.0},
+    "e": {"lambda_e": 0.0},
+    "r": {"lambda_r": 0.0},
+}
+
+_ON: dict[str, dict[str, Any]] = {
+    "init": {"init": "distinct"},
+    "dist": {"lambda_dist": 0.1},
+    "recal": {"recalibration": "bias"},
+    "spa": {"lambda_spa": 0.1},
+    "e": {"lambda_e": 0.1},
+    "r": {"lambda_r": 0.1},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MTOConfig:
+    """Masked Token Optimization around an unchanged method. Layers are counted from the input.
+
+    Attributes:
+        init: ``distinct`` draws the mask token from N(0, ``init_std``²), far outside the patch
+            embeddings (data singularity); ``baseline`` keeps the method's own initialisation.
+        init_std: Standard deviation of the distinct initialisation.
+        lambda_dist: Weight of the margin loss on the mask token's distance from the patches.
+        distance: Unit of that distance, an image's spread of patch embeddings: per dimension
+            (``standardised``) or over all dimensions together (``isotropic``).
+        dist_margin: Distance, in that unit, from which the margin loss is 0.
+        recalibration: ``bias`` adds log r to what visible rows see of masked columns; ``exclude``
+            drops the share 1 - r of masked columns that visible rows attend to least; ``none``
+            leaves recalibration to L_spa.
+        r_first: r of the first layer, in [0, 1]; 0 shuts masked columns out.
+        r_shape: ``step`` keeps ``r_first`` over the affected layers, ``linear`` rises to 1.
+        r_depth: Share of the layers, from the first, in which r may be below 1.
+        affinity: S read from attention logits q·k/√d, or from ``tokens``, x·x/√D.
+        heads: ``average`` logits over heads before the softmax, or measure ``each`` and average.
+        heterogeneity: H as ``entropy`` of masked rows over visible columns, or ``cosine`` distance.
+        tau: Temperature of that entropy; at 1 it is nearly saturated.
+        lambda_spa: Weight of L_spa.
+        spa_form: ``mass`` that visible rows give to masked columns, or their ``row_entropy``.
+        spa_layers: Layers L_spa reads, evenly spaced over the depth; 0 reads all.
+        lambda_e: Weight of L_e.
+        e_layers: Number of first layers in which L_e raises H.
+        lambda_r: Weight of L_r.
+        rank_form: L_r over ``adjacent`` layers or over all ``pairwise`` combinations.
+        rank_margin: H has to fall by this much from one ranked layer to the next.
+        rank_layers: Layers L_r ranks, evenly spaced from the last of ``e_layers`` to the last
+            of all; 0 ranks all of them.
+        sample_images: Share of images the attention losses read, chosen by a hash of their masks.
+        sample_heads: Heads an image lends to L_spa when ``heads`` is ``each``; 0 is all.
+    """
+
+    init: Literal["distinct", "baseline"] = "distinct"
+    init_std: float = 1.0
+    lambda_dist: float = 0.1
+    distance: Literal["standardised", "isotropic"] = "standardised"
+    dist_margin: float = 3.0
+    recalibration: Literal["bias", "none", "exclude"] = "bias"
+    r_first: float = 0.0
+    r_shape: Literal["step", "linear"] = "step"
+    r_depth: float = 0.5
+    affinity: Literal["logits", "tokens"] = "logits"
+    heads: Literal["average", "each"] = "average"
+    heterogeneity: Literal["entropy", "cosine"] = "entropy"
+    tau: float = 0.1
+    lambda_spa: float = 0.1
+    spa_form: Literal["mass", "row_entropy"] = "mass"
+    spa_layers: int = 0
+    lambda_e: float = 0.1
+    e_layers: int = 1
+    lambda_r: float = 0.1
+    rank_form: Literal["adjacent", "pairwise"] = "adjacent"
+    rank_margin: float = 0.01
+    rank_layers: int = 0
+    sample_images: float = 0.25
+    sample_heads: int = 0
+
+    def __post_init__(self) -> None:
+        """Rejects values out of range before anything is queued.
+
+        Raises:
+            UsageError: naming the field and its range.
+        """
+        _check_unit(self, "r_first", "r_depth")
+        _check_least(self, 0, "lambda_dist", "lambda_spa", "lambda_e", "lambda_r", "rank_margin")
+        _check_least(self, 0, "init_std", "spa_layers", "rank_layers", "sample_heads")
+        _check_least(self, 1, "e_layers")
+        _check_positive(self, "tau", "dist_margin", "sample_images")
+        _check_unit(self, "sample_images")
+        if self.sample_heads and self.heads == "average":
+            raise UsageError("mto.sample_heads needs mto.heads=each: an average takes all heads.")
+
+    @property
+    def recalibrates(self) -> bool:
+        """Whether any layer may have r below 1."""
+        return self.recalibration != "none" and self.r_first < 1 and self.r_depth > 0
+
+    @property
+    def reads_attention(self) -> bool:
+        """Whether any loss reads the layers."""
+        return self.lambda_spa > 0 or self.lambda_e > 0 or self.lambda_r > 0
+
+    @property
+    def acts(self) -> bool:
+        """Whether a forward pass differs from the bare method's in any way."""
+        return self.recalibrates or self.reads_attention or self.lambda_dist > 0
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Names of the terms that are on."""
+        on = {
+            "init": self.init == "distinct",
+            "dist": self.lambda_dist > 0,
+            "recal": self.recalibrates,
+            "spa": self.lambda_spa > 0,
+            "e": self.lambda_e > 0,
+            "r": self.lambda_r > 0,
+        }
+        return tuple(term for term in TERMS if on[term])
+
+    @property
+    def label(self) -> str:
+        """Suffix in row names: empty for the default set of terms, else ``(recal,spa)``."""
+        if self.terms == type(self)().terms:
+            return ""
+        return f"({','.join(self.terms) or 'off'})"
+
+    def with_terms(self, names: Iterable[str]) -> MTOConfig:
+        """The configuration with exactly the named terms on; no names switch everything off.
+
+        A term that is off comes on at its starting weight, or as its default kind.
+
+        Raises:
+            UsageError: for a name that is not in :data:`TERMS`.
+        """
+        wanted = set(names)
+        for name in sorted(wanted - set(TERMS)):
+            raise unknown("mto term", name, TERMS)
+        changes: dict[str, Any] = {}
+        for term in TERMS:
+            if term not in wanted:
+                changes |= _OFF[term]
+            elif term not in self.terms:
+                changes |= _ON[term]
+        return replace(self, **changes)
+
+    @classmethod
+    def only(cls, names: Iterable[str]) -> MTOConfig:
+        """The default configuration with exactly the named terms on.
+
+        Raises:
+            UsageError: for a name that is not in :data:`TERMS`.
+        """
+        return cls().with_terms(names)
+
+
+def _check_unit(config: MTOConfig, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise UsageError(f"mto.{name}={getattr(config, name)} must lie in [0, 1].")
+
+
+def _check_least(config: MTOConfig, least: int, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name) >= least:
+            raise UsageError(f"mto.{name}={getattr(config, name)} must be at least {least}.")
+
+
+def _check_positive(config: MTOConfig, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise UsageError(f"mto.{name}={getattr(config, name)} must be above 0.")

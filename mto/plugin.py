@@ -1,0 +1,242 @@
+"""Masked Token Optimization around any method with mask tokens. The only stateful file of MTO.
+
+A reconstruction of Choi et al., ECCV 2024, arXiv 2404.08330; see README.md. Shape letters: B
+images, b of them read by the losses, T tokens of a layer, N patches, D width, H heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from bench.api import (
+    Batch,
+    Classifier,
+    ClassifierOptions,
+    GeneratorFor,
+    MaskEmbedding,
+    Method,
+    MethodOutput,
+    SampleStream,
+    TokenHook,
+    TokenLayer,
+)
+from bench.errors import RunError, UsageError
+from mto import losses
+from mto.affinity import sample_heads, sample_images
+from mto.config import MTOConfig
+from mto.depth import e_layers, r_schedule, rank_layers, spa_layers
+from mto.reading import View, heterogeneity, leak, view, weight_received
+from mto.recalibration import exclusion_bias, recalibration_bias
+
+
+def with_mto(method: Method, config: MTOConfig) -> Method:
+    """``method`` with Masked Token Optimization.
+
+    Raises:
+        UsageError: if the method has no mask tokens.
+    """
+    if not method.mask_tokens():
+        raise UsageError(f"{type(method).__name__} has no mask tokens, so mto cannot wrap it.")
+    return MTO(method, config)
+
+
+class MTO(nn.Module):
+    """A method whose forward pass is that of ``base``, observed and biased through its hook.
+
+    Parameters are those of ``base`` and no more, in its order, named with the prefix ``base.``.
+    """
+
+    def __init__(self, method: Method, config: MTOConfig) -> None:
+        super().__init__()
+        self.base = cast(nn.Module, method)
+        self.config = config
+        self.shape = method.shape
+
+    @property
+    def method(self) -> Method:
+        """The wrapped method."""
+        return cast(Method, self.base)
+
+    def forward(self, batch: Batch, hook: TokenHook | None = None) -> MethodOutput:
+        """The method's output, with the weighted losses added to ``penalty``."""
+        if not self.config.acts:
+            return self.method(batch, hook)
+        observed = _Pass(self.config, batch, hook)
+        return observed.added_to(self.method(batch, observed))
+
+    def reset_parameters(self, generator_for: GeneratorFor) -> None:
+        """Initialises the base from its own streams, then the mask tokens from ``mto.<name>``."""
+        self.method.reset_parameters(generator_for)
+        if self.config.init != "distinct":
+            return
+        for name, token in self.method.mask_tokens().items():
+            generator = generator_for(f"mto.{name}")
+            drawn = torch.randn(token.shape, generator=generator, device=generator.device)
+            with torch.no_grad():
+                token.copy_(drawn * self.config.init_std)
+
+    def draw_hidden(self, stream: SampleStream) -> Tensor:
+        """Masks [B, N] of the base."""
+        return self.method.draw_hidden(stream)
+
+    def mask_tokens(self) -> Mapping[str, nn.Parameter]:
+        """The base's mask tokens by their names here."""
+        return {f"base.{name}": token for name, token in self.method.mask_tokens().items()}
+
+    def no_weight_decay(self) -> set[str]:
+        """The base's undecayed parameters by their names here."""
+        return {f"base.{name}" for name in self.method.no_weight_decay()}
+
+    def after_step(self, step: int, total_steps: int) -> None:
+        """Passes the end of a step on to the base."""
+        self.method.after_step(step, total_steps)
+
+    def encoder(self) -> nn.Module:
+        """The base's encoder; evaluation never sees MTO."""
+        return self.method.encoder()
+
+    def classifier(self, options: ClassifierOptions) -> Classifier:
+        """The base's classifier; evaluation never sees MTO."""
+        return self.method.classifier(options)
+
+
+class _Pass:
+    """The hook of one forward pass: returns biases, collects losses, serves an outer hook."""
+
+    def __init__(self, config: MTOConfig, batch: Batch, outer: TokenHook | None) -> None:
+        self.config = config
+        self.outer = outer
+        self.size = batch.hidden.shape[0]
+        self.mask = batch.hidden
+        self.r: tuple[float, ...] = ()
+        self.distances: list[Tensor] = []
+        self.leaks: list[Tensor] = []
+        self.initial: list[Tensor] = []
+        self.ranked: list[Tensor] = []
+        self._sites = _Sites(torch.empty(0), 0)
+
+    def embedding(self, embedding: MaskEmbedding) -> None:
+        """Measures the mask token where it enters the model."""
+        if self.config.lambda_dist:
+            form = self.config.distance
+            distance = losses.token_distance(embedding.tokens, embedding.mask_token, form)
+            self.distances.append(losses.distance_loss(distance, self.config.dist_margin))
+        if self.outer is not None:
+            self.outer.embedding(embedding)
+
+    def attention(self, layer: TokenLayer) -> Tensor | None:
+        """Recalibrates one layer and measures it; the outer hook sees it recalibrated."""
+        self.r = self.r or r_schedule(self.config, layer.count)
+        if layer.hidden is not self._sites.hidden:
+            self._sites = _Sites(layer.hidden, layer.prefix)
+        bias = self._recalibration(layer)
+        if self.config.reads_attention and len(self._images):
+            self._measure(layer, bias)
+        if self.outer is None:
+            return bias
+        return _sum(bias, self.outer.attention(replace(layer, bias=_sum(layer.bias, bias))))
+
+    @cached_property
+    def _images(self) -> Tensor:
+        return sample_images(self.mask, self.config.sample_images)
+
+    def _recalibration(self, layer: TokenLayer) -> Tensor | None:
+        r, dtype = self.r[layer.index], layer.query.dtype
+        if r == 1:
+            return None
+        if self.config.recalibration == "bias":
+            return self._sites.bias(r, dtype)
+        everything = torch.arange(self.size, device=layer.hidden.device)
+        received = weight_received(self.config, layer, self._sites.view(everything))
+        return exclusion_bias(received, layer.hidden, 1 - r, dtype)
+
+    def _measure(self, layer: TokenLayer, bias: Tensor | None) -> None:
+        config, index, count = self.config, layer.index, layer.count
+        at = self._sites.view(self._images)
+        if index in spa_layers(config, count):
+            self.leaks.append(self._leak(layer, at, bias))
+        initial, ranked = index in e_layers(config, count), index in rank_layers(config, count)
+        if initial or ranked:
+            measured = heterogeneity(config, layer, at)
+            self.initial += [measured] if initial else []
+            self.ranked += [measured] if ranked else []
+
+    def _leak(self, layer: TokenLayer, at: View, bias: Tensor | None) -> Tensor:
+        if self.r[layer.index] == 0 and self.config.spa_form == "mass":
+            return torch.zeros(len(at.images), device=layer.hidden.device)
+        count, wanted = layer.query.shape[1], self.config.sample_heads
+        few = 0 < wanted < count
+        heads = sample_heads(self.mask[at.images], count, wanted) if few else None
+        return leak(self.config, layer, at, bias, heads)
+
+    def added_to(self, output: MethodOutput) -> MethodOutput:
+        """``output`` with the weighted losses in ``penalty`` and each loss in ``terms``.
+
+        Raises:
+            RunError: if the method showed no layer though the configuration needs them.
+        """
+        config = self.config
+        if (config.reads_attention or config.recalibrates) and not self.r:
+            raise RunError("the method called no attention hook, so mto can read no layer.")
+        measured = self._measured()
+        terms = {f"mto.{name}": value.detach() for name, value in measured.items()}
+        if config.recalibrates:
+            terms |= {f"mto.schedule.{i}": torch.tensor(r) for i, r in enumerate(self.r)}
+        penalty = output.penalty
+        for name, value in measured.items():
+            penalty = _sum(penalty, getattr(config, f"lambda_{name}") * value)
+        return replace(output, penalty=penalty, terms={**output.terms, **terms})
+
+    def _measured(self) -> dict[str, Tensor]:
+        """Each loss that is on, estimated for the mean over all images of the batch."""
+        config, found = self.config, {}
+        if config.lambda_dist and self.distances:
+            found["dist"] = torch.stack(self.distances).mean()
+        if config.lambda_spa:
+            found["spa"] = self._estimate(self.leaks, losses.spa_loss)
+        if config.lambda_e:
+            found["e"] = self._estimate(self.initial, losses.initial_loss)
+        if config.lambda_r:
+            ranking = partial(losses.ranking_loss, margin=config.rank_margin, form=config.rank_form)
+            found["r"] = self._estimate(self.ranked, ranking)
+        return found
+
+    def _estimate(self, layers: list[Tensor], loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """Mean over all B images, unbiased: each image read stands for 1 / share of them."""
+        if not layers:
+            return torch.zeros((), device=self.mask.device)
+        return loss(torch.stack(layers)).sum() / (self.config.sample_images * self.size)
+
+
+class _Sites:
+    """What follows from ``hidden`` [B, T] alone, computed once for all layers that share it."""
+
+    def __init__(self, hidden: Tensor, prefix: int) -> None:
+        self.hidden = hidden
+        self.prefix = prefix
+        self._biases: dict[float, Tensor] = {}
+        self._views: dict[int, View] = {}
+
+    def bias(self, r: float, dtype: torch.dtype) -> Tensor:
+        """Recalibration bias [B, 1, T, T] at r."""
+        if r not in self._biases:
+            self._biases[r] = recalibration_bias(self.hidden, r, dtype)
+        return self._biases[r]
+
+    def view(self, images: Tensor) -> View:
+        """Positions to read of the chosen images [b]."""
+        if len(images) not in self._views:
+            self._views[len(images)] = view(self.hidden, self.prefix, images)
+        return self._views[len(images)]
+
+
+def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second

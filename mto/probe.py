@@ -1,0 +1,89 @@
+"""Measures mask tokens layer by layer, in any method, without touching its gradients.
+
+B images, T tokens, D width. Both arms of a table are measured by this same probe: wrapped around
+a variant it sees each layer as recalibrated.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bench.api import MaskEmbedding, TokenLayer
+from mto.affinity import head_logits, mean_logits, patch_sets
+from mto.config import MTOConfig
+from mto.heterogeneity import cosine_heterogeneity, entropy_heterogeneity, masked_mass
+from mto.losses import token_distance
+from mto.reading import View, view
+
+_ENTROPY = "heterogeneity"
+_COSINE = "heterogeneity_cosine"
+_MASS = "mass_to_masked"
+_DISTANCE = "token_distance"
+
+
+class LayerProbe:
+    """A hook that averages measurements over the images of all passes it saw.
+
+    Attributes:
+        tau: Temperature of the entropy measure of heterogeneity.
+        images: How many images of each batch the layers are measured on; 0 is all of them.
+    """
+
+    def __init__(self, tau: float = MTOConfig.tau, images: int = 0) -> None:
+        self.tau = tau
+        self.images = images
+        self._sums: dict[str, dict[int, float]] = {}
+        self._counts: dict[str, dict[int, int]] = {}
+        self._hidden: Tensor | None = None
+        self._view: View | None = None
+
+    @torch.no_grad()
+    def embedding(self, embedding: MaskEmbedding) -> None:
+        """Records the mask token's standardised distance from the patch embeddings."""
+        self._record(_DISTANCE, 0, token_distance(embedding.tokens, embedding.mask_token))
+
+    @torch.no_grad()
+    def attention(self, layer: TokenLayer) -> None:
+        """Records H by both measures, and the mass that visible tokens give to masked ones.
+
+        H's entropy averages logits over heads, as MTO does by default; the mass is the true one,
+        taken from each head's attention.
+        """
+        at = self._seen(layer)
+        block = at.masked_to_visible
+        s = mean_logits(layer, block, layer.bias)
+        entropy = entropy_heterogeneity(s, block.rows.valid, block.cols.valid, self.tau)
+        self._record(_ENTROPY, layer.index, entropy)
+        masked, visible = patch_sets(at.hidden, layer.prefix)
+        cosine = cosine_heterogeneity(layer.tokens[at.images], masked, visible)
+        self._record(_COSINE, layer.index, cosine)
+        block = at.visible_to_all
+        logits = head_logits(layer, block, None, layer.bias)
+        mass = masked_mass(logits, block.rows.valid, block.cols.valid, at.hidden)
+        self._record(_MASS, layer.index, mass)
+
+    def summary(self) -> dict[str, list[float] | float]:
+        """Means over all images seen: a list by layer, and one number for the distance."""
+        means: dict[str, list[float] | float] = {
+            name: self._means(name) for name in (_ENTROPY, _COSINE, _MASS)
+        }
+        distance = self._means(_DISTANCE)
+        means[_DISTANCE] = distance[0] if distance else float("nan")
+        return means
+
+    def _seen(self, layer: TokenLayer) -> View:
+        if self._view is None or layer.hidden is not self._hidden:
+            size = layer.hidden.shape[0]
+            first = torch.arange(min(self.images or size, size), device=layer.hidden.device)
+            self._hidden, self._view = layer.hidden, view(layer.hidden, layer.prefix, first)
+        return self._view
+
+    def _record(self, name: str, index: int, values: Tensor) -> None:
+        sums, counts = self._sums.setdefault(name, {}), self._counts.setdefault(name, {})
+        sums[index] = sums.get(index, 0.0) + float(values.sum())
+        counts[index] = counts.get(index, 0) + len(values)
+
+    def _means(self, name: str) -> list[float]:
+        sums, counts = self._sums.get(name, {}), self._counts.get(name, {})
+        return [sums[index] / counts[index] for index in sorted(sums)]

@@ -1,0 +1,286 @@
+"""MTO as a plug-in: what it must leave alone, what it adds, on a method it never heard of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from mto_toy import Toy, batch_for, generators
+
+from bench.api import Batch, ClassifierOptions
+from bench.errors import RunError, UsageError
+from mto.config import TERMS, MTOConfig
+from mto.plugin import with_mto
+from mto.probe import LayerProbe
+
+ALL = MTOConfig(sample_images=1.0, r_first=0.1)
+OFF = MTOConfig.only(())
+
+
+def made(config=None, **kwargs):
+    method = Toy(**kwargs) if config is None else with_mto(Toy(**kwargs), config)
+    method.reset_parameters(generators())
+    return method
+
+
+def total(output):
+    return output.loss if output.penalty is None else output.loss + output.penalty
+
+
+def trained(method, steps=4):
+    optimizer = torch.optim.AdamW(method.parameters(), lr=1e-2)
+    losses = []
+    for step in range(steps):
+        output = method(batch_for(method, epoch=step))
+        optimizer.zero_grad()
+        total(output).backward()
+        optimizer.step()
+        method.after_step(step, steps)
+        losses.append(output.loss.item())
+    return losses
+
+
+def plain(method):
+    return {name.removeprefix("base."): value for name, value in method.state_dict().items()}
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def test_switched_off_it_is_the_baseline_bit_for_bit():
+    bare, wrapped = made(), made(OFF)
+    assert trained(bare) == trained(wrapped)
+    assert_same(plain(bare), plain(wrapped))
+
+
+def test_r_of_one_and_zero_weights_are_off_too():
+    config = replace(OFF, recalibration="bias", r_first=1.0)
+    assert not config.acts
+    assert trained(made()) == trained(made(config))
+
+
+def test_switched_off_it_hands_the_outer_hook_straight_to_the_method():
+    seen = []
+
+    class Spy(Toy):
+        def forward(self, batch, hook=None):
+            seen.append(hook)
+            return super().forward(batch, hook)
+
+    method, probe = with_mto(Spy(), OFF), LayerProbe()
+    method(batch_for(method))
+    method(batch_for(method), probe)
+    assert seen == [None, probe]
+
+
+def test_weights_of_zero_with_hooks_on_equal_the_baseline_bit_for_bit():
+    """The hooks alone, measuring but weighing nothing, move no number."""
+    config = replace(OFF, lambda_spa=1e-45, lambda_e=1e-45, lambda_r=1e-45, lambda_dist=1e-45)
+    assert config.acts
+    assert trained(made()) == trained(made(config))
+
+
+def test_shared_parameters_start_equal_and_the_mask_token_does_not():
+    bare, wrapped = plain(made()), plain(made(ALL))
+    moved = {name for name in bare if not torch.equal(bare[name], wrapped[name])}
+    assert moved == {"mask_token"}
+    assert wrapped["mask_token"].std() > 10 * bare["mask_token"].std()
+
+
+def test_the_mask_token_has_a_stream_of_its_own():
+    drawn = torch.randn(1, 1, 12, generator=generators()("mto.mask_token"))
+    assert torch.equal(plain(made(ALL))["mask_token"], drawn)
+    assert torch.equal(plain(made(replace(ALL, init_std=3.0)))["mask_token"], drawn * 3)
+
+
+def test_names_map_to_the_baselines_by_one_prefix():
+    bare, wrapped = made(), made(ALL)
+    names = [f"base.{name}" for name, _ in bare.named_parameters()]
+    assert [name for name, _ in wrapped.named_parameters()] == names
+    parameters = dict(wrapped.named_parameters())
+    assert wrapped.no_weight_decay() == {"base.position"}
+    for name, token in wrapped.mask_tokens().items():
+        assert parameters[name] is token
+
+
+def test_the_rest_of_the_contract_is_the_methods_own():
+    wrapped = made(ALL)
+    wrapped.after_step(3, 9)
+    assert wrapped.base.steps == [(3, 9)]
+    assert wrapped.encoder() is wrapped.base.layers
+    assert wrapped.classifier(ClassifierOptions(classes=7)).out_features == 7
+    assert wrapped.shape is wrapped.base.shape
+
+
+@pytest.mark.parametrize("term", ["dist", "spa", "e", "r"])
+def test_each_loss_comes_alone_and_is_logged(term):
+    config = replace(MTOConfig.only([term]), sample_images=1.0, rank_margin=0.5)
+    output = made(config)(batch_for(Toy()))
+    value = output.terms[f"mto.{term}"]
+    assert {name for name in output.terms if name != "mim"} == {f"mto.{term}"}
+    assert not value.requires_grad
+    torch.testing.assert_close(output.penalty, 0.1 * value)
+    assert value > 0
+
+
+def test_all_losses_add_up_in_the_penalty():
+    config = replace(ALL, lambda_spa=1.0, lambda_e=2.0, lambda_r=3.0, lambda_dist=4.0)
+    output = made(config)(batch_for(Toy()))
+    terms = output.terms
+    expected = terms["mto.spa"] + 2 * terms["mto.e"] + 3 * terms["mto.r"] + 4 * terms["mto.dist"]
+    torch.testing.assert_close(output.penalty.detach(), expected)
+
+
+def test_recalibration_alone_adds_no_penalty_and_logs_its_schedule():
+    output = made(replace(MTOConfig.only(["recal"]), r_first=0.25))(batch_for(Toy()))
+    assert output.penalty is None
+    schedule = [output.terms[f"mto.schedule.{layer}"].item() for layer in range(3)]
+    assert schedule == [0.25, 0.25, 1.0]
+
+
+@pytest.mark.parametrize("kind", ["bias", "exclude"])
+def test_hard_recalibration_keeps_visible_tokens_clear_of_the_mask_token(kind):
+    """With r = 0 in every layer nothing of the mask token reaches a visible token."""
+    config = replace(MTOConfig.only(["recal"]), r_depth=1.0, recalibration=kind)
+    method = made(config)
+    outputs = []
+    method.base.layers[-1].register_forward_hook(lambda *args: outputs.append(args[2]))
+    batch = batch_for(method)
+    method(batch)
+    with torch.no_grad():
+        method.base.mask_token.add_(5.0)
+    method(batch)
+    visible = torch.nn.functional.pad(~batch.hidden, (1, 0), value=True)
+    assert torch.equal(outputs[0][visible], outputs[1][visible])
+    assert not torch.equal(outputs[0][~visible], outputs[1][~visible])
+
+
+@pytest.mark.parametrize("kind", ["bias", "exclude"])
+def test_the_outer_hook_sees_the_recalibrated_attention(kind):
+    config = replace(MTOConfig.only(["recal"]), recalibration=kind)
+    probe, bare = LayerProbe(), LayerProbe()
+    made(config)(batch_for(Toy()), probe)
+    made()(batch_for(Toy()), bare)
+    mass = probe.summary()["mass_to_masked"]
+    assert mass[:2] == [0.0, 0.0]
+    assert mass[2] > 0
+    assert min(bare.summary()["mass_to_masked"]) > 0
+
+
+def test_the_outer_hooks_bias_counts():
+    class Nudge(LayerProbe):
+        def attention(self, layer):
+            bias = torch.zeros(1, 1, 17, 17)
+            bias[..., 3] = 2.0
+            return bias
+
+    method, batch = made(ALL), batch_for(Toy())
+    assert not torch.equal(method(batch).loss, method(batch, Nudge()).loss)
+
+
+def test_penalty_is_a_mean_over_images_however_the_batch_is_split():
+    """World size and micro-batches do not move it, sub-sampled or not."""
+    for share in (1.0, 0.4):
+        method = made(replace(ALL, sample_images=share))
+        batch = batch_for(method, size=12)
+        parts = [method(Batch(batch.images[i : i + 4], batch.hidden[i : i + 4])) for i in (0, 4, 8)]
+        mean = sum(part.penalty for part in parts) / 3
+        torch.testing.assert_close(method(batch).penalty, mean)
+
+
+def test_sub_sampling_images_and_heads_is_unbiased():
+    config = replace(
+        MTOConfig.only(["spa", "e"]), heads="each", sample_images=0.3, sample_heads=1, tau=1.0
+    )
+    few, full = made(config), made(replace(config, sample_images=1.0, sample_heads=0))
+    with torch.no_grad():
+        terms = [(few(b).terms, full(b).terms) for b in (batch_for(few, 64, e) for e in range(30))]
+    for name in ("mto.spa", "mto.e"):
+        drawn = torch.stack([a[name] for a, _ in terms])
+        exact = torch.stack([b[name] for _, b in terms])
+        error = (drawn - exact).mean() / (drawn.std() / len(drawn) ** 0.5)
+        assert abs(error) < 3
+
+
+def test_a_batch_with_no_image_chosen_costs_nothing():
+    output = made(replace(ALL, sample_images=1e-9, lambda_dist=0.0))(batch_for(Toy()))
+    assert output.penalty == 0
+    output.loss.backward()
+
+
+def test_no_global_generator_is_read():
+    before = torch.get_rng_state()
+    method = made(replace(ALL, sample_images=0.5))
+    before = torch.get_rng_state()
+    method(batch_for(method))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"affinity": "tokens"},
+        {"heads": "each"},
+        {"heads": "each", "sample_heads": 1},
+        {"heterogeneity": "cosine"},
+        {"spa_form": "row_entropy"},
+        {"spa_form": "row_entropy", "r_first": 0.0},
+        {"rank_form": "pairwise"},
+        {"distance": "isotropic"},
+        {"recalibration": "exclude"},
+        {"recalibration": "none"},
+        {"r_shape": "linear", "r_depth": 1.0, "r_first": 0.0},
+        {"e_layers": 3},
+        {"spa_layers": 2, "rank_layers": 2},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_every_reading_runs_and_gives_finite_gradients(change, with_bias):
+    method = made(replace(ALL, **change), with_bias=with_bias)
+    output = method(batch_for(method))
+    total(output).backward()
+    for name, parameter in method.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+def test_a_penalty_the_method_already_has_is_kept():
+    class Penalised(Toy):
+        def forward(self, batch, hook=None):
+            return replace(super().forward(batch, hook), penalty=torch.tensor(7.0))
+
+    method = with_mto(Penalised(), MTOConfig.only(["dist"]))
+    output = method(batch_for(method))
+    torch.testing.assert_close(output.penalty.detach(), 7 + 0.1 * output.terms["mto.dist"])
+
+
+def test_a_method_without_mask_tokens_is_refused():
+    class Bare(Toy):
+        def mask_tokens(self):
+            return {}
+
+    with pytest.raises(UsageError, match="no mask tokens"):
+        with_mto(Bare(), ALL)
+
+
+def test_a_method_that_never_calls_the_hook_is_an_error_not_a_silent_baseline():
+    class Deaf(Toy):
+        def forward(self, batch, hook=None):
+            return super().forward(batch)
+
+    method = with_mto(Deaf(), ALL)
+    with pytest.raises(RunError, match="hook"):
+        method(batch_for(method))
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_autocast_to_bfloat16(term):
+    method = made(replace(MTOConfig.only([term]), sample_images=1.0))
+    with torch.autocast("cpu", torch.bfloat16):
+        output = method(batch_for(method))
+    assert total(output).isfinite()
