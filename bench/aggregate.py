@@ -168,8 +168,9 @@ def differences(scores: pd.DataFrame, alpha: float) -> pd.DataFrame:
     """Paired difference variant - baseline at each equal budget, with interval and tests."""
     rows = []
     for key, group in pairs(scores).groupby([*ARM, "endpoint", "epochs"]):
-        both = group.dropna(subset=["score", "base_score"])
-        ours, theirs = both["score"].to_numpy(), both["base_score"].to_numpy()
+        ours, theirs = group["score"].to_numpy(), group["base_score"].to_numpy()
+        both = ~np.isnan(ours - theirs)
+        ours, theirs = ours[both], theirs[both]
         found = metrics.estimate(ours - theirs, alpha)
         rows.append(
             {

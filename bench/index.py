@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ Entry = list[Any]
 """Time in ns, size, values of the record (None for a pre-training run)."""
 
 
-def load_records(store: Store) -> list[Record]:
-    """Records of all finished cells, by run id; what has not changed comes from the index.
+def load_records(store: Store, ids: Iterable[str] | None = None) -> list[Record]:
+    """Records of finished cells (all, or those named), by run id; only what is new is read.
 
     Raises:
         StoreError: if a record has unknown fields or a newer schema.
@@ -35,7 +36,9 @@ def load_records(store: Store) -> list[Record]:
         data = json.dumps({"version": [VERSION, SCHEMA], "runs": current}).encode()
         with contextlib.suppress(OSError):  # a store that may only be read has no index
             write_bytes(path, data)
-    return [Record(**entry[2]) for _, entry in sorted(current.items()) if entry[2] is not None]
+    wanted = sorted(current if ids is None else current.keys() & set(ids))
+    found = (current[name][2] for name in wanted)
+    return [Record(**values) for values in found if values is not None]
 
 
 def _known(path: Path) -> dict[str, Entry]:

@@ -29,6 +29,9 @@ FRAMES = ("accuracy", "differences", "targets", "costs")
 
 FORMATS = ("md", "csv", "json", "tex", "html", "png", "svg")
 
+PICTURED = {"html", "png", "svg"}
+"""Formats that need the plots; a PNG comes with the SVG that the other formats show."""
+
 Plan = Mapping[str, Any] | None
 Plots = dict[Key, list[Plot]]
 
@@ -113,9 +116,9 @@ def write_report(
         if name not in FORMATS:
             raise unknown("report format", name, FORMATS)
     found = _study(records, plan)
-    drawn = {"png", "svg"} & {*wanted, *(["svg"] if "html" in wanted else [])}
+    drawn = ["svg", *(["png"] if "png" in wanted else [])] if PICTURED & {*wanted} else []
     shown = _plots(found, store) if drawn else {}
-    pictures = _draw(shown, out / "figures", sorted(drawn))
+    pictures = _draw(shown, out / "figures", drawn)
     files = [
         (out / name, text.encode())
         for form, write in WRITERS.items()
@@ -159,12 +162,15 @@ def _draw(shown: Plots, folder: Path, formats: list[str]) -> list[Path]:
 
 
 def _md(found: Study, shown: Plots, out: Path) -> dict[str, str]:
-    links = {k: [(p.title, f"figures/{p.name}.png") for p in ps] for k, ps in shown.items()}
+    links = {k: [(p.title, f"figures/{p.name}.svg") for p in ps] for k, ps in shown.items()}
     return {"report.md": markdown.document(found, links)}
 
 
 def _csv(found: Study, shown: Plots, out: Path) -> dict[str, str]:
-    return {f"{name}.csv": getattr(found, name).to_csv(index=False) for name in FRAMES}
+    return {
+        f"{name}.csv": getattr(found, name).to_csv(index=False, float_format="%.10g")
+        for name in FRAMES
+    }
 
 
 def _json(found: Study, shown: Plots, out: Path) -> dict[str, str]:
@@ -203,4 +209,7 @@ def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _value(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """JSON has no NaN; ten digits are enough and the same on every machine."""
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.10g}") if math.isfinite(value) else None

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
-
-import pandas as pd
 
 from bench.aggregate import COSTS, ENDPOINTS, PER_EPOCH, records
 from bench.reporting import checks, reference, words
@@ -74,23 +71,22 @@ def sentences(section: Section) -> list[str]:
 
 def accuracy_table(section: Section) -> Table:
     """Accuracy by method and budget, with the paired difference from the baseline."""
-    accuracy = section.accuracy
-    endpoints = [e for e in section.analysis.endpoints if e in set(accuracy["endpoint"])]
+    measured = {row["endpoint"] for row in section.rows["accuracy"]}
+    endpoints = [e for e in section.analysis.endpoints if e in measured]
     gains = _gains(section)
-    cells = section.cells
-    rates = cells.groupby(["arm", "epochs"])[["images_per_s", "pretrain_s"]].mean()
+    rates = section.cells.groupby(["arm", "epochs"])[["images_per_s", "pretrain_s"]].mean()
+    rate = rates.to_dict("index")
     rows = []
-    for (epochs, _, arm), group in _by_budget(accuracy):
-        scores = {row["endpoint"]: row for row in records(group)}
+    for (arm, epochs), scores in _by_budget(section).items():
         row = [arm, str(epochs)]
         for endpoint in endpoints:
             found = scores.get(endpoint, {})
             row.append(words.mean_sd(found.get("mean"), found.get("sd")))
             row.append(gains.get((arm, epochs, endpoint), ""))
         shown = scores.get(section.analysis.endpoint) or next(iter(scores.values()))
-        rate = rates.loc[(arm, epochs)]
-        row += [f"{shown['n_ok']}/{shown['n']}", words.number(rate["images_per_s"], 0)]
-        rows.append([*row, words.duration(rate["pretrain_s"])])
+        mine = rate[arm, epochs]
+        row += [f"{shown['n_ok']}/{shown['n']}", words.number(mine["images_per_s"], 0)]
+        rows.append([*row, words.duration(mine["pretrain_s"])])
     heads = [h for e in endpoints for h in (ENDPOINTS[e], "Δ [95 %]")]
     columns = ["method", "epochs", *heads, "n ok/n", "images/s", "pre-training"]
     note = (
@@ -100,11 +96,16 @@ def accuracy_table(section: Section) -> Table:
     return Table("accuracy", "Accuracy by method and budget", columns, rows, note)
 
 
-def _by_budget(accuracy: pd.DataFrame) -> Any:
-    """Groups by epochs, the baseline above its variants."""
-    order = accuracy.assign(variant=accuracy["arm"] != accuracy["base_arm"])
-    order["rank"] = order["base_arm"] + order["variant"].map({False: "0", True: "1"})
-    return order.groupby(["epochs", "rank", "arm"])
+def _by_budget(section: Section) -> dict[tuple[str, int], dict[str, words.Row]]:
+    """Rows by endpoint of each arm and budget: by epochs, the baseline above its variants."""
+
+    def order(row: words.Row) -> tuple[int, str, bool, str]:
+        return row["epochs"], row["base_arm"], row["arm"] != row["base_arm"], row["arm"]
+
+    found: dict[tuple[str, int], dict[str, words.Row]] = {}
+    for row in sorted(section.rows["accuracy"], key=order):
+        found.setdefault((row["arm"], row["epochs"]), {})[row["endpoint"]] = row
+    return found
 
 
 def _gains(section: Section) -> dict[tuple[str, int, str], str]:
