@@ -165,7 +165,7 @@ def _target_row(row: words.Row, section: Section) -> list[str]:
         words.number(row["target_top1"]),
         str(row["target_epochs"]),
         words.number(row["epochs_variant"], 0),
-        words.factor(row) + ("" if row["monotone"] else ", not monotone"),
+        words.factor(row),
         saved,
         words.factor(row, "pretrain_s"),
         words.p_value(row["p_holm"]),

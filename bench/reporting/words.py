@@ -123,18 +123,23 @@ def factor(row: Row, axis: str = "") -> str:
         return "no pair of seeds"
     if state == "flat":
         return "curve flat: not defined"
-    end = f"_{axis}" if axis else ""
-    ratio, low, high, bound = (row[f"{name}{end}"] for name in RATIO)
     if axis in TIMES and row["mixed_hardware"]:
         return "hardware differs: not comparable"
+    end = f"_{axis}" if axis else ""
+    ratio, low, high, bound = (row[f"{name}{end}"] for name in RATIO)
     if is_missing(low):
         return "not measured"
+    dip = "" if axis or row["monotone"] else ", not monotone"
+    return _factor(state, (ratio, low, high), bound) + dip
+
+
+def _factor(state: str, estimate: tuple[float, float, float], bound: float) -> str:
+    ratio, low, high = estimate
     if state == "missed":
         return "target missed" + (f", at most ×{number(high)}" if math.isfinite(high) else "")
     if state == "beyond":
-        return (
-            _open(low, high) if low >= bound else f"more than ×{number(bound)} ({_open(low, high)})"
-        )
+        certain = _open(low, high)
+        return certain if low >= bound else f"more than ×{number(bound)} ({certain})"
     if low > 0 and math.isfinite(high):
         return f"×{number(ratio)} {interval(low, high)}"
     return f"×{number(ratio)} ({_open(low, high)})"
