@@ -37,6 +37,7 @@ exit codes:
 
 COMMANDS = {
     "plan": "show the cells of a study and what is missing (the same as --dry-run)",
+    "tune": "search a grid of settings, every trial recorded",
     "status": "state of every run in a results folder",
     "report": "rebuild the tables of a study from its run folders",
     "log": "print the log of a run",
@@ -60,6 +61,14 @@ def _study_parser(command: str) -> argparse.ArgumentParser:
     _add_study_flags(parser.add_argument_group("study"))
     _add_compute_flags(parser.add_argument_group("compute"))
     _add_output_flags(parser.add_argument_group("output"))
+    if command == "tune":
+        parser.add_argument(
+            "--grid",
+            action="append",
+            required=True,
+            metavar="KEY=V1,V2",
+            help="one axis of the grid",
+        )
     return parser
 
 
@@ -120,6 +129,7 @@ def _folder_parser(command: str) -> argparse.ArgumentParser:
     return parser
 
 
+STUDY_COMMANDS = ("", "plan", "tune")
 OVERRIDE = re.compile(r"[A-Za-z][\w-]*(\.[\w-]+)+=")
 
 
@@ -130,17 +140,26 @@ def parse(argv: Sequence[str]) -> tuple[str, argparse.Namespace]:
         UsageError: for anything that cannot be read.
     """
     arguments = [_dashes(a) for a in argv]
-    overrides = [a for a in arguments if OVERRIDE.match(a)]
-    rest = [a for a in arguments if not OVERRIDE.match(a)]
+    overrides, rest = _split_overrides(arguments)
     command = ""
     if rest and not rest[0].startswith("-"):
         command = rest.pop(0)
         if command not in COMMANDS:
             raise unknown("sub-command", command, COMMANDS)
-    parser = _study_parser(command) if command in ("", "plan") else _folder_parser(command)
+    parser = _study_parser(command) if command in STUDY_COMMANDS else _folder_parser(command)
     parsed = parser.parse_args(rest)
     parsed.overrides = overrides
     return command, parsed
+
+
+def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Settings, and everything else; what follows ``--grid`` is its value."""
+    after = ["", *arguments]
+    found = [bool(OVERRIDE.match(a)) and after[i] != "--grid" for i, a in enumerate(arguments)]
+    return (
+        [a for a, hit in zip(arguments, found, strict=True) if hit],
+        [a for a, hit in zip(arguments, found, strict=True) if not hit],
+    )
 
 
 def _dashes(argument: str) -> str:

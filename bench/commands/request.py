@@ -29,6 +29,7 @@ class Request:
     name: str
     resources: Resources
     resolver: suite.Resolver
+    arms: tuple[suite.Arm, ...]
 
     @property
     def folder(self) -> Path:
@@ -64,7 +65,7 @@ def make_request(args: argparse.Namespace) -> Request:
     _check_data(study, data[1])
     store = Store(Path(args.out))
     resources = _resources(args, study, data[1])
-    return Request(study, store, args.name or study_name(study), resources, resolver)
+    return Request(study, store, args.name or study_name(study), resources, resolver, tuple(arms))
 
 
 def _preset_for(data: str) -> str:

@@ -38,7 +38,7 @@ def run_study(args: argparse.Namespace) -> int:
     if missing:
         _announce(request, len(tasks), len(missing))
         with StudyView() as view:
-            ended = _launcher(args, request).launch(tasks, view)
+            ended = make_launcher(args, request).launch(tasks, view)
         _explain(request, ended)
     return _finish(request, args)
 
@@ -78,7 +78,8 @@ def _arm_table(study: Study) -> str:
     return tabulate(table, heads, tablefmt="simple")
 
 
-def _launcher(args: argparse.Namespace, request: Request) -> Launcher:
+def make_launcher(args: argparse.Namespace, request: Request) -> Launcher:
+    """The launcher asked for, with jobs and threads chosen for this machine."""
     if args.launcher == "inline":
         return InlineLauncher(request.store, request.resources, args.retry)
     gpus = len(glob("/dev/nvidia[0-9]*")) if args.device in ("auto", "cuda") else 0
