@@ -83,8 +83,19 @@ def _mixtures(group: pd.DataFrame) -> Iterable[str]:
             yield f"mixed versions of {name}: {', '.join(values)}"
 
 
+def spans(values: Iterable[int]) -> str:
+    """Integers as ranges: ``0-4, 7``."""
+    found: list[list[int]] = []
+    for value in sorted(set(values)):
+        if found and value == found[-1][1] + 1:
+            found[-1][1] = value
+        else:
+            found.append([value, value])
+    return ", ".join(f"{a}-{b}" if a != b else str(a) for a, b in found)
+
+
 def _cell(row: Mapping[str, Any]) -> str:
-    return f"{row['arm']}, {row['epochs']} epochs, seed {row['seed']}"
+    return f"{row['arm']} on {row['data']}, {row['epochs']} epochs, seed {row['seed']}"
 
 
 def _ambiguous(runs: pd.DataFrame) -> list[str]:
@@ -123,12 +134,12 @@ def deviations(runs: pd.DataFrame, analysis: Analysis) -> list[str]:
 def missing(runs: pd.DataFrame, analysis: Analysis) -> list[str]:
     """Cells of the grid arms x budgets x seeds (the plan's, else what was run) without a run."""
     found = []
-    for _, group in runs.groupby(SECTION):
+    for (data, _, _), group in runs.groupby(SECTION):
         have = set(zip(group["arm"], group["epochs"], group["seed"], strict=True))
-        arms = analysis.arms or sorted(set(group["arm"]))
-        budgets = analysis.budgets or sorted(set(group["epochs"]))
         seeds = analysis.seeds or sorted(set(group["seed"]))
-        grid = [(a, e, s) for a in arms for e in budgets for s in seeds]
-        lacking = (cell for cell in grid if cell not in have)
-        found += [_cell({"arm": a, "epochs": e, "seed": s}) for a, e, s in lacking]
+        for arm in analysis.arms or sorted(set(group["arm"])):
+            for epochs in analysis.budgets or sorted(set(group["epochs"])):
+                lacking = [seed for seed in seeds if (arm, epochs, seed) not in have]
+                if lacking:
+                    found.append(f"{arm} on {data}, {epochs} epochs, seed {spans(lacking)}")
     return found

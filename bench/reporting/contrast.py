@@ -8,7 +8,7 @@ from bench.aggregate import ENDPOINTS, records
 from bench.metrics import estimate
 from bench.reporting import checks, markdown, words
 from bench.reporting.study import Study
-from bench.reporting.tables import Table, spans
+from bench.reporting.tables import Table
 
 CELL = ["data", "model", "arm", "endpoint", "epochs"]
 
@@ -77,6 +77,6 @@ def _facts(study: Study) -> dict[str, str]:
         "code": ", ".join(checks.code_versions(runs)),
         "hardware": "; ".join(checks.hardware(runs)) or "unknown",
         "recipe": ", ".join(sorted(set(runs["recipe"]))),
-        "seeds": spans(runs["seed"]),
+        "seeds": checks.spans(runs["seed"]),
         "versions": ", ".join(sorted(versions)) or "unknown",
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bench.aggregate import COSTS, ENDPOINTS, PER_EPOCH, records
@@ -24,30 +23,25 @@ class Table:
 def caption(section: Section) -> str:
     """What every table must state about its runs."""
     runs = section.runs
-    matched = sorted(set(section.matching["matched"]))
     parts = [
         f"data {section.key[0]}",
         f"model {section.key[1]}",
         f"recipe {section.key[2]}",
-        f"seeds {spans(runs['seed'])}",
+        f"seeds {checks.spans(runs['seed'])}",
         f"code {', '.join(checks.code_versions(runs))}",
         f"hardware {'; '.join(checks.hardware(runs)) or 'unknown'}",
-        "; ".join(matched) or "no pairs to match",
+        _matched(section),
     ]
     text = " · ".join(parts)
     has_mto = any("mto" in plugins for plugins in runs["plugins"])
     return f"{text}. {words.RECONSTRUCTION}" if has_mto else f"{text}."
 
 
-def spans(values: Iterable[int]) -> str:
-    """Integers as ranges: ``0-4, 7``."""
-    found: list[list[int]] = []
-    for value in sorted(set(values)):
-        if found and value == found[-1][1] + 1:
-            found[-1][1] = value
-        else:
-            found.append([value, value])
-    return ", ".join(f"{a}-{b}" if a != b else str(a) for a, b in found)
+def _matched(section: Section) -> str:
+    said = dict(zip(section.matching["arm"], section.matching["matched"], strict=True))
+    if set(said.values()) == {checks.MATCHED}:
+        return checks.MATCHED
+    return "; ".join(f"{arm}: {text}" for arm, text in said.items()) or "no pairs to match"
 
 
 def section_tables(section: Section) -> list[Table]:
@@ -170,7 +164,7 @@ def _target_row(row: words.Row, section: Section) -> list[str]:
         words.factor(row, "pretrain_s"),
         words.p_value(row["p_holm"]),
         words.sign_flip(row.get("p_sign_flip"), row["n"], section.analysis.alpha),
-        f"{row['n']}/{row['seeds']:.0f}",
+        words.seeds(row),
         row["verdict"],
     ]
 
@@ -280,7 +274,7 @@ def reference_table(section: Section) -> Table:
             row["encoder"],
             str(row["epochs"]),
             ENDPOINTS[row["endpoint"]],
-            words.number(row["published"], 1),
+            words.number(row["published"]),
             words.number(row["ours"]),
             words.number(row["ours"] - row["published"], sign=True),
             "within tolerance" if row["within"] else "outside tolerance",

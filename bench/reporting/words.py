@@ -182,6 +182,12 @@ def _time_verdict(row: Row) -> str:
     return ", but costs time" if high < 1 else "; no saving of time shown"
 
 
+def seeds(row: Row) -> str:
+    """Pairs of seeds used of those run, and how many of the variant's have a failed run."""
+    failed = f", {row['failed_seeds']:.0f} failed" if row["failed_seeds"] else ""
+    return f"{row['n']}/{row['seeds']:.0f}{failed}"
+
+
 def sentence(row: Row) -> str:
     """One line on one comparison: how many epochs are saved, or why nothing can be said."""
     goal = f"{row['arm']}, {ENDPOINTS[row['endpoint']]} of {row['base_arm']}"
@@ -193,7 +199,7 @@ def sentence(row: Row) -> str:
         return f"{goal}: {row['verdict']}."
     return (
         f"{goal}: {_reached(row)}ρ on epochs {factor(row)}, on wall time "
-        f"{factor(row, 'pretrain_s')}; n {row['n']}/{row['seeds']:.0f}; {row['verdict']}."
+        f"{factor(row, 'pretrain_s')}; n {seeds(row)}; {row['verdict']}."
     )
 
 
