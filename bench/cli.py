@@ -40,6 +40,8 @@ COMMANDS = {
     "tune": "search a grid of settings, every trial recorded",
     "status": "state of every run in a results folder",
     "report": "rebuild the tables of a study from its run folders",
+    "compare": "two studies cell by cell",
+    "power": "what more seeds would resolve, and their cost",
     "log": "print the log of a run",
     "ls": "list methods, plugins, datasets, presets or runs",
 }
@@ -112,8 +114,20 @@ def _add_output_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--name", default="", help="name of the study's folder (default: readable)")
     group.add_argument("--dry-run", action="store_true", help="show the plan, compute nothing")
     group.add_argument("--calibrate", action="store_true", help="time a few steps for the plan")
-    group.add_argument("--strict", action="store_true", help="exit 1 unless every cell is complete")
+    _add_result_flags(group)
+
+
+def _add_result_flags(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--strict", action="store_true", help="exit 1 on anything missing or mixed")
     group.add_argument("--json", action="store_true", help="print the table as JSON")
+    group.add_argument(
+        "--assert",
+        dest="gates",
+        action="append",
+        default=[],
+        metavar="GATE",
+        help="exit 4 unless it holds, as 'rho(mae+mto)>=1.5'",
+    )
 
 
 def _folder_parser(command: str) -> argparse.ArgumentParser:
@@ -121,7 +135,14 @@ def _folder_parser(command: str) -> argparse.ArgumentParser:
     parser.add_argument("--out", default="results", metavar="DIR", help="folder of runs and tables")
     if command == "report":
         parser.add_argument("study", nargs="?", default="", help="study name (default: the newest)")
-        parser.add_argument("--format", nargs="+", default=["md", "csv", "json"])
+        parser.add_argument("--all", action="store_true", help="every run in the folder, no plan")
+        parser.add_argument("--format", nargs="+", default=["md", "csv", "json", "html", "png"])
+        _add_result_flags(parser)
+    if command == "compare":
+        parser.add_argument("a", help="study name or folder")
+        parser.add_argument("b", help="study name or folder")
+    if command == "power":
+        parser.add_argument("study", nargs="?", default="", help="study name (default: the newest)")
     if command == "log":
         parser.add_argument("run", help="run id, or the beginning of one")
     if command == "ls":

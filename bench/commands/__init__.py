@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from bench.commands import inspect, study, tune
+from bench.commands import inspect, results, study, tune
 
 ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "": study.run_study,
     "plan": study.show_plan,
     "tune": tune.tune,
     "status": inspect.show_status,
-    "report": inspect.show_report,
+    "report": results.show_report,
+    "compare": results.show_compare,
+    "power": results.show_power,
     "log": inspect.show_log,
     "ls": inspect.show_list,
 }
