@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from bench.commands import inspect, results, study, tune
+from bench.commands import archives, inspect, results, study, top, tune
 
 ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "": study.run_study,
@@ -15,6 +15,9 @@ ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "report": results.show_report,
     "compare": results.show_compare,
     "power": results.show_power,
+    "top": top.top,
+    "export": archives.export_study,
+    "import": archives.import_archive,
     "log": inspect.show_log,
     "ls": inspect.show_list,
 }
