@@ -1,0 +1,1 @@
+"""Masked-image-modelling methods, each in its own file."""

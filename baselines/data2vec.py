@@ -122,7 +122,7 @@ class Data2Vec(nn.Module):
     def draw_hidden(self, stream: SampleStream) -> Tensor:
         """Random rectangles, bool [B, N]; counts are ragged."""
         shape, config = self.shape, self.config
-        most = int(round(shape.patches * config.mask_ratio))
+        most = round(shape.patches * config.mask_ratio)
         return masking.blocks(stream, shape.grid, most, config.min_block, config.min_aspect)
 
     def mask_tokens(self) -> Mapping[str, nn.Parameter]:
@@ -134,7 +134,7 @@ class Data2Vec(nn.Module):
         return set()
 
     def encoder(self) -> nn.Module:
-        """The student's encoder (the official fine-tuning uses the student), timm's ``Beit`` names."""
+        """The student's encoder, as official fine-tuning takes it, under timm's ``Beit`` names."""
         return self.vit
 
     def classifier(self, options: ClassifierOptions) -> ViTClassifier:

@@ -1,4 +1,4 @@
-"""Images to patches and back. B images, C channels, S pixels a side, p pixels a patch, N patches."""
+"""Images to patches and back. B images, C channels, S pixels a side, p of a patch, N patches."""
 
 from __future__ import annotations
 

@@ -74,8 +74,8 @@ class SimMIM(nn.Module):
         x = self.vit.prepend_class(self.vit.add_positions(tokens))
         watch = None if hook is None else (hook, F.pad(batch.hidden, (1, 0)))
         x = self.vit.norm(self.vit.run(x, batch.noise, watch)[-1])
-        head = self.decoder[0]
-        return F.linear(x[:, 1:], head.weight.flatten(1), head.bias)
+        weight, bias = self.decoder.parameters()
+        return F.linear(x[:, 1:], weight.flatten(1), bias)
 
     def reconstruct(self, batch: Batch) -> Tensor:
         """Predicted pixels [B, C, S, S] in the input's normalisation; visible patches copied."""

@@ -80,7 +80,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, bias: Tensor | None = None, tap: Tap | None = None) -> Tensor:
         """[B, T, D] to [B, T, D]; ``bias`` broadcasts to [B, H, T, T]."""
         b, t, width = x.shape
-        qkv_bias = self.qkv.bias
+        qkv_bias: Tensor | None = self.qkv.bias
         if self.q_bias is not None and self.v_bias is not None:
             qkv_bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
         qkv = F.linear(x, self.qkv.weight, qkv_bias)
@@ -153,7 +153,7 @@ class RelativePositionBias(nn.Module):
 
 
 def relative_index(grid: int) -> Tensor:
-    """Row of the bias table for each pair of tokens, [1 + N, 1 + N]; the class token's come last."""
+    """Row of the bias table for each pair of tokens, [1 + N, 1 + N]; the class token's last."""
     lines = torch.arange(grid)
     places = torch.stack(torch.meshgrid(lines, lines, indexing="ij")).flatten(1)
     offset = (places[:, :, None] - places[:, None, :]) + grid - 1
@@ -194,15 +194,13 @@ def make_tap(watch: tuple[TokenHook, Tensor], index: int, count: int) -> Tap:
 
     def tap(tokens: Tensor, query: Tensor, key: Tensor, bias: Tensor | None) -> Tensor | None:
         scale = query.shape[-1] ** -0.5
-        return hook.attention(
-            TokenLayer(index, count, tokens, query, key, hidden, 1, scale, bias)
-        )
+        return hook.attention(TokenLayer(index, count, tokens, query, key, hidden, 1, scale, bias))
 
     return tap
 
 
 def drop_path_factors(noise: SampleStream | None, rate: float, depth: int) -> Tensor | None:
-    """[B, depth, 2]: 0 where a branch is dropped, 1/keep elsewhere; rates rise linearly with depth."""
+    """Factors [B, depth, 2]: 0 where a branch is dropped, else 1/keep; rates rise with depth."""
     if noise is None or not rate:
         return None
     draws = noise.uniform(2 * depth).unflatten(1, (depth, 2))
@@ -246,7 +244,7 @@ class VisionTransformer(nn.Module):
 
     def prepend_class(self, tokens: Tensor) -> Tensor:
         """Puts the class token before the patches; adds its position when there is one."""
-        cls_token = self.cls_token
+        cls_token: Tensor = self.cls_token
         if self.style.positions == "sincos":
             cls_token = cls_token + self.pos_embed[:, :1]
         return torch.cat([cls_token.expand(len(tokens), -1, -1).to(tokens.dtype), tokens], dim=1)

@@ -1,0 +1,1 @@
+"""The harness: plans, computes, stores and compares."""

@@ -288,7 +288,7 @@ def costs(cell_frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def cost_ratios(target_frame: pd.DataFrame, cost_frame: pd.DataFrame) -> pd.DataFrame:
-    """rho on each cost axis: rho on epochs times baseline's over variant's cost of an epoch.
+    """Rho on each cost axis: rho on epochs times baseline's over variant's cost of an epoch.
 
     The interval is that of the epochs; the cost of an epoch is taken as known.
     """

@@ -33,6 +33,11 @@ class VisionShape:
     mlp_ratio: float = 4.0
 
     @property
+    def name(self) -> str:
+        """Short name, such as ``ViT 48x4 /2 8px``: width x depth, patch, image."""
+        return f"ViT {self.width}x{self.depth} /{self.patch_size} {self.image_size}px"
+
+    @property
     def grid(self) -> int:
         """Patches along one side of the image."""
         return self.image_size // self.patch_size

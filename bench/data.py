@@ -219,7 +219,7 @@ class _Pictures(Dataset[Any]):
         epoch, index = item
         picture = self.split.open(index)
         with self.config.streams.scoped(f"{self.config.purpose} augment", epoch, index):
-            return self.transform(picture)  # type: ignore[no-any-return]
+            return self.transform(picture)
 
 
 def _augment(picture: Any, config: FeedConfig) -> tuple[Tensor, Tensor]:
@@ -253,7 +253,8 @@ def _late_augment(picture: Any, config: FeedConfig) -> Tensor:
     if augment.auto_augment:
         fill = tuple(round(255 * m) for m in data.mean)
         picture = rand_augment_transform(
-            augment.auto_augment, {"translate_const": int(config.image_size * 0.45), "img_mean": fill}
+            augment.auto_augment,
+            {"translate_const": int(config.image_size * 0.45), "img_mean": fill},
         )(picture)
     image = _to_tensor(picture, data)
     if augment.random_erasing:
@@ -313,7 +314,7 @@ class FileFeed:
 def _loader(pictures: _Pictures, plan: Sequence[Any], config: FeedConfig) -> DataLoader[Any]:
     return DataLoader(
         pictures,
-        batch_sampler=plan,  # type: ignore[arg-type]
+        batch_sampler=plan,
         num_workers=config.workers,
         pin_memory=config.device.type == "cuda",
         persistent_workers=False,

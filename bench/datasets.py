@@ -124,22 +124,19 @@ def procedural(config: DataConfig, root: str, size: int) -> ImageSet:
 def _procedural_split(
     rng: np.random.Generator, count: int, classes: int, form: tuple[int, int]
 ) -> ArraySplit:
-    channels, size = form
     labels = np.arange(count) % classes
-    images = np.stack([_procedural_image(rng, k, classes, form) for k in labels])
+    images = np.stack([_procedural_image(rng, int(k), form) for k in labels])
     return ArraySplit(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
 
 
 def _procedural_image(
-    rng: np.random.Generator, label: int, classes: int, form: tuple[int, int]
+    rng: np.random.Generator, label: int, form: tuple[int, int]
 ) -> np.ndarray[Any, Any]:
     channels, size = form
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size - 0.5
     angle = np.pi * (label % 4) / 4 + rng.normal(0, 0.12)
     frequency = (2.0, 4.0)[label // 4 % 2] * rng.uniform(0.85, 1.15)
-    wave = np.sin(
-        2 * np.pi * (frequency * (x * np.cos(angle) + y * np.sin(angle)) + rng.uniform())
-    )
+    wave = np.sin(2 * np.pi * (frequency * (x * np.cos(angle) + y * np.sin(angle)) + rng.uniform()))
     cx, cy, radius = *rng.uniform(-0.2, 0.2, 2), rng.uniform(0.15, 0.28)
     round_ = np.hypot(x - cx, y - cy) < radius
     square = np.maximum(abs(x - cx), abs(y - cy)) < radius * 0.886

@@ -226,7 +226,9 @@ class _FinetuneLoss:
         images, labels = step.images, step.labels
         if self.mixup is not None and count % 2 == 0:
             images, labels = self.mixup(images.clone(), labels)
-        noise = self.session.streams.samples(f"finetune {recipe.repeat} drop path", number, step.ids)
+        noise = self.session.streams.samples(
+            f"finetune {recipe.repeat} drop path", number, step.ids
+        )
         size = self.session.micro_batch or count
         for start in range(0, count, size):
             part = slice(start, start + size)

@@ -241,7 +241,7 @@ def is_flat(base: Curve, reference: float, alpha: float) -> bool:
 
 
 def saving(base: Curve, variant: Curve, reference: float, alpha: float = 0.05) -> Saving:
-    """rho at the baseline's mean accuracy at budget ``reference``, with its interval.
+    """Rho at the baseline's mean accuracy at budget ``reference``, with its interval.
 
     The interval inverts the paired t test: E' belongs to the set if the variant at E' does not
     differ significantly from the baseline at the reference budget, seed by seed.

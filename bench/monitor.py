@@ -1,4 +1,4 @@
-"""What a running stage tells the outside: heartbeat, log lines, and whether it was asked to stop."""
+"""What a running stage tells the outside: heartbeat, log lines, whether it was asked to stop."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def finetune_optimizer(module: nn.Module, recipe: FinetuneConfig) -> torch.optim
 def probe_optimizer(module: nn.Module, recipe: ProbeConfig) -> torch.optim.Optimizer:
     """LARS with momentum 0.9 and trust coefficient 1e-3, as MAE's linear probe."""
     return create_optimizer_v2(
-        module.parameters(),  # type: ignore[arg-type]
+        module.parameters(),
         opt="lars",
         lr=peak_lr(recipe),
         weight_decay=recipe.weight_decay,
@@ -42,7 +42,9 @@ def probe_optimizer(module: nn.Module, recipe: ProbeConfig) -> torch.optim.Optim
 
 
 def _adamw(groups: list[Any], lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
-    return create_optimizer_v2(groups, opt="adamw", lr=lr, weight_decay=0.0, betas=betas, fused=True)
+    return create_optimizer_v2(
+        groups, opt="adamw", lr=lr, weight_decay=0.0, betas=betas, fused=True
+    )
 
 
 def pretrain_scheduler(

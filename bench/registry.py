@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -58,7 +58,7 @@ PROBE = "mto.probe:LayerProbe"
 """Measures heterogeneity, attention mass and mask-token distance of any method, both arms alike."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def _outside(group: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=f"mto_bench.{group}")}
 
@@ -72,7 +72,7 @@ def load(target: str) -> Any:
 def names(kind: str) -> list[str]:
     """Known names of ``methods``, ``plugins`` or ``datasets``, outside packages included."""
     table = {"methods": METHODS, "plugins": PLUGINS, "datasets": DATASETS}[kind]
-    return sorted({*table, *_outside(kind)})
+    return sorted({*map(str, table), *_outside(kind)})
 
 
 def _find(kind: str, table: dict[str, Row], name: str) -> Row | EntryPoint:
@@ -89,11 +89,11 @@ def _target(row: Row | EntryPoint) -> Any:
 
 def _config(row: Row | EntryPoint, name: str) -> type:
     if isinstance(row, Row):
-        return load(row.config)  # type: ignore[no-any-return]
+        return load(row.config)
     config = getattr(row.load(), "Config", None)
     if config is None:
         raise UsageError(f"'{name}' ({row.value}) has no attribute 'Config', a frozen dataclass.")
-    return config  # type: ignore[no-any-return]
+    return config
 
 
 def method(name: str) -> Any:

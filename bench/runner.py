@@ -144,7 +144,7 @@ def _record(task: Task, parent: RunFolder, scores: dict[str, Any], origin: Any) 
         method=config.method,
         plugins=[name for name, _ in config.plugins],
         data=config.data.name,
-        model=model_name(config),
+        model=config.model.name,
         epochs=config.pretrain.epochs,
         seed=config.seed,
         repeat=config.finetune.repeat,
@@ -157,12 +157,6 @@ def _record(task: Task, parent: RunFolder, scores: dict[str, Any], origin: Any) 
         **measured,
         **scores,
     )
-
-
-def model_name(config: RunConfig) -> str:
-    """Short name of the encoder, such as ``ViT 48x4 /2 8px``."""
-    shape = config.model
-    return f"ViT {shape.width}x{shape.depth} /{shape.patch_size} {shape.image_size}px"
 
 
 class _logging_to:

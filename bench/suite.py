@@ -12,7 +12,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +170,9 @@ def parse_overrides(items: Iterable[str]) -> Layer:
         path, equals, value = item.partition("=")
         keys = path.split(".")
         if not equals or len(keys) < 2 or not all(keys):
-            raise UsageError(f"cannot read '{item}'. Write SECTION.KEY=VALUE, as pretrain.blr=1e-3.")
+            raise UsageError(
+                f"cannot read '{item}'. Write SECTION.KEY=VALUE, as pretrain.blr=1e-3."
+            )
         inner = layer
         for key in keys[:-1]:
             inner = inner.setdefault(key, {})
@@ -188,7 +190,7 @@ def preset_names() -> list[str]:
     return sorted(p.stem for p in PRESETS.glob("*.yaml"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_preset(name: str) -> Layer:
     """A built-in preset, merged onto those it extends.
 

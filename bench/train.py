@@ -120,7 +120,9 @@ class Pretraining:
             batch = Batch(step.images[part], hidden[part], noise.select(part))
             with autocast(self.session.device, self.config.pretrain.precision):
                 output = self.method(batch)
-            loss = output.loss * (hidden[part].sum() / hidden.sum()) if size < count else output.loss
+            loss = (
+                output.loss * (hidden[part].sum() / hidden.sum()) if size < count else output.loss
+            )
             if output.penalty is not None:
                 loss = loss + output.penalty * (len(batch.images) / count)
             yield loss
@@ -170,5 +172,3 @@ def peak_memory_mib(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-

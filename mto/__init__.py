@@ -1,0 +1,1 @@
+"""Masked Token Optimization: a reconstruction that wraps any mask-token method."""

@@ -73,7 +73,7 @@ def sign_flip(p: Any, n: int, alpha: float) -> str:
 
 
 def factor(row: Row, axis: str = "") -> str:
-    """rho with its interval, its censoring in words; ``axis`` is a cost column or empty."""
+    """Rho with its interval, its censoring in words; ``axis`` is a cost column or empty."""
     state = row["state"]
     if state == "empty":
         return "no pair of seeds"

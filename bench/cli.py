@@ -1,0 +1,184 @@
+"""Reading the command line. A :class:`BenchError` becomes one message and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Sequence
+
+from bench.errors import BenchError, UsageError, unknown
+
+DESCRIPTION = """\
+Measure how many pre-training epochs a masked-image-modelling variant saves.
+
+Without a sub-command: run a study (methods x epochs x seeds), print its table and save it.
+Only what is missing is computed; a stopped study goes on where it was.
+"""
+
+EPILOG = """\
+settings:
+  SECTION.KEY=VALUE anywhere on the line overrides the preset, for all methods or for one:
+    pretrain.blr=1.5e-4  finetune.layer_decay=0.65  mae.mask_ratio=0.75
+    mto.lambda_spa=0.5   simmim.pretrain.blr=1e-4
+  --config FILE.yaml holds the same sections; it may start with 'extends: PRESET'.
+
+examples:
+  python -m bench.run --methods mae,mae+mto --epochs 100,200,400
+  python -m bench.run --preset smoke
+  python -m bench.run --methods 'mae,mae+mto,mae+mto(recal)' --epochs 100,200 --seeds 5
+  python -m bench.run --methods simmim,simmim+mto --epochs 100,200 --data cifar10:DIR
+  python -m bench.run --methods mae,mae+mto --epochs 100,200 --dry-run
+
+exit codes:
+  0 complete   1 some runs failed (the table is still written)   2 usage, nothing started
+  3 nothing measured   4 a gate failed   130 stopped, can be resumed
+"""
+
+COMMANDS = {
+    "plan": "show the cells of a study and what is missing (the same as --dry-run)",
+    "tune": "search a grid of settings, every trial recorded",
+    "status": "state of every run in a results folder",
+    "report": "rebuild the tables of a study from its run folders",
+    "log": "print the log of a run",
+    "ls": "list methods, plugins, datasets, presets or runs",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UsageError(f"{message}. See 'python -m bench.run --help'.")
+
+
+def _study_parser(command: str) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=f"python -m bench.run{' ' + command if command else ''}",
+        description=DESCRIPTION if not command else COMMANDS[command],
+        epilog=EPILOG + _command_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_study_flags(parser.add_argument_group("study"))
+    _add_compute_flags(parser.add_argument_group("compute"))
+    _add_output_flags(parser.add_argument_group("output"))
+    if command == "tune":
+        parser.add_argument(
+            "--grid",
+            action="append",
+            required=True,
+            metavar="KEY=V1,V2",
+            help="one axis of the grid",
+        )
+    return parser
+
+
+def _command_help() -> str:
+    lines = [f"  {name:8} {text}" for name, text in COMMANDS.items()]
+    return "\nsub-commands (python -m bench.run COMMAND --help):\n" + "\n".join(lines)
+
+
+def _add_study_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--methods", nargs="+", metavar="M", help="arms: mae,mae+mto,simmim,...")
+    group.add_argument("--epochs", nargs="+", metavar="E", help="pre-training budgets: 100,200,400")
+    group.add_argument("--seeds", nargs="+", metavar="S", help="a count 5, a range 0-4, or 0,1,2")
+    group.add_argument(
+        "--data",
+        default=None,
+        metavar="NAME[:DIR]",
+        help="digits, cifar10:DIR, cifar100:DIR, imagenet:DIR, folder:DIR, procedural, or a "
+        "timm name such as torch/cifar10:DIR (default: the preset's)",
+    )
+    group.add_argument("--preset", help="model, recipe and data: see 'ls presets' (from --data)")
+    group.add_argument("-c", "--config", metavar="FILE", help="suite file in YAML")
+    group.add_argument("--suite-seed", type=int, default=None, help="seed shared by all runs")
+    group.add_argument(
+        "--target", type=int, metavar="E", help="budget whose accuracy is the target"
+    )
+    group.add_argument("--margin", type=float, help="points within which accuracies count as equal")
+
+
+def _add_compute_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--launcher", choices=("local", "inline"), default="local")
+    group.add_argument("-j", "--jobs", type=int, default=0, help="runs side by side (0: automatic)")
+    group.add_argument("--threads", type=int, default=0, help="CPU threads a run (0: automatic)")
+    group.add_argument("--workers", type=int, default=None, help="data workers a run")
+    group.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    group.add_argument("--batch-size", type=int, default=0, help="images at once on a device")
+    group.add_argument("--retry", action="store_true", help="run failed cells again")
+
+
+def _add_output_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--out", default="results", metavar="DIR", help="folder of runs and tables")
+    group.add_argument("--name", default="", help="name of the study's folder (default: readable)")
+    group.add_argument("--dry-run", action="store_true", help="show the plan, compute nothing")
+    group.add_argument("--strict", action="store_true", help="exit 1 unless every cell is complete")
+    group.add_argument("--json", action="store_true", help="print the table as JSON")
+
+
+def _folder_parser(command: str) -> argparse.ArgumentParser:
+    parser = _Parser(prog=f"python -m bench.run {command}", description=COMMANDS[command])
+    parser.add_argument("--out", default="results", metavar="DIR", help="folder of runs and tables")
+    if command == "report":
+        parser.add_argument("study", nargs="?", default="", help="study name (default: the newest)")
+        parser.add_argument("--format", nargs="+", default=["md", "csv", "json"])
+    if command == "log":
+        parser.add_argument("run", help="run id, or the beginning of one")
+    if command == "ls":
+        kinds = ("methods", "plugins", "datasets", "presets", "runs")
+        parser.add_argument("kind", nargs="?", default="methods", metavar="|".join(kinds))
+    return parser
+
+
+STUDY_COMMANDS = ("", "plan", "tune")
+OVERRIDE = re.compile(r"[A-Za-z][\w-]*(\.[\w-]+)+=")
+
+
+def parse(argv: Sequence[str]) -> tuple[str, argparse.Namespace]:
+    """The sub-command ('' for a study) and its arguments; ``overrides`` holds the settings.
+
+    Raises:
+        UsageError: for anything that cannot be read.
+    """
+    arguments = [_dashes(a) for a in argv]
+    overrides, rest = _split_overrides(arguments)
+    command = ""
+    if rest and not rest[0].startswith("-"):
+        command = rest.pop(0)
+        if command not in COMMANDS:
+            raise unknown("sub-command", command, COMMANDS)
+    parser = _study_parser(command) if command in STUDY_COMMANDS else _folder_parser(command)
+    parsed = parser.parse_args(rest)
+    parsed.overrides = overrides
+    return command, parsed
+
+
+def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Settings, and everything else; what follows ``--grid`` is its value."""
+    after = ["", *arguments]
+    found = [bool(OVERRIDE.match(a)) and after[i] != "--grid" for i, a in enumerate(arguments)]
+    return (
+        [a for a, hit in zip(arguments, found, strict=True) if hit],
+        [a for a, hit in zip(arguments, found, strict=True) if not hit],
+    )
+
+
+def _dashes(argument: str) -> str:
+    """``--job_dir`` is as good as ``--job-dir``."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def guarded(action: Callable[[], int]) -> int:
+    """Runs ``action``; an expected error is printed in one line and becomes its exit code."""
+    try:
+        return action()
+    except BenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0

@@ -1,0 +1,136 @@
+"""From parsed arguments to a checked request: nothing is computed before it stands."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import registry, suite
+from bench.config import Resources, digest
+from bench.errors import UsageError
+from bench.plan import Study, make_study, plain_config
+from bench.store import Store
+
+SMALL_PX = 64
+"""Below this image size a run computes fastest on one thread, with others beside it."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A study as asked for: its plan, where it is stored, and how it is to be computed."""
+
+    study: Study
+    store: Store
+    name: str
+    resources: Resources
+    resolver: suite.Resolver
+    arms: tuple[suite.Arm, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the study's plan and tables."""
+        return self.store.root / "studies" / self.name
+
+
+def make_request(args: argparse.Namespace) -> Request:
+    """Resolves and checks everything before anything is computed.
+
+    Raises:
+        UsageError: for anything wrong with the request.
+    """
+    file = suite.load_yaml(Path(args.config)) if args.config else {}
+    data = suite.parse_data(args.data) if args.data else ("", "")
+    preset = args.preset or file.get("extends") or _preset_for(data[0])
+    layers = [suite.load_preset(preset), file, suite.parse_overrides(args.overrides)]
+    if data[0]:
+        layers.append({"data": {"name": data[0]}})
+    for layer, where in zip(layers, ("the preset", "the suite file", "the settings"), strict=False):
+        suite.check_keys(layer, where)
+    values = suite.merge(layers[0], file)
+    resolver = suite.Resolver(tuple(layers), _first(args.suite_seed, values.get("suite_seed"), 0))
+    arms = suite.parse_arms(_wanted(args.methods, values, "methods"))
+    budgets = suite.parse_epochs(_wanted(args.epochs, values, "epochs"))
+    seeds = suite.parse_seeds(_wanted(args.seeds, values, "seeds"))
+    study = Study(
+        cells=make_study(resolver, arms, budgets, seeds),
+        preset=preset,
+        target_epochs=_target(_first(args.target, values.get("target")), budgets),
+        margin=float(_first(args.margin, values.get("margin"), 0.1)),
+    )
+    _check_data(study, data[1])
+    store = Store(Path(args.out))
+    resources = _resources(args, study, data[1])
+    return Request(study, store, args.name or study_name(study), resources, resolver, tuple(arms))
+
+
+def _preset_for(data: str) -> str:
+    if not data:
+        return "digits"
+    return registry.dataset("timm" if "/" in data else data).preset
+
+
+def _first(*values: Any) -> Any:
+    return next((v for v in values if v is not None), None)
+
+
+def _wanted(given: Any, values: Mapping[str, Any], key: str) -> Any:
+    value = given if given is not None else values.get(key)
+    if value is None:
+        raise UsageError(f"no {key} given. Write --{key}; see 'python -m bench.run --help'.")
+    if isinstance(value, list | tuple):
+        return [str(v) for v in value]
+    return str(value)
+
+
+def _target(target: int | None, budgets: Sequence[int]) -> int | None:
+    if target is not None and target not in budgets:
+        raise UsageError(f"--target {target} is not among the budgets {list(budgets)}.")
+    return target
+
+
+def _check_data(study: Study, root: str) -> None:
+    name = study.cells[0].config.data.name
+    row = registry.dataset("timm" if "/" in name else name)
+    if row.needs_root and not root:
+        raise UsageError(
+            f"preset '{study.preset}' needs the data set '{name}': add --data {name}:DIR."
+        )
+
+
+def _resources(args: argparse.Namespace, study: Study, root: str) -> Resources:
+    cores = len(os.sched_getaffinity(0))
+    small = study.cells[0].config.model.image_size < SMALL_PX
+    threads = args.threads or (1 if small else cores)
+    workers = args.workers if args.workers is not None else (0 if small else max(1, cores - 1))
+    return Resources(
+        device=args.device,
+        threads=threads,
+        workers=workers,
+        micro_batch=args.batch_size,
+        data_root=root,
+    )
+
+
+def study_name(study: Study) -> str:
+    """Readable folder name of a study: data, arms and budgets."""
+    configs = [c.config for c in study.cells]
+    arms = "_".join(dict.fromkeys(c.arm for c in configs))
+    budgets = "-".join(str(e) for e in sorted({c.pretrain.epochs for c in configs}))
+    data = configs[0].data.name.replace("/", ".")
+    prefix = study.preset if study.preset.startswith(data) else f"{study.preset}-{data}"
+    settings = digest(*sorted({_without_budget(c) for c in configs}))[:6]
+    name = f"{prefix}_{arms}_e{budgets}_{settings}"
+    clean = "".join(c if c.isalnum() or c in "+-_." else "." for c in name)
+    return clean if len(clean) <= 120 else f"{clean[:100]}_{digest(clean)}"
+
+
+def _without_budget(config: Any) -> str:
+    plain = plain_config(config)
+    plain["pretrain"].pop("epochs")
+    plain.pop("seed")
+    return json.dumps(plain, sort_keys=True)

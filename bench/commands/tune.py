@@ -1,0 +1,102 @@
+"""``tune``: a recorded grid search, so that every arm's tuning effort can be read afterwards.
+
+Each trial is an ordinary run with its own id; seeds start at 1000 by default, so that no report
+uses a tuning seed. The table of all trials, good and bad, is saved as CSV.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from bench import suite
+from bench.commands.request import Request, make_request
+from bench.commands.study import make_launcher
+from bench.errors import UsageError
+from bench.plan import Study, make_study
+from bench.store import write_bytes
+from bench.view import StudyView
+
+TUNING_SEED = 1000
+SCORES = ["finetune_top1", "probe_top1", "knn_top1"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of the grid: its settings as typed, and its cells."""
+
+    settings: str
+    study: Study
+
+
+def tune(args: argparse.Namespace) -> int:
+    """Computes all trials that are missing, prints their means and saves them."""
+    args.seeds = args.seeds or [f"{TUNING_SEED}-{TUNING_SEED + 1}"]
+    request = make_request(args)
+    request.store.check_writable()
+    trials = [_trial(request, settings) for settings in grid(args.grid)]
+    tasks = {t.run_id: t for trial in trials for t in trial.study.tasks()}
+    ordered = sorted(tasks.values(), key=lambda t: t.stage != "pretrain")
+    if args.dry_run:
+        print(f"{len(trials)} settings, {len(ordered)} runs")
+        return 0
+    with StudyView() as view:
+        make_launcher(args, request).launch(ordered, view)
+    table = pd.DataFrame([row for trial in trials for row in _rows(request, trial)])
+    keys = ["arm", "epochs", "settings"]
+    means = table.groupby(keys, sort=False)[SCORES].agg(["mean", "std", "count"]).round(2)
+    print(means.to_string())
+    path = Path(args.out) / "tuning" / f"{request.study.preset}-{request.name[-6:]}.csv"
+    write_bytes(path, table.to_csv(index=False).encode())
+    print(f"saved: {path}", file=sys.stderr)
+    return 0
+
+
+def grid(axes: Sequence[str]) -> list[list[str]]:
+    """All combinations of ``SECTION.KEY=V1,V2,...`` axes, each a list of overrides.
+
+    Raises:
+        UsageError: if an axis names no values.
+    """
+    options = []
+    for axis in axes:
+        key, equals, values = axis.partition("=")
+        listed = [v for v in values.split(",") if v]
+        if not equals or not listed:
+            raise UsageError(f"cannot read grid axis '{axis}'. Write pretrain.blr=1e-3,2e-3.")
+        options.append([f"{key}={value}" for value in listed])
+    return [list(point) for point in itertools.product(*options)]
+
+
+def _trial(request: Request, settings: list[str]) -> Trial:
+    layers = (*request.resolver.layers, suite.parse_overrides(settings))
+    resolver = suite.Resolver(layers, request.resolver.suite_seed)
+    configs = [c.config for c in request.study.cells]
+    cells = make_study(
+        resolver,
+        request.arms,
+        sorted({c.pretrain.epochs for c in configs}),
+        sorted({c.seed for c in configs}),
+    )
+    return Trial(" ".join(settings), replace(request.study, cells=cells))
+
+
+def _rows(request: Request, trial: Trial) -> list[dict[str, object]]:
+    return [
+        {
+            "arm": record.arm,
+            "epochs": record.epochs,
+            "seed": record.seed,
+            "settings": trial.settings,
+            **{score: getattr(record, score) for score in SCORES},
+            "pretrain_loss": record.pretrain_loss,
+            "run_id": record.run_id,
+        }
+        for record in request.store.records(trial.study.ids)
+    ]

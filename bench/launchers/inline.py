@@ -1,0 +1,44 @@
+"""Runs in this very process, one after the other: for debuggers, profilers and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.config import Resources
+from bench.launchers.base import Observer, Progress, block_dependents, register, survey
+from bench.plan import Task
+from bench.store import DONE, FAILED, PENDING, Store
+
+
+@dataclass
+class InlineLauncher:
+    """Computes tasks in order in the calling process."""
+
+    store: Store
+    resources: Resources
+    retry: bool = False
+
+    def launch(self, tasks: Sequence[Task], observe: Observer) -> list[Progress]:
+        """Computes what is missing; a failed run blocks only what depends on it.
+
+        Raises:
+            StopRequestedError: after a signal, once the running task has saved its state.
+        """
+        from bench.runner import execute
+
+        progresses = survey(self.store, tasks, self.retry)
+        for progress in progresses:
+            block_dependents(self.store, progresses)
+            if progress.state == PENDING:
+                register(self.store, progress.task)
+                try:
+                    execute(self.store, progress.task, self.resources)
+                    progress.state, progress.share = DONE, 1.0
+                except Exception as error:
+                    if getattr(error, "exit_code", 1) == 130:
+                        raise
+                    progress.state = FAILED
+                    progress.status = self.store.run(progress.task.run_id).status()
+            observe(progresses)
+        return progresses
