@@ -39,8 +39,8 @@ def caption(section: Section) -> str:
 
 def _matched(section: Section) -> str:
     said = dict(zip(section.matching["arm"], section.matching["matched"], strict=True))
-    if set(said.values()) == {checks.MATCHED}:
-        return checks.MATCHED
+    if set(said.values()) == {words.MATCHED}:
+        return words.MATCHED
     return "; ".join(f"{arm}: {text}" for arm, text in said.items()) or "no pairs to match"
 
 

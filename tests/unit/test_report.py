@@ -63,6 +63,11 @@ def test_default_targets_are_the_second_largest_budget_and_the_largest() -> None
     ]
 
 
+def test_of_two_budgets_the_largest_is_the_target() -> None:
+    records = runs({"mae": [80, 81], "mae+mto": [80.6, 81.4]}, budgets=[100, 200])
+    assert target(records)["target_epochs"] == 200
+
+
 def test_epochs_without_time_is_no_saving_of_time() -> None:
     slow = [
         dataclasses.replace(r, pretrain_s=r.epochs * 9.0) if r.plugins else r for r in runs(RISING)
@@ -238,7 +243,9 @@ def test_recipes_never_meet_in_a_table() -> None:
 def test_what_does_not_match_is_named(digests: dict[str, str], said: str) -> None:
     records = with_run(runs(RISING), "mae+mto", 200, 1, digests=digests)
     assert target(records)["matched"] == said
-    assert f"mae+mto: {said}" in report.summary(records, None)
+    summary = report.summary(records, None)
+    assert f"mae+mto: {said}" in summary
+    assert f"(arms not matched: {said})" in summary
 
 
 def test_unlogged_digests_do_not_match() -> None:
