@@ -45,6 +45,7 @@ COMMANDS = {
     "power": "what more seeds would resolve, and their cost",
     "export": "pack a study or run into one archive",
     "import": "bring an archive's runs into a results folder",
+    "analyze": "layers of runs: heterogeneity and attention mass against depth",
     "log": "print the log of a run",
     "ls": "list methods, plugins, datasets, presets or runs",
 }
@@ -171,6 +172,11 @@ def _import_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("archive", metavar="FILE")
 
 
+def _analyze_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run ids, or beginnings of them")
+    parser.add_argument("--to", default="layers", metavar="DIR", help="folder for the plots")
+
+
 def _log_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="run id, or the beginning of one")
 
@@ -187,6 +193,7 @@ FLAGS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "top": _top_flags,
     "export": _export_flags,
     "import": _import_flags,
+    "analyze": _analyze_flags,
     "log": _log_flags,
     "ls": _ls_flags,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from bench.commands import archives, inspect, results, study, top, tune
+from bench.commands import analyze, archives, inspect, results, study, top, tune
 
 ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "": study.run_study,
@@ -18,6 +18,7 @@ ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "top": top.top,
     "export": archives.export_study,
     "import": archives.import_archive,
+    "analyze": analyze.analyze,
     "log": inspect.show_log,
     "ls": inspect.show_list,
 }
