@@ -89,5 +89,9 @@ def _plot(key: str, label: str, series: Mapping[str, Sequence[Mapping[str, Any]]
         for point in [points[0], *points[1:][-1:]]
     ]
     return figures.Plot(
-        name=key, title=label, x_label="layer that carries mask tokens", series=tuple(lines)
+        name=key,
+        title=label,
+        x_label="layer that carries mask tokens",
+        series=tuple(lines),
+        ticks=tuple(sorted({x for line in lines for x in line.x})),
     )
