@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from baselines import masking
 from baselines.config import Data2VecConfig
 from baselines.init import init_beit, initialise
+from baselines.official import from_data2vec
 from baselines.vit import Style, VisionTransformer, ViTClassifier
 from bench.api import (
     Batch,
@@ -123,6 +124,10 @@ class Data2Vec(nn.Module):
         """Moves the teacher's parameters towards the student's; buffers are never averaged."""
         slow, fast = self._pairs()
         torch._foreach_lerp_(slow, fast, 1 - self.decay(step, total_steps))
+
+    def import_official(self, official: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a released data2vec checkpoint under the names of this method."""
+        return from_data2vec(official, self.state_dict())
 
     def draw_hidden(self, stream: SampleStream) -> Tensor:
         """Random rectangles, bool [B, N]; counts are ragged."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from baselines import masking
 from baselines.config import MAEConfig
 from baselines.init import init_mae, initialise
+from baselines.official import from_mae
 from baselines.patches import normalise_patches, patchify, pixels_first, pixels_last, unpatchify
 from baselines.positions import sincos_positions
 from baselines.vit import (
@@ -123,6 +124,10 @@ class MAE(nn.Module):
         """Initialises as models_mae.py:65-93, each parameter from its own stream."""
         pixels = self.shape.channels * self.shape.patch_size**2
         initialise(self, partial(init_mae, patch_pixels=pixels), generator_for)
+
+    def import_official(self, official: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a released MAE checkpoint under the names of this method."""
+        return from_mae(official, self.state_dict())
 
     def draw_hidden(self, stream: SampleStream) -> Tensor:
         """Random masks, bool [B, N]."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from baselines import masking
 from baselines.config import SimMIMConfig
 from baselines.init import init_beit, init_bias_as_torch, initialise
+from baselines.official import from_simmim
 from baselines.patches import patchify, unpatchify
 from baselines.vit import (
     Style,
@@ -93,6 +94,10 @@ class SimMIM(nn.Module):
     def reset_parameters(self, generator_for: GeneratorFor) -> None:
         """Initialises as simmim.py:66-67; the prediction layer as any PyTorch convolution."""
         initialise(self, partial(_init_simmim, width=self.shape.width), generator_for)
+
+    def import_official(self, official: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a released SimMIM checkpoint under the names of this method."""
+        return from_simmim(official, self.state_dict())
 
     def draw_hidden(self, stream: SampleStream) -> Tensor:
         """Random square cells, bool [B, N]."""

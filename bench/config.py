@@ -149,7 +149,8 @@ class RunConfig:
 
     ``arm`` is the name shown in tables; ``alias`` sets two otherwise equal arms apart (an A/A
     comparison) and is empty in ordinary runs. ``hyper`` is the method's own configuration and
-    ``plugins`` the wrapped plug-ins with theirs, innermost first.
+    ``plugins`` the wrapped plug-ins with theirs, innermost first. ``init`` is the content hash of
+    a checkpoint that is evaluated instead of one pre-trained here; its path is a resource.
     """
 
     method: str
@@ -194,6 +195,7 @@ class Resources:
     nodes: int = 1
     gpus_per_node: int = 0
     data_root: str = ""
+    init_path: str = ""
     checkpoint_every_s: float = 60.0
     keep_checkpoints: int = 2
 
