@@ -89,6 +89,13 @@ def _add_study_flags(group: argparse._ArgumentGroup) -> None:
         "timm name such as torch/cifar10:DIR (default: the preset's)",
     )
     group.add_argument("--preset", help="model, recipe and data: see 'ls presets' (from --data)")
+    group.add_argument("--recipe", metavar="NAME", help="one of the preset's named recipes")
+    group.add_argument(
+        "--init",
+        default="",
+        metavar="FILE",
+        help="evaluate this checkpoint (a release's or our own) instead of pre-training",
+    )
     group.add_argument("-c", "--config", metavar="FILE", help="suite file in YAML")
     group.add_argument("--suite-seed", type=int, default=None, help="seed shared by all runs")
     group.add_argument(
@@ -111,6 +118,7 @@ def _add_output_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--out", default="results", metavar="DIR", help="folder of runs and tables")
     group.add_argument("--name", default="", help="name of the study's folder (default: readable)")
     group.add_argument("--dry-run", action="store_true", help="show the plan, compute nothing")
+    group.add_argument("--calibrate", action="store_true", help="time a few steps for the plan")
     group.add_argument("--strict", action="store_true", help="exit 1 unless every cell is complete")
     group.add_argument("--json", action="store_true", help="print the table as JSON")
 

@@ -190,7 +190,8 @@ class RunFolder:
         """All logged lines; of lines for the same step (after a resume) the last one counts."""
         lines: dict[Any, dict[str, Any]] = {}
         with contextlib.suppress(OSError):
-            for number, text in enumerate((self.path / "metrics.jsonl").open()):
+            texts = (self.path / "metrics.jsonl").read_text().splitlines()
+            for number, text in enumerate(texts):
                 with contextlib.suppress(ValueError):
                     values = json.loads(text)
                     key = (values.get("stage"), values.get("step", -number))

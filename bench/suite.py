@@ -40,7 +40,10 @@ SECTIONS: dict[str, type] = {
     "knn": KnnConfig,
 }
 
-STUDY_KEYS = ("methods", "epochs", "seeds", "suite_seed", "target", "margin", "extends", "jobs", "recipe", "recipes")
+STUDY_KEYS = (
+    *("methods", "epochs", "seeds", "suite_seed", "target", "margin", "extends", "trials"),
+    *("recipe", "recipes"),
+)
 
 Layer = Mapping[str, Any]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench import registry
 from bench.api import Batch, Method
 from bench.config import RunConfig
-from bench.data import FeedConfig, Step, evaluation_batches, make_feed
+from bench.data import Feed, FeedConfig, Step, evaluation_batches, make_feed
 from bench.datasets import ImageSet
 from bench.loop import Job, Session, autocast, fit
 from bench.optim import pretrain_optimizer, pretrain_scheduler
@@ -50,6 +50,7 @@ class Pretraining:
     images: ImageSet
     config: RunConfig
     session: Session
+    shorten: Callable[[Feed], Feed] = lambda feed: feed
 
     def run(self) -> dict[str, Any]:
         """Trains to the end of the schedule and returns what the record needs."""
@@ -70,7 +71,7 @@ class Pretraining:
     def _job(self) -> Job:
         recipe, session = self.config.pretrain, self.session
         subset = torch.arange(len(self.images.train))
-        feed = make_feed(self.images.train, subset, self._feed_config())
+        feed = self.shorten(make_feed(self.images.train, subset, self._feed_config()))
         module: Any = self.method
         optimizer = pretrain_optimizer(module, recipe, self.method.no_weight_decay())
         digests = {name: Digest.zero(session.device) for name in ("order", "crop", "mask")}

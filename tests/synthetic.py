@@ -23,7 +23,7 @@ def record(arm: str, epochs: int, seed: int, score: float | None, **values: Any)
         "method": method,
         "plugins": [plugin.partition("(")[0]] if plugin else [],
         "data": "digits",
-        "model": "vit-d4-w48-p2",
+        "model": "ViT 48x4 /2 8px",
         "epochs": epochs,
         "seed": seed,
         "finetune_top1": score,
@@ -43,7 +43,7 @@ def record(arm: str, epochs: int, seed: int, score: float | None, **values: Any)
     return Record(**{**plain, **values})
 
 
-def study(
+def runs(
     curves: Mapping[str, Sequence[float]],
     seeds: Sequence[int] = range(5),
     noise: float = 0.1,

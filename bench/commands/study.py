@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from glob import glob
 from typing import Any
 
@@ -15,13 +15,17 @@ from tabulate import tabulate
 
 from bench import report
 from bench.commands.request import Request, make_request
+from bench.config import Resources, recipe_digest
 from bench.errors import NothingMeasuredError
+from bench.estimate import cost, speed_key, stored_speeds
+from bench.fairness import arm_differences
 from bench.launchers.base import Launcher, Progress, survey
 from bench.launchers.inline import InlineLauncher
 from bench.launchers.local import LocalLauncher
 from bench.plan import Study, describe, plain_config
-from bench.store import BLOCKED, DONE, FAILED, Record, Store, read_json, write_json
-from bench.view import StudyView
+from bench.provenance import hardware_label
+from bench.store import BLOCKED, DONE, FAILED, Record, RunFolder, Store, read_json, write_json
+from bench.view import StudyView, format_seconds
 
 FORMATS = ("md", "csv", "json")
 
@@ -47,13 +51,17 @@ def _freeze(request: Request) -> None:
     """Writes plan.json and the resolved settings, once: the first plan of a study stands."""
     path = request.folder / "plan.json"
     if not path.exists():
-        write_json(path, request.study.to_plain())
+        write_json(path, {**request.study.to_plain(), "warnings": request.warnings})
         configs = {c.config.arm: plain_config(c.config) for c in request.study.cells}
         (request.folder / "resolved.yaml").write_text(yaml.safe_dump(configs, sort_keys=False))
 
 
 def _announce(request: Request, total: int, missing: int) -> None:
     print(_arm_table(request.study), file=sys.stderr)
+    for line in _differences(request.study):
+        print(line, file=sys.stderr)
+    for warning in request.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     print(
         f"{missing} of {total} runs to compute; resolved settings in "
         f"{request.folder / 'resolved.yaml'}",
@@ -82,10 +90,15 @@ def make_launcher(args: argparse.Namespace, request: Request) -> Launcher:
     """The launcher asked for, with jobs and threads chosen for this machine."""
     if args.launcher == "inline":
         return InlineLauncher(request.store, request.resources, args.retry)
+    jobs, gpus = slots(args, request.resources)
+    return LocalLauncher(request.store, request.resources, jobs, args.retry, gpus)
+
+
+def slots(args: argparse.Namespace, resources: Resources) -> tuple[int, int]:
+    """Runs side by side, and GPUs, on this machine."""
     gpus = len(glob("/dev/nvidia[0-9]*")) if args.device in ("auto", "cuda") else 0
     cores = len(os.sched_getaffinity(0))
-    jobs = args.jobs or gpus or max(1, cores // request.resources.threads)
-    return LocalLauncher(request.store, request.resources, jobs, args.retry, gpus)
+    return args.jobs or gpus or max(1, cores // resources.threads), gpus
 
 
 def _explain(request: Request, ended: Sequence[Progress]) -> None:
@@ -142,8 +155,23 @@ def _failed(store: Store, run_id: str, pretrain_id: str, config: Any) -> list[Re
             repeat=config.finetune.repeat,
             status=FAILED,
             failure=broken[0].get("failure", ""),
+            recipe=recipe_digest(config),
+            **_origin(store.run(pretrain_id)),
         )
     ]
+
+
+def _origin(folder: RunFolder) -> dict[str, Any]:
+    """Code and hardware of a run that left no record, from its provenance."""
+    origin = read_json(folder.path / "provenance.json")
+    if origin is None:
+        return {}
+    return {
+        "commit": origin["code"]["commit"],
+        "dirty": bool(origin["code"]["dirty"]),
+        "hardware": hardware_label(origin["hardware"]),
+        "versions": origin["versions"],
+    }
 
 
 def show_plan(args: argparse.Namespace) -> int:
@@ -154,6 +182,8 @@ def show_plan(args: argparse.Namespace) -> int:
         print(json.dumps({**request.study.to_plain(), "states": states}, indent=1))
         return 0
     print(_arm_table(request.study))
+    for line in _differences(request.study):
+        print(line)
     rows = [
         [
             c.config.arm,
@@ -169,4 +199,37 @@ def show_plan(args: argparse.Namespace) -> int:
     print("\n" + tabulate(rows, heads, tablefmt="simple"))
     done = sum(s == DONE for s in states.values())
     print(f"\n{len(states)} runs, {done} done. Study folder: {request.folder}")
+    print(_cost_line(request, args, states))
+    for warning in request.warnings:
+        print(f"warning: {warning}")
     return 0
+
+
+def _differences(study: Study) -> list[str]:
+    """What is compared with what, one line a variant."""
+    arms = {c.config.arm: c.config for c in study.cells}
+    return [line for config in arms.values() for line in arm_differences(config)]
+
+
+def _cost_line(request: Request, args: argparse.Namespace, states: Mapping[str, str]) -> str:
+    """Hours, wall time and disk of what is missing, from stored or freshly measured speeds."""
+    missing = [t for t in request.study.tasks() if states[t.run_id] != DONE]
+    speeds = stored_speeds(request.store.records())
+    if args.calibrate:
+        from bench.calibrate import calibrate
+
+        for task in missing:
+            if speed_key(task) not in speeds:
+                speeds[speed_key(task)] = calibrate(task.config, request.resources)
+    jobs, gpus = slots(args, request.resources)
+    units = 1 if gpus else request.resources.threads
+    found = cost(missing, speeds, (jobs, units))
+    if found.unknown:
+        names = ", ".join(found.unknown)
+        return f"cost: no measured speed yet of {names}; add --calibrate to time a few steps"
+    unit = "GPU" if gpus else "core"
+    return (
+        f"cost of what is missing: {found.pretrain_hours:.3g} {unit}-hours of pre-training, "
+        f"{found.finetune_hours:.3g} of fine-tuning; about {format_seconds(found.wall_s)} with "
+        f"{jobs} side by side; {found.disk_mib:.3g} MiB on disk"
+    )
