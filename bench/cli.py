@@ -41,6 +41,7 @@ COMMANDS = {
     "status": "state of every run in a results folder",
     "report": "rebuild the tables of a study from its run folders",
     "log": "print the log of a run",
+    "show": "draw original, masked and reconstructed images of a run or checkpoint",
     "ls": "list methods, plugins, datasets, presets or runs",
 }
 
@@ -131,6 +132,8 @@ def _folder_parser(command: str) -> argparse.ArgumentParser:
         parser.add_argument("--format", nargs="+", default=["md", "csv", "json"])
     if command == "log":
         parser.add_argument("run", help="run id, or the beginning of one")
+    if command == "show":
+        _add_show_flags(parser)
     if command == "ls":
         kinds = ("methods", "plugins", "datasets", "presets", "runs")
         parser.add_argument("kind", nargs="?", default="methods", metavar="|".join(kinds))
@@ -138,6 +141,17 @@ def _folder_parser(command: str) -> argparse.ArgumentParser:
 
 
 STUDY_COMMANDS = ("", "plan", "tune")
+
+
+def _add_show_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", help="run id, the beginning of one, or a checkpoint file")
+    parser.add_argument("--images", type=int, default=6, metavar="N", help="how many test images")
+    parser.add_argument("--to", metavar="PNG", help="the picture (default: beside the weights)")
+    parser.add_argument("--data", metavar="NAME:DIR", help="folder of the run's data set")
+    parser.add_argument("--method", metavar="M", help="for a released checkpoint: its method")
+    parser.add_argument("--preset", default="imagenet", help="and the preset of its size")
+
+
 OVERRIDE = re.compile(r"[A-Za-z][\w-]*(\.[\w-]+)+=")
 
 

@@ -22,7 +22,7 @@ def pretrain_optimizer(
     module: nn.Module, recipe: PretrainConfig, spared: set[str]
 ) -> torch.optim.Optimizer:
     """AdamW with the originals' groups: vectors and biases are not decayed, nor ``spared``."""
-    groups = param_groups_weight_decay(module, recipe.weight_decay, spared)
+    groups = param_groups_weight_decay(module, recipe.weight_decay, no_weight_decay_list=spared)
     return _adamw(groups, peak_lr(recipe), recipe.betas)
 
 

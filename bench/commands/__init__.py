@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from bench.commands import inspect, study, tune
+from bench.commands import inspect, show, study, tune
 
 ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "": study.run_study,
@@ -14,5 +14,6 @@ ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "status": inspect.show_status,
     "report": inspect.show_report,
     "log": inspect.show_log,
+    "show": show.show_reconstructions,
     "ls": inspect.show_list,
 }
