@@ -6,13 +6,14 @@ import logging
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench import checkpoint, data, provenance
+from bench import checkpoint, data, provenance, released
 from bench.config import Resources, RunConfig, recipe_digest, to_plain
-from bench.errors import BenchError, NonFiniteLossError, RunError, StopRequestedError
+from bench.errors import BenchError, NonFiniteLossError, RunError, StopRequestedError, UsageError
 from bench.evaluate import Evaluation
 from bench.loop import Session
 from bench.monitor import Monitor
@@ -99,10 +100,12 @@ def _compute(store: Store, task: Task, resources: Resources, monitor: Monitor) -
         "versions": provenance.versions(),
         "hardware": facts,
         "data": images.fingerprint(),
-        "resources": {**to_plain(resources), "data_root": ""},
+        "resources": {**to_plain(resources), "data_root": "", "init_path": ""},
     }
     write_json(folder.path / "provenance.json", origin)
-    if task.stage == PRETRAIN:
+    if task.stage == PRETRAIN and config.init:
+        _import(folder, task, resources.init_path)
+    elif task.stage == PRETRAIN:
         _pretrain(folder, Pretraining(build_method(config), images, config, session), threads)
     else:
         parent = store.run(task.parent)
@@ -129,6 +132,23 @@ def _pretrain(folder: RunFolder, pretraining: Pretraining, threads: int) -> None
     units = 1 if pretraining.session.device.type == "cuda" else threads
     result["device_hours"] = result["pretrain_s"] * units / 3600
     write_json(folder.path / "record.json", {"stage": PRETRAIN, "run_id": folder.run_id, **result})
+
+
+def _import(folder: RunFolder, task: Task, path: str) -> None:
+    """Takes a given checkpoint's encoder in place of a pre-training.
+
+    Raises:
+        UsageError: if the file is not the one that was planned, or does not fit the model.
+    """
+    config = task.config
+    if released.fingerprint(Path(path)) != config.init:
+        raise UsageError(f"'{path}' is not the checkpoint that was planned ({config.init}).")
+    weights = released.encoder_weights(build_method(config), Path(path))
+    checkpoint.save_weights(folder.encoder, weights)
+    notes = [f"encoder imported, not pre-trained here: {Path(path).name}, {config.init}"]
+    write_json(
+        folder.path / "record.json", {"stage": PRETRAIN, "run_id": folder.run_id, "notes": notes}
+    )
 
 
 def _record(task: Task, parent: RunFolder, scores: dict[str, Any], origin: Any) -> Record:

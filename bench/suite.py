@@ -40,7 +40,10 @@ SECTIONS: dict[str, type] = {
     "knn": KnnConfig,
 }
 
-STUDY_KEYS = ("methods", "epochs", "seeds", "suite_seed", "target", "margin", "extends", "trials")
+STUDY_KEYS = (
+    *("methods", "epochs", "seeds", "suite_seed", "target", "margin", "extends", "trials"),
+    *("recipe", "recipes"),
+)
 
 Layer = Mapping[str, Any]
 
@@ -230,6 +233,18 @@ def merge(base: Layer, over: Layer) -> dict[str, Any]:
     return merged
 
 
+def load_recipe(name: str, values: Layer) -> Layer:
+    """The layer called ``name`` among a preset's ``recipes``; none for an empty name.
+
+    Raises:
+        UsageError: for an unknown name.
+    """
+    recipes = values.get("recipes") or {}
+    if name and name not in recipes:
+        raise unknown("recipe", name, recipes, "A preset or suite file lists its 'recipes'.")
+    return recipes[name] or {} if name else {}
+
+
 def check_keys(layer: Layer, where: str) -> None:
     """Rejects sections that are neither common ones, nor methods, nor plug-ins, nor study keys.
 
@@ -253,6 +268,7 @@ class Resolver:
 
     layers: tuple[Layer, ...]
     suite_seed: int = 0
+    init: str = ""
 
     def resolve(self, arm: Arm, epochs: int, seed: int) -> RunConfig:
         """The complete configuration of one cell.
@@ -281,6 +297,7 @@ class Resolver:
             method=arm.method,
             alias=arm.alias,
             suite_seed=self.suite_seed,
+            init=self.init,
             hyper=hyper,
             plugins=tuple(_plugin(name, terms, values) for name, terms in arm.plugins),
             **sections,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from bench.commands import analyze, archives, inspect, results, study, top, tune
+from bench.commands import analyze, archives, inspect, results, show, study, top, tune
 
 ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "": study.run_study,
@@ -20,5 +20,6 @@ ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "import": archives.import_archive,
     "analyze": analyze.analyze,
     "log": inspect.show_log,
+    "show": show.show_reconstructions,
     "ls": inspect.show_list,
 }
