@@ -17,11 +17,14 @@ log = logging.getLogger(__name__)
 
 
 def save_state(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> None:
-    """Writes the state after ``step`` steps and removes all but the newest ``keep`` files."""
+    """Writes the state after ``step`` steps and removes all but the newest ``keep`` files.
+
+    Also removes what a kill inside an earlier write left behind.
+    """
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_bytes(folder / f"step-{step:09d}.pt", buffer.getvalue())
-    for old in _newest_first(folder)[keep:]:
+    for old in [*_newest_first(folder)[keep:], *folder.glob(".step-*")]:
         old.unlink(missing_ok=True)
 
 
@@ -41,7 +44,7 @@ def load_state(folder: Path) -> dict[str, Any] | None:
 
 def clear(folder: Path) -> None:
     """Removes all states of a finished run."""
-    for path in _newest_first(folder):
+    for path in [*_newest_first(folder), *folder.glob(".step-*")]:
         path.unlink(missing_ok=True)
 
 

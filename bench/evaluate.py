@@ -106,6 +106,7 @@ class Evaluation:
             purpose=purpose,
             device=self.session.device,
             workers=self.session.workers,
+            world=self.session.world,
         )
 
     def _logger(self, stage: str) -> Any:
@@ -116,14 +117,15 @@ class Evaluation:
 
     @torch.no_grad()
     def _accuracy(self, model: Any) -> float:
-        split = self.images.test
-        correct = 0
+        split, world = self.images.test, self.session.world
+        correct = torch.zeros((), dtype=torch.long, device=self.session.device)
+        mine = torch.arange(len(split))[world.span(len(split))]
         feed = self._feed("test", EVAL_BATCH, AugmentConfig())
-        for images, labels in evaluation_batches(split, torch.arange(len(split)), feed):
+        for images, labels in evaluation_batches(split, mine, feed):
             with autocast(self.session.device, self.config.finetune.precision):
                 logits = model(images)
-            correct += int((logits.argmax(1) == labels).sum())
-        return 100.0 * correct / len(split)
+            correct += (logits.argmax(1) == labels).sum()
+        return 100.0 * int(world.total(correct)) / len(split)
 
     # --- frozen features ------------------------------------------------------------------
 
@@ -151,11 +153,12 @@ class Evaluation:
         """Features [n, D] in float32 and labels [n]."""
         feed = self._feed("features", EVAL_BATCH, AugmentConfig())
         found, labels = [], []
-        for images, truth in evaluation_batches(split, subset, feed):
+        world = self.session.world
+        for images, truth in evaluation_batches(split, subset[world.span(len(subset))], feed):
             with autocast(self.session.device, self.config.probe.precision):
                 found.append(encoder.features(images, pool).float())
             labels.append(truth)
-        return torch.cat(found), torch.cat(labels)
+        return world.gather(torch.cat(found)), world.gather(torch.cat(labels))
 
     def _knn(self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> float:
         """Accuracy of the cosine-weighted vote of the k nearest training images."""
@@ -174,9 +177,10 @@ class Evaluation:
     ) -> float:
         """Accuracy of a linear classifier behind a batch norm without affine parameters.
 
-        Without augmentation the features are computed once; with it, every step anew.
+        Without augmentation the features are computed once; with it, every step anew. Several
+        processes share the encoder's work; each then trains the same head on the whole batch.
         """
-        recipe, (train, test) = self.config.probe, features
+        recipe, (train, test), world = self.config.probe, features, self.session.world
         head = _probe_head(train[0].shape[1], self.images.classes, self.session)
         purpose = self._feed("probe", min(recipe.batch_size, len(subset)), recipe.augment)
         feed = make_feed(self.images.train, subset, purpose)
@@ -186,12 +190,12 @@ class Evaluation:
 
         def losses(step: Step, number: int, epoch: int) -> Iterator[Tensor]:
             x = train[0][rows[step.ids]] if cached else encoder.features(step.images, recipe.pool)
-            yield F.cross_entropy(head(x.float()), step.labels)
+            yield F.cross_entropy(head(world.gather(x.float())), world.gather(step.labels))
 
         optimizer = probe_optimizer(head, recipe)
         warm = round(recipe.warmup_epochs * feed.steps)
         scheduler = cosine(optimizer, recipe.epochs * feed.steps, warm)
-        job = Job("probe", head, optimizer, scheduler, feed, recipe.epochs, losses)
+        job = Job("probe", head, optimizer, scheduler, feed, recipe.epochs, losses, replicated=True)
         fit(job, self.session)
         head.eval()
         with torch.no_grad():
@@ -224,17 +228,17 @@ class _FinetuneLoss:
         """One loss for each micro-batch; their sum is the mean over the batch."""
         recipe, count = self.config.finetune, len(step.ids)
         images, labels = step.images, step.labels
-        if self.mixup is not None and count % 2 == 0:
+        if self.mixup is not None and step.count % 2 == 0:
             images, labels = self.mixup(images.clone(), labels)
         noise = self.session.streams.samples(
             f"finetune {recipe.repeat} drop path", number, step.ids
         )
-        size = self.session.micro_batch or count
+        size = self.session.micro_batch or max(1, count)
         for start in range(0, count, size):
             part = slice(start, start + size)
             with autocast(self.session.device, recipe.precision):
                 logits = self.model(images[part], noise.select(part))
-            yield self._criterion(logits.float(), labels[part]) * (len(images[part]) / count)
+            yield self._criterion(logits.float(), labels[part]) * (len(images[part]) / step.count)
 
     def _criterion(self, logits: Tensor, labels: Tensor) -> Tensor:
         if labels.ndim == 2:
