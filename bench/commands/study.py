@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from glob import glob
 from typing import Any
 
 import yaml
@@ -18,7 +17,7 @@ from bench.commands.request import Request, make_request
 from bench.errors import NothingMeasuredError
 from bench.launchers.base import Launcher, Progress, survey
 from bench.launchers.inline import InlineLauncher
-from bench.launchers.local import LocalLauncher
+from bench.launchers.local import LocalLauncher, visible_gpus
 from bench.plan import Study, describe, plain_config
 from bench.store import BLOCKED, DONE, FAILED, Record, Store, read_json, write_json
 from bench.view import StudyView
@@ -82,9 +81,9 @@ def make_launcher(args: argparse.Namespace, request: Request) -> Launcher:
     """The launcher asked for, with jobs and threads chosen for this machine."""
     if args.launcher == "inline":
         return InlineLauncher(request.store, request.resources, args.retry)
-    gpus = len(glob("/dev/nvidia[0-9]*")) if args.device in ("auto", "cuda") else 0
+    gpus = visible_gpus() if args.device in ("auto", "cuda") else []
     cores = len(os.sched_getaffinity(0))
-    jobs = args.jobs or gpus or max(1, cores // request.resources.threads)
+    jobs = args.jobs or len(gpus) or max(1, cores // request.resources.threads)
     return LocalLauncher(request.store, request.resources, jobs, args.retry, gpus)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import harness
 import pytest
-from harness import KillAt, KillInWrite, outcome, run, slow, tasks
+import tiny_runs
+from tiny_runs import KillAt, KillInWrite, outcome, run, slow, tasks
 
 from bench.store import DONE, STOPPED, Store
 
@@ -34,7 +34,7 @@ def with_parent(source: Path, target: Path, arm: str) -> None:
     shutil.copytree(Store(source).run(run_id).path, Store(target).run(run_id).path)
 
 
-@pytest.mark.parametrize("arm", harness.METHODS)
+@pytest.mark.parametrize("arm", tiny_runs.METHODS)
 def test_kill_resume_is_bit_exact(arm: str, undisturbed: Path, tmp_path: Path) -> None:
     """Two kills in pre-training (first epoch, mid-epoch later), one in each evaluation stage."""
     pre, fin = tasks(arm)

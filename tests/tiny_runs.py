@@ -88,6 +88,17 @@ def _context() -> Any:
     return context
 
 
+def _exit_with(function: Callable[..., int], *arguments: Any) -> None:
+    sys.exit(function(*arguments))
+
+
+def in_process(function: Callable[..., int], *arguments: Any) -> Any:
+    """Starts a function in a process of its own; what it returns is the exit code."""
+    process = _context().Process(target=_exit_with, args=(function, *arguments))
+    process.start()
+    return process
+
+
 def start(root: Path, task: Task, resources: Resources = QUICK, fault: Fault | None = None) -> Any:
     """Starts a run in its own process; ``fault`` prepares what is to go wrong there."""
     process = _context().Process(target=_body, args=(root, task, resources, fault))
