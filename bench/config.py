@@ -185,7 +185,8 @@ class RunConfig:
 class Resources:
     """Where and how a run is computed; never part of its id.
 
-    ``micro_batch`` images are held on a device at once (0: all of its share of the batch).
+    ``micro_batch`` images are held on a device at once (0: all of its share of the batch). An
+    image file that cannot be read is an error with ``strict_images``, else replaced and noted.
     """
 
     device: str = "auto"
@@ -198,6 +199,7 @@ class Resources:
     init_path: str = ""
     checkpoint_every_s: float = 60.0
     keep_checkpoints: int = 2
+    strict_images: bool = False
 
 
 def peak_lr(recipe: PretrainConfig | FinetuneConfig | ProbeConfig) -> float:

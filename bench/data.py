@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from bench import registry
 from bench.config import AugmentConfig, DataConfig, RunConfig
 from bench.datasets import ArraySplit, ImageSet, Split
+from bench.distributed import SOLO, World
 from bench.errors import DataError
 from bench.streams import Samples, Streams
 
@@ -32,13 +33,16 @@ CROP_TRIES = 10
 class Step:
     """One batch: ``ids`` [B] number the images in the training set; ``boxes`` [B, 5] their crops.
 
-    A box is (top, left, height, width, flipped) as fractions of the image.
+    A box is (top, left, height, width, flipped) as fractions of the image. Of several processes
+    each sees its own images: ``places`` [B] are their places in the batch of ``count``.
     """
 
     ids: Tensor
     images: Tensor
     labels: Tensor
     boxes: Tensor
+    places: Tensor
+    count: int
 
 
 class Feed(Protocol):
@@ -64,10 +68,11 @@ class FeedConfig:
     purpose: str
     device: torch.device
     workers: int = 0
+    world: World = SOLO
 
 
-def load(config: RunConfig, root: str) -> ImageSet:
-    """The image set of a run.
+def load(config: RunConfig, root: str, strict: bool = False) -> ImageSet:
+    """The image set of a run; with ``strict`` an unreadable picture is an error.
 
     Raises:
         DataError: if it is missing or unreadable, or does not fit the model.
@@ -75,6 +80,8 @@ def load(config: RunConfig, root: str) -> ImageSet:
     images: ImageSet = registry.load(registry.dataset(dataset_key(config.data.name)).target)(
         config.data, root, config.model.image_size
     )
+    if strict:
+        images = images.strict()
     if isinstance(images.train, ArraySplit):
         channels = images.train.images.shape[1]
         if channels != config.model.channels:
@@ -167,12 +174,16 @@ def normalise(images: Tensor, config: DataConfig) -> Tensor:
     return (images.float() - mean) / std
 
 
-def _batches(feed: ArrayFeed | FileFeed, epoch: int, first: int) -> Iterator[Tensor]:
-    """Index batches of an epoch, each [B] into the split."""
+def _batches(
+    feed: ArrayFeed | FileFeed, epoch: int, first: int
+) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """Batches of an epoch: this process's [B] indices into the split, their places, the count."""
     order = feed.subset[feed.config.streams.order(epoch, len(feed.subset))]
     size = feed.config.batch_size
     for step in range(first, feed.steps):
-        yield order[step * size : (step + 1) * size]
+        batch = order[step * size : (step + 1) * size]
+        places = feed.config.world.places(len(batch))
+        yield batch[places], places, len(batch)
 
 
 def _count_steps(images: int, config: FeedConfig) -> int:
@@ -196,7 +207,7 @@ class ArrayFeed:
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Step]:
         """The steps of an epoch, from step ``first`` on."""
         config = self.config
-        for ids in _batches(self, epoch, first):
+        for ids, places, count in _batches(self, epoch, first):
             ids = ids.to(config.device)
             images = self.images[ids]
             boxes = torch.zeros(len(ids), 5, device=config.device)
@@ -208,7 +219,7 @@ class ArrayFeed:
             if self.moves or self.resizes:
                 mode = config.augment.interpolation
                 images = crop(images, boxes, config.image_size, mode)
-            yield Step(ids, images, self.labels[ids], boxes)
+            yield Step(ids, images, self.labels[ids], boxes, places.to(config.device), count)
 
 
 class _Pictures(Dataset[Any]):
@@ -218,11 +229,11 @@ class _Pictures(Dataset[Any]):
         self.split, self.config = split, config
         self.transform = partial(_augment, config=config) if training else _evaluation(config)
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, Tensor, bool]:
         epoch, index = item
-        picture = self.split.open(index)
+        picture, readable = self.split.open_any(index)
         with self.config.streams.scoped(f"{self.config.purpose} augment", epoch, index):
-            return self.transform(picture)
+            return *self.transform(picture), readable
 
 
 def _augment(picture: Any, config: FeedConfig) -> tuple[Tensor, Tensor]:
@@ -319,22 +330,25 @@ class FileFeed:
     """Batches of pictures decoded and augmented in ``workers`` processes."""
 
     def __init__(self, split: Split, subset: Tensor, config: FeedConfig) -> None:
-        self.subset, self.config, self.labels = subset, config, split.labels
+        self.split, self.subset, self.config, self.labels = split, subset, config, split.labels
         self.steps = _count_steps(len(subset), config)
         self.pictures = _Pictures(split, config, training=True)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Step]:
         """The steps of an epoch, from step ``first`` on."""
         batches = list(_batches(self, epoch, first))
-        plan = [[(epoch, int(i)) for i in ids] for ids in batches]
+        plan = [[(epoch, int(i)) for i in ids] for ids, _, _ in batches]
         loader = _loader(self.pictures, plan, self.config)
-        for ids, (images, boxes) in zip(batches, loader, strict=True):
+        for (ids, places, count), (images, boxes, readable) in zip(batches, loader, strict=True):
+            self.split.note_unreadable(ids[~readable])
             device = self.config.device
             yield Step(
                 ids.to(device),
                 images.to(device, non_blocking=True),
                 self.labels[ids].to(device),
                 boxes.to(device),
+                places.to(device),
+                count,
             )
 
 
@@ -360,5 +374,7 @@ def evaluation_batches(
         return
     pictures = _Pictures(split, config, training=False)
     plan = [[(0, int(i)) for i in ids] for ids in chunks]
-    for ids, (images, _) in zip(chunks, _loader(pictures, plan, config), strict=True):
+    loader = _loader(pictures, plan, config)
+    for ids, (images, _, readable) in zip(chunks, loader, strict=True):
+        split.note_unreadable(ids[~readable])
         yield images.to(config.device), split.labels[ids].to(config.device)

@@ -38,12 +38,24 @@ class StoreError(BenchError):
     """A run folder is unreadable, of an unknown schema or already locked."""
 
 
+class BusyError(StoreError):
+    """Another process computes the run now."""
+
+
 class RunError(BenchError):
     """One run failed; the class name of its cause is kept in its status."""
 
 
 class NonFiniteLossError(RunError):
     """The loss became NaN or infinite; the last good state is kept."""
+
+
+class StorageError(RunError):
+    """The run's folder vanished or cannot be written; earlier checkpoints stand."""
+
+
+class SchedulerError(BenchError):
+    """The scheduler refused a request or does not answer."""
 
 
 class StopRequestedError(BenchError):

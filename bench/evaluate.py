@@ -104,6 +104,7 @@ class Evaluation:
             purpose=purpose,
             device=self.session.device,
             workers=self.session.workers,
+            world=self.session.world,
         )
 
     def _logger(self, stage: str) -> Any:
@@ -114,14 +115,15 @@ class Evaluation:
 
     @torch.no_grad()
     def _accuracy(self, model: Any) -> float:
-        split = self.images.test
-        correct = 0
+        split, world = self.images.test, self.session.world
+        correct = torch.zeros((), dtype=torch.long, device=self.session.device)
+        mine = torch.arange(len(split))[world.span(len(split))]
         feed = self._feed("test", EVAL_BATCH, AugmentConfig())
-        for images, labels in evaluation_batches(split, torch.arange(len(split)), feed):
+        for images, labels in evaluation_batches(split, mine, feed):
             with autocast(self.session.device, self.config.finetune.precision):
                 logits = model(images)
-            correct += int((logits.argmax(1) == labels).sum())
-        return 100.0 * correct / len(split)
+            correct += (logits.argmax(1) == labels).sum()
+        return 100.0 * int(world.total(correct)) / len(split)
 
     # --- frozen features ------------------------------------------------------------------
 
@@ -153,10 +155,11 @@ class Evaluation:
         """Features [n, D] in float32 and labels [n]."""
         feed = self._feed("features", EVAL_BATCH, AugmentConfig())
         found, labels = [], []
-        for images, truth in evaluation_batches(split, subset, feed):
+        world = self.session.world
+        for images, truth in evaluation_batches(split, subset[world.span(len(subset))], feed):
             found.append(self._embed(encoder, images, pool))
             labels.append(truth)
-        return torch.cat(found), torch.cat(labels)
+        return world.gather(torch.cat(found)), world.gather(torch.cat(labels))
 
     @torch.no_grad()
     def _embed(self, encoder: Any, images: Tensor, pool: str) -> Tensor:
@@ -180,9 +183,10 @@ class Evaluation:
         """Accuracy of a linear classifier behind a batch norm without affine parameters.
 
         ``train`` holds the features of ``subset`` [n, D], or is None when each step augments its
-        images anew; ``test`` features and labels.
+        images anew; ``test`` features and labels. Several processes share the encoder's work; each
+        then trains the same head on the whole batch.
         """
-        recipe, device = self.config.probe, self.session.device
+        recipe, device, world = self.config.probe, self.session.device, self.session.world
         head = _probe_head(test[0].shape[1], self.images.classes, self.session)
         feed_config = self._feed("probe", min(recipe.batch_size, len(subset)), recipe.augment)
         feed = make_feed(self.images.train, subset, feed_config)
@@ -194,12 +198,12 @@ class Evaluation:
                 x = self._embed(encoder, step.images, recipe.pool)
             else:
                 x = train[rows[step.ids]]
-            yield F.cross_entropy(head(x), step.labels)
+            yield F.cross_entropy(head(world.gather(x)), world.gather(step.labels))
 
         optimizer = probe_optimizer(head, recipe)
         warm = round(recipe.warmup_epochs * feed.steps)
         scheduler = cosine(optimizer, recipe.epochs * feed.steps, warm)
-        job = Job("probe", head, optimizer, scheduler, feed, recipe.epochs, losses)
+        job = Job("probe", head, optimizer, scheduler, feed, recipe.epochs, losses, replicated=True)
         fit(job, self.session)
         head.eval()
         with torch.no_grad():
@@ -237,12 +241,12 @@ class _FinetuneLoss:
         noise = self.session.streams.samples(
             f"finetune {recipe.repeat} drop path", number, step.ids
         )
-        size = self.session.micro_batch or count
+        size = self.session.micro_batch or max(1, count)
         for start in range(0, count, size):
             part = slice(start, start + size)
             with autocast(self.session.device, recipe.precision):
                 logits = self.model(images[part], noise.select(part))
-            yield self._criterion(logits.float(), labels[part]) * (len(images[part]) / count)
+            yield self._criterion(logits.float(), labels[part]) * (len(images[part]) / step.count)
 
     def _mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mixed images [B, C, S, S] and soft labels [B, K]; of an odd number the last stays whole.

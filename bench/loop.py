@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from bench import checkpoint
 from bench.data import Feed, Step
+from bench.distributed import SOLO, World
 from bench.errors import NonFiniteLossError, StopRequestedError
-from bench.monitor import Monitor
+from bench.monitor import GO_ON, STOP, Monitor
 from bench.streams import Digest, Streams
 
 CHECK_EVERY = 50
@@ -30,7 +31,7 @@ CHECK_EVERY = 50
 
 @dataclass
 class Session:
-    """Where a stage runs: device, streams, monitor and how its states are kept."""
+    """Where a stage runs: device, peers, streams, monitor and how its states are kept."""
 
     device: torch.device
     streams: Streams
@@ -38,13 +39,16 @@ class Session:
     micro_batch: int = 0
     workers: int = 0
     keep_checkpoints: int = 2
+    world: World = SOLO
 
 
 @dataclass
 class Job:
     """One optimisation: what to step, how often, and how a batch becomes losses.
 
-    ``losses`` yields one scalar for each micro-batch; their sum is the loss of the step.
+    ``losses`` yields one scalar for each micro-batch; their sum is the loss of the step. Of
+    several processes each yields its images' part of it, unless the job is ``replicated``: then
+    each computes the whole step alike.
     ``on_epoch`` is called after each epoch with (epochs done, step, mean loss).
     """
 
@@ -60,6 +64,7 @@ class Job:
     after_step: Callable[[int, int], None] = lambda step, total: None
     on_epoch: Callable[[int, int, float], None] = lambda epoch, step, loss: None
     digests: dict[str, Digest] = field(default_factory=dict)
+    replicated: bool = False
 
     @property
     def total(self) -> int:
@@ -82,7 +87,7 @@ class Meter:
     steady_images: int = 0
 
     def rate(self) -> float | None:
-        """Images/s after the first epoch of each attempt, or None if there was no second one."""
+        """Images/s, the first epoch of each attempt left out; None if there was no second one."""
         return self.steady_images / self.steady_s if self.steady_s else None
 
 
@@ -102,19 +107,25 @@ def fit(job: Job, session: Session) -> Meter:
         StopRequestedError: if a signal asked to stop; the state has been saved.
     """
     scaler = torch.amp.GradScaler(session.device.type, enabled=job.precision == "fp16")
-    states = session.monitor.folder.checkpoints / job.stage
-    meter = _restore(job, scaler, checkpoint.load_state(states))
-    started = meter.step
+    states, world = session.monitor.folder.checkpoints / job.stage, session.world
+    state = world.share(checkpoint.load_state(states) if world.leads else None)
+    meter = _restore(job, scaler, world, state)
+    started, steady = meter.step, (meter.steady_s, meter.steady_images)
 
     def save() -> None:
         _check_finite(meter, job)
-        state = _state(job, scaler, meter)
-        checkpoint.save_state(states, meter.step, state, session.keep_checkpoints)
+        _fold(job, world)
+        if world.leads:
+            session.monitor.check()
+            state = _state(job, scaler, meter)
+            checkpoint.save_state(states, meter.step, state, session.keep_checkpoints)
 
     while meter.step < job.total:
         _run_epoch(job, session, scaler, meter, save)
         if meter.step - started <= job.feed.steps:
-            meter.steady_s, meter.steady_images = 0.0, 0
+            meter.steady_s, meter.steady_images = steady
+    if meter.step > started:
+        save()
     return meter
 
 
@@ -140,16 +151,18 @@ def _run_epoch(
         ends_epoch = meter.step % job.feed.steps == 0
         if ends_epoch or len(pending) >= CHECK_EVERY or session.device.type == "cpu":
             _collect(pending, meter, job)
-        _count_time(meter, len(step.ids), begin, fetched)
+        _count_time(meter, step.count, begin, fetched)
         if ends_epoch:
             _close_epoch(job, meter)
         loss = meter.loss_sum / meter.loss_count if meter.loss_count else meter.epoch_loss
         session.monitor.beat(job.stage, meter.step, job.total, meter.rate(), loss)
-        if meter.step < job.total and session.monitor.checkpoint_due():
+        due = session.world.highest(session.monitor.urgency())
+        if due != GO_ON and meter.step < job.total:
             _collect(pending, meter, job)
             save()
-            if session.monitor.stopping:
-                raise StopRequestedError(f"stopped by {session.monitor.stopping}, state saved")
+        if due == STOP and meter.step < job.total:
+            signal = session.monitor.stopping or "another process"
+            raise StopRequestedError(f"stopped by {signal}, state saved at step {meter.step}")
 
 
 def _optimise(
@@ -162,6 +175,9 @@ def _optimise(
         for loss in job.losses(step, number, number // job.feed.steps):
             scaler.scale(loss).backward()
             total += loss.detach()
+    if not job.replicated:
+        session.world.add_gradients(job.module.parameters(), step.count)
+        session.world.total(total)
     if job.clip_grad:
         scaler.unscale_(job.optimizer)
         nn.utils.clip_grad_norm_(job.module.parameters(), job.clip_grad)
@@ -212,12 +228,23 @@ def _state(job: Job, scaler: torch.amp.GradScaler, meter: Meter) -> dict[str, An
     }
 
 
-def _restore(job: Job, scaler: torch.amp.GradScaler, state: dict[str, Any] | None) -> Meter:
+def _fold(job: Job, world: World) -> None:
+    """Adds all processes' digests up on the leading one."""
+    for digest in job.digests.values():
+        world.total(digest.total)
+        if not world.leads:
+            digest.total.zero_()
+
+
+def _restore(
+    job: Job, scaler: torch.amp.GradScaler, world: World, state: dict[str, Any] | None
+) -> Meter:
     if state is None:
         return Meter()
     job.module.load_state_dict(state["module"])
     job.optimizer.load_state_dict(state["optimizer"])
     scaler.load_state_dict(state["scaler"])
     for name, digest in job.digests.items():
-        digest.total.copy_(state["digests"][name])
-    return Meter(**{**state["meter"], "steady_s": 0.0, "steady_images": 0})
+        if world.leads:
+            digest.total.copy_(state["digests"][name])
+    return Meter(**state["meter"])

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench import checkpoint, data, provenance, released
+from bench import checkpoint, data, failures, provenance, released
 from bench.config import Resources, RunConfig, recipe_digest, to_plain
-from bench.errors import BenchError, NonFiniteLossError, RunError, StopRequestedError, UsageError
+from bench.distributed import SOLO, World
+from bench.errors import (
+    BenchError,
+    NonFiniteLossError,
+    RunError,
+    StopRequestedError,
+    StorageError,
+    UsageError,
+)
 from bench.evaluate import Evaluation
 from bench.loop import Session
 from bench.monitor import Monitor
@@ -26,7 +36,6 @@ from bench.store import (
     Record,
     RunFolder,
     Store,
-    save_record,
     write_json,
 )
 from bench.streams import Streams
@@ -34,53 +43,86 @@ from bench.train import Pretraining, build_method
 
 log = logging.getLogger(__name__)
 
+MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS}
+"""Error numbers of a disk or file system in trouble."""
 
-def execute(store: Store, task: Task, resources: Resources) -> None:
+
+def execute(store: Store, task: Task, resources: Resources, world: World = SOLO) -> None:
     """Computes one run, unless it is done; leaves status, log and record in its folder.
 
+    Of several processes the leading one alone writes.
+
     Raises:
-        StoreError: if another process computes it.
+        BusyError: if another process computes it.
         StopRequestedError: if a signal asked to stop; the state is saved.
         Exception: whatever else went wrong, after it has been recorded.
     """
     folder = store.run(task.run_id)
-    with folder.lock():
-        if folder.is_done():
+    if not world.leads:
+        if world.share(None):
+            monitor = Monitor(folder, silent=True)
+            with monitor.signals():
+                _compute(store, task, resources, Place(monitor, world))
+        return
+    with folder.lock() as claim:
+        if not world.share(not folder.is_done()):
             return
         attempt = int(folder.status().get("attempt", 0)) + 1
         folder.set_status(RUNNING, stage=task.stage, attempt=attempt, started=time.time())
         folder.set_status(RUNNING, failure="", message="")
-        monitor = Monitor(folder, resources.checkpoint_every_s)
+        monitor = Monitor(folder, resources.checkpoint_every_s, claim=claim)
         with monitor.signals(), _logging_to(folder):
-            _guarded(folder, lambda: _compute(store, task, resources, monitor))
+            _guarded(monitor, lambda: _compute(store, task, resources, Place(monitor, world)))
 
 
-def _guarded(folder: RunFolder, compute: Callable[[], None]) -> None:
+def _guarded(monitor: Monitor, compute: Callable[[], None]) -> None:
     """Runs ``compute`` and records how it ended; the run boundary."""
     try:
         compute()
     except StopRequestedError as stop:
-        folder.set_status(STOPPED, message=str(stop))
+        monitor.folder.set_status(STOPPED, message=str(stop))
         raise
     except Exception as error:
         log.error("run failed\n%s", traceback.format_exc())
-        folder.set_status(FAILED, failure=classify(error), message=str(error)[:500])
+        _record_failure(monitor, error)
         raise
-    folder.set_status(DONE)
+    monitor.folder.set_status(DONE)
+
+
+def _record_failure(monitor: Monitor, error: Exception) -> None:
+    """Writes the failure into the run's folder, if the folder is still there and has room."""
+    if monitor.folder.claim() != monitor.claim:
+        return
+    failure, message = classify(error), str(error)[:500]
+    try:
+        monitor.folder.set_status(FAILED, failure=failure, message=message)
+    except OSError as trouble:
+        log.error("the failure could not be recorded: %s", trouble)
 
 
 def classify(error: Exception) -> str:
-    """The failure class of an exception: oom, non-finite, data, or code."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return "oom"
+    """The failure class of an exception, one of :data:`bench.failures.REMEDIES`."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate" in str(error):
+        return failures.OOM
     if isinstance(error, NonFiniteLossError):
-        return "non-finite"
+        return failures.NON_FINITE
+    if isinstance(error, StorageError) or getattr(error, "errno", None) in MACHINE_ERRORS:
+        return failures.NODE
     if isinstance(error, OSError | BenchError) and not isinstance(error, RunError):
-        return "data"
-    return "code"
+        return failures.DATA
+    return failures.CODE
 
 
-def _compute(store: Store, task: Task, resources: Resources, monitor: Monitor) -> None:
+@dataclass(frozen=True)
+class Place:
+    """Where a run reports to, and the processes that compute it."""
+
+    monitor: Monitor
+    world: World
+
+
+def _compute(store: Store, task: Task, resources: Resources, place: Place) -> None:
+    monitor, world = place.monitor, place.world
     device = pick_device(resources.device)
     threads = resources.threads or torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -92,9 +134,10 @@ def _compute(store: Store, task: Task, resources: Resources, monitor: Monitor) -
         micro_batch=resources.micro_batch,
         workers=resources.workers,
         keep_checkpoints=resources.keep_checkpoints,
+        world=world,
     )
-    images = data.load(config, resources.data_root)
-    facts = provenance.hardware(device, threads)
+    images = data.load(config, resources.data_root, resources.strict_images)
+    facts = {**provenance.hardware(device, threads), "processes": world.size}
     origin = {
         "code": provenance.code(),
         "versions": provenance.versions(),
@@ -102,16 +145,28 @@ def _compute(store: Store, task: Task, resources: Resources, monitor: Monitor) -
         "data": images.fingerprint(),
         "resources": {**to_plain(resources), "data_root": "", "init_path": ""},
     }
-    write_json(folder.path / "provenance.json", origin)
+    if world.leads:
+        write_json(folder.path / "provenance.json", origin)
     if task.stage == PRETRAIN and config.init:
-        _import(folder, task, resources.init_path)
+        result = _import(folder, task, resources.init_path, world)
     elif task.stage == PRETRAIN:
-        _pretrain(folder, Pretraining(build_method(config), images, config, session), threads)
+        result = _pretrain(Pretraining(build_method(config), images, config, session), threads)
     else:
-        parent = store.run(task.parent)
-        weights = checkpoint.load_weights(parent.encoder)
-        evaluation = Evaluation(build_method(config), weights, images, config, session)
-        save_record(folder, _record(task, parent, evaluation.run(), origin))
+        weights = checkpoint.load_weights(store.run(task.parent).encoder)
+        scores = Evaluation(build_method(config), weights, images, config, session).run()
+        result = _record(task, store.run(task.parent), scores, origin)
+    if world.leads:
+        _leave_result(monitor, result, images.notes())
+
+
+def _leave_result(monitor: Monitor, result: dict[str, Any], notes: list[str]) -> None:
+    """Writes the result, the last act of a run, and removes the states that led to it."""
+    monitor.check()
+    folder = monitor.folder
+    for note in notes:
+        log.warning("%s", note)
+    known = [n for n in result.get("notes", []) if n not in notes]
+    write_json(folder.path / "record.json", {**result, "notes": known + notes})
     for stage in ("pretrain", "finetune", "probe"):
         checkpoint.clear(folder.checkpoints / stage)
 
@@ -123,18 +178,22 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _pretrain(folder: RunFolder, pretraining: Pretraining, threads: int) -> None:
+def _pretrain(pretraining: Pretraining, threads: int) -> dict[str, Any]:
     module: Any = pretraining.method
-    module.to(pretraining.session.device).train()
+    session = pretraining.session
+    module.to(session.device).train()
     result = pretraining.run()
-    checkpoint.save_weights(folder.encoder, pretraining.method.encoder().state_dict())
-    checkpoint.save_weights(folder.path / "method.safetensors", module.state_dict())
-    units = 1 if pretraining.session.device.type == "cuda" else threads
+    folder = session.monitor.folder
+    if session.world.leads:
+        session.monitor.check()
+        checkpoint.save_weights(folder.encoder, pretraining.method.encoder().state_dict())
+        checkpoint.save_weights(folder.path / "method.safetensors", module.state_dict())
+    units = session.world.size * (1 if session.device.type == "cuda" else threads)
     result["device_hours"] = result["pretrain_s"] * units / 3600
-    write_json(folder.path / "record.json", {"stage": PRETRAIN, "run_id": folder.run_id, **result})
+    return {"stage": PRETRAIN, "run_id": folder.run_id, **result}
 
 
-def _import(folder: RunFolder, task: Task, path: str) -> None:
+def _import(folder: RunFolder, task: Task, path: str, world: World) -> dict[str, Any]:
     """Takes a given checkpoint's encoder in place of a pre-training.
 
     Raises:
@@ -144,19 +203,18 @@ def _import(folder: RunFolder, task: Task, path: str) -> None:
     if released.fingerprint(Path(path)) != config.init:
         raise UsageError(f"'{path}' is not the checkpoint that was planned ({config.init}).")
     weights = released.encoder_weights(build_method(config), Path(path))
-    checkpoint.save_weights(folder.encoder, weights)
+    if world.leads:
+        checkpoint.save_weights(folder.encoder, weights)
     notes = [f"encoder imported, not pre-trained here: {Path(path).name}, {config.init}"]
-    write_json(
-        folder.path / "record.json", {"stage": PRETRAIN, "run_id": folder.run_id, "notes": notes}
-    )
+    return {"stage": PRETRAIN, "run_id": folder.run_id, "notes": notes}
 
 
-def _record(task: Task, parent: RunFolder, scores: dict[str, Any], origin: Any) -> Record:
+def _record(task: Task, parent: RunFolder, scores: dict[str, Any], origin: Any) -> dict[str, Any]:
     config: RunConfig = task.config
     measured = dict(parent.result() or {})
     measured.pop("stage", None)
     measured.pop("run_id", None)
-    return Record(
+    record = Record(
         run_id=task.run_id,
         pretrain_id=task.parent,
         arm=config.arm,
@@ -177,6 +235,7 @@ def _record(task: Task, parent: RunFolder, scores: dict[str, Any], origin: Any) 
         **measured,
         **scores,
     )
+    return asdict(record)
 
 
 class _logging_to:

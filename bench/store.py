@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from bench.errors import StoreError, UsageError
+from bench.errors import BusyError, StoreError, UsageError
 
 SCHEMA = 1
 """Version of record.json; :func:`migrate` brings older ones up to it."""
@@ -137,6 +137,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return values if isinstance(values, dict) else None
 
 
+LOCK_TRIES, LOCK_WAIT_S = 5, 0.1
+"""A reader that asks whether a run is locked holds the lock for an instant itself."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """One run's folder and its files."""
@@ -181,10 +185,13 @@ class RunFolder:
         write_json(self.path / "status.json", status, durable=state != RUNNING)
 
     def append_metrics(self, values: dict[str, Any]) -> None:
-        """Appends one line to metrics.jsonl."""
+        """Appends one line to metrics.jsonl; a line torn by a kill is closed first."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(values) + "\n")
+        with (self.path / "metrics.jsonl").open("ab+") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            torn = file.read(1) not in (b"", b"\n")
+            file.write(("\n" * torn + json.dumps(values) + "\n").encode())
 
     def metrics(self) -> list[dict[str, Any]]:
         """All logged lines; of lines for the same step (after a resume) the last one counts."""
@@ -219,21 +226,37 @@ class RunFolder:
             return True
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> Iterator[str]:
         """Holds the run for this process; the system releases it if the process dies.
 
+        Yields the claim that the lock file now holds, see :meth:`claim`.
+
         Raises:
-            StoreError: if another process holds it.
+            BusyError: if another process holds it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "run.lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise StoreError(
-                    f"run {self.run_id} is being computed by another process"
-                ) from error
-            yield
+            for left in reversed(range(LOCK_TRIES)):
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError as error:
+                    if not left:
+                        message = f"run {self.run_id} is being computed by another process"
+                        raise BusyError(message) from error
+                    time.sleep(LOCK_WAIT_S)
+            claim = f"{os.getpid()} {os.urandom(8).hex()}"
+            file.truncate(0)
+            file.write(claim)
+            file.flush()
+            yield claim
+
+    def claim(self) -> str:
+        """The process id and token of the last process that held the run; '' if none ever did."""
+        try:
+            return (self.path / "run.lock").read_text()
+        except OSError:
+            return ""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
@@ -194,8 +194,8 @@ def preset_names() -> list[str]:
 
 
 @cache
-def load_preset(name: str) -> Layer:
-    """A built-in preset, merged onto those it extends.
+def load_preset(name: str) -> tuple[Layer, ...]:
+    """A built-in preset as layers: those it extends first.
 
     Raises:
         UsageError: for an unknown name.
@@ -205,8 +205,11 @@ def load_preset(name: str) -> Layer:
     return load_yaml(PRESETS / f"{name}.yaml")
 
 
-def load_yaml(path: Path) -> Layer:
-    """A suite file, merged onto the preset that it ``extends``.
+def load_yaml(path: Path) -> tuple[Layer, ...]:
+    """A suite file as layers: those of the preset that it ``extends`` first.
+
+    Layers stay apart, so that a common section of the file wins over a preset's section for one
+    method.
 
     Raises:
         UsageError: if it is missing or no mapping of sections.
@@ -216,11 +219,16 @@ def load_yaml(path: Path) -> Layer:
     except OSError as error:
         raise UsageError(f"cannot read suite file '{path}': {error.strerror}.") from error
     except yaml.YAMLError as error:
-        raise UsageError(f"suite file '{path}' is not valid YAML: {error}") from error
+        text = " ".join(str(error).split())
+        raise UsageError(f"suite file '{path}' is not valid YAML: {text}") from error
     if not isinstance(layer, dict):
         raise UsageError(f"suite file '{path}' must hold sections such as 'pretrain:'.")
-    base = load_preset(layer["extends"]) if layer.get("extends") else {}
-    return merge(base, layer)
+    return (*(load_preset(layer["extends"]) if layer.get("extends") else ()), layer)
+
+
+def merged(layers: Iterable[Layer]) -> dict[str, Any]:
+    """All layers in one, later ones winning; for what is not resolved per method."""
+    return reduce(merge, layers, {})
 
 
 def merge(base: Layer, over: Layer) -> dict[str, Any]:

@@ -105,6 +105,7 @@ class Pretraining:
             purpose="pretrain",
             device=session.device,
             workers=session.workers,
+            world=session.world,
         )
 
     def _losses(
@@ -114,22 +115,21 @@ class Pretraining:
         streams, count = self.session.streams, len(step.ids)
         hidden = self.method.draw_hidden(streams.samples("mask", epoch, step.ids))
         noise = streams.samples("drop path", number, step.ids)
-        places = torch.arange(count, device=step.ids.device) + number * count
-        digests["order"].add(step.ids, places[:, None])
+        digests["order"].add(step.ids, (step.places + number * step.count)[:, None])
         digests["crop"].add(step.ids + epoch, step.boxes)
         digests["mask"].add(step.ids + epoch, hidden)
-        size = self.session.micro_batch or count
+        everything = self.session.world.total(hidden.sum())
+        size = self.session.micro_batch or max(1, count)
         for start in range(0, count, size):
             part = slice(start, start + size)
             batch = Batch(step.images[part], hidden[part], noise.select(part))
             with autocast(self.session.device, self.config.pretrain.precision):
                 output = self.method(batch)
             self._terms = dict(output.terms)
-            loss = (
-                output.loss * (hidden[part].sum() / hidden.sum()) if size < count else output.loss
-            )
+            whole = len(batch.images) == step.count
+            loss = output.loss if whole else output.loss * (hidden[part].sum() / everything)
             if output.penalty is not None:
-                loss = loss + output.penalty * (len(batch.images) / count)
+                loss = loss + output.penalty * (len(batch.images) / step.count)
             yield loss
 
     def _log_epoch(self, epoch: int, step: int, loss: float) -> None:

@@ -44,17 +44,17 @@ def make_request(args: argparse.Namespace) -> Request:
     Raises:
         UsageError: for anything wrong with the request.
     """
-    file = suite.load_yaml(Path(args.config)) if args.config else {}
+    file = suite.load_yaml(Path(args.config)) if args.config else ()
     data = suite.parse_data(args.data) if args.data else ("", "")
-    preset = args.preset or file.get("extends") or _preset_for(data[0])
-    values = suite.merge(suite.load_preset(preset), file)
+    named = file[-1].get("extends") if file else None
+    preset = args.preset or named or _preset_for(data[0])
+    base = suite.load_preset(preset) if args.preset or not named else ()
+    values = suite.merged([*base, *file])
     recipe = suite.load_recipe(str(_first(args.recipe, values.get("recipe"), "")), values)
-    layers = [suite.load_preset(preset), file, recipe, suite.parse_overrides(args.overrides)]
-    if data[0]:
-        layers.append({"data": {"name": data[0]}})
-    places = ("the preset", "the suite file", "the recipe", "the settings")
-    for layer, where in zip(layers, places, strict=False):
-        suite.check_keys(layer, where)
+    typed = suite.parse_overrides(args.overrides)
+    suite.check_keys(suite.merged([*file, recipe]), "the suite file")
+    suite.check_keys(typed, "the settings")
+    layers = [*base, *file, recipe, typed, {"data": {"name": data[0]}} if data[0] else {}]
     suite_seed = _first(args.suite_seed, values.get("suite_seed"), 0)
     resolver = suite.Resolver(tuple(layers), suite_seed, _content(args.init))
     arms = suite.parse_arms(_wanted(args.methods, values, "methods"))

@@ -61,5 +61,5 @@ def _config(folder: Path, args: argparse.Namespace) -> RunConfig:
             f"'{args.what}' lies in no run folder: say --method and --preset, as "
             "'show FILE --method mae --preset imagenet --data imagenet:DIR'."
         )
-    layers = (suite.load_preset(args.preset), suite.parse_overrides(args.overrides))
+    layers = (*suite.load_preset(args.preset), suite.parse_overrides(args.overrides))
     return suite.Resolver(layers).resolve(suite.parse_arm(args.method), 1, 0)

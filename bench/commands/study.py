@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from glob import glob
 
 import yaml
 from tabulate import tabulate
@@ -19,7 +18,7 @@ from bench.estimate import cost, speed_key, stored_speeds
 from bench.fairness import arm_differences
 from bench.launchers.base import Launcher, Progress, register, survey
 from bench.launchers.inline import InlineLauncher
-from bench.launchers.local import LocalLauncher
+from bench.launchers.local import LocalLauncher, visible_gpus
 from bench.plan import Study, describe, plain_config
 from bench.store import DONE, FAILED, write_json
 from bench.view import StudyView, format_seconds
@@ -91,11 +90,11 @@ def make_launcher(args: argparse.Namespace, request: Request) -> Launcher:
     return LocalLauncher(request.store, request.resources, jobs, args.retry, gpus)
 
 
-def slots(args: argparse.Namespace, resources: Resources) -> tuple[int, int]:
-    """Runs side by side, and GPUs, on this machine."""
-    gpus = len(glob("/dev/nvidia[0-9]*")) if args.device in ("auto", "cuda") else 0
+def slots(args: argparse.Namespace, resources: Resources) -> tuple[int, list[str]]:
+    """Runs side by side, and the GPUs of this machine."""
+    gpus = visible_gpus() if args.device in ("auto", "cuda") else []
     cores = len(os.sched_getaffinity(0))
-    return args.jobs or gpus or max(1, cores // resources.threads), gpus
+    return args.jobs or len(gpus) or max(1, cores // resources.threads), gpus
 
 
 def _explain(request: Request, ended: Sequence[Progress]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,9 @@ from bench.config import Resources
 from bench.launchers.base import Observer, Progress, block_dependents, survey
 from bench.plan import Task
 from bench.store import DONE, FAILED, PENDING, Store
+
+WAIT_S = 0.2
+"""Seconds between looks at a run that another command computes."""
 
 
 @dataclass
@@ -32,6 +36,8 @@ class InlineLauncher:
             block_dependents(self.store, progresses)
             if progress.state == PENDING:
                 try:
+                    while self.store.run(progress.task.run_id).is_locked():
+                        time.sleep(WAIT_S)
                     execute(self.store, progress.task, self.resources)
                     progress.state, progress.share = DONE, 1.0
                 except Exception as error:

@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from glob import glob
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from bench.config import Resources
-from bench.errors import StopRequestedError, StoreError
+from bench.errors import BusyError, StopRequestedError
+from bench.failures import NODE
 from bench.launchers.base import Observer, Progress, block_dependents, refresh, survey
 from bench.plan import CELL, Task
 from bench.store import DONE, FAILED, PENDING, RUNNING, STOPPED, Store
@@ -21,6 +23,9 @@ from bench.store import DONE, FAILED, PENDING, RUNNING, STOPPED, Store
 POLL_S = 0.1
 ELSEWHERE = 75
 """Exit code of a child that finds its run computed by another process."""
+
+STOP_S = 120.0
+"""Seconds a task has to save its state when asked to stop."""
 
 TRIES = 2
 """Attempts at a run whose process died without a word (killed, out of memory, crashed)."""
@@ -34,9 +39,10 @@ class LocalLauncher:
     resources: Resources
     jobs: int = 1
     retry: bool = False
-    gpus: int = 0
+    gpus: Sequence[str] = ()
     _running: dict[str, tuple[BaseProcess, Progress, int]] = field(default_factory=dict)
     _tries: dict[str, int] = field(default_factory=dict)
+    _seen: dict[str, int] = field(default_factory=dict)
 
     def launch(self, tasks: Sequence[Task], observe: Observer) -> list[Progress]:
         """Computes what is missing; a failed run blocks only what depends on it.
@@ -46,6 +52,8 @@ class LocalLauncher:
         """
         progresses = survey(self.store, tasks, self.retry)
         block_dependents(self.store, progresses)
+        for progress in progresses:
+            self._seen[progress.task.run_id] = self._attempts(progress)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["bench.runner"])
         previous = signal.signal(signal.SIGTERM, _interrupt)
@@ -74,14 +82,29 @@ class LocalLauncher:
             folder = self.store.run(task.run_id)
             if folder.is_done():
                 progress.state, progress.share = DONE, 1.0
+            elif self._failed_elsewhere(progress):
+                progress.state, progress.status = FAILED, folder.status()
             elif not folder.is_locked():
-                slot = min(set(range(self.jobs)) - {s for _, _, s in self._running.values()})
-                gpu = slot if self.gpus else -1
-                arguments = (self.store.root, task, self.resources, gpu)
-                process = context.Process(target=run_child, args=arguments)
-                process.start()
-                progress.state = RUNNING
-                self._running[task.run_id] = (process, progress, slot)
+                self._start(context, progress)
+
+    def _start(
+        self, context: multiprocessing.context.ForkServerContext, progress: Progress
+    ) -> None:
+        slot = min(set(range(self.jobs)) - {s for _, _, s in self._running.values()})
+        gpu = self.gpus[slot % len(self.gpus)] if self.gpus else ""
+        arguments = (self.store.root, progress.task, self.resources, gpu)
+        process = context.Process(target=run_child, args=arguments)
+        process.start()
+        progress.state = RUNNING
+        self._running[progress.task.run_id] = (process, progress, slot)
+
+    def _attempts(self, progress: Progress) -> int:
+        return int(self.store.run(progress.task.run_id).status().get("attempt", 0))
+
+    def _failed_elsewhere(self, progress: Progress) -> bool:
+        """Whether another command on this folder tried the run meanwhile, and it failed."""
+        state = self.store.run(progress.task.run_id).status()["state"]
+        return state == FAILED and self._attempts(progress) > self._seen[progress.task.run_id]
 
     def _reap(self, progresses: Sequence[Progress]) -> None:
         for run_id, (process, progress, _) in list(self._running.items()):
@@ -107,7 +130,7 @@ class LocalLauncher:
             if code < 0:
                 name = signal.Signals(-code).name
                 hint = " (often: out of memory)" if -code == signal.SIGKILL else ""
-                folder.set_status(FAILED, failure="node", message=f"killed by {name}{hint}")
+                folder.set_status(FAILED, failure=NODE, message=f"killed by {name}{hint}")
             progress.state, progress.status = FAILED, folder.status()
 
     def _may_retry(self, run_id: str) -> bool:
@@ -115,12 +138,18 @@ class LocalLauncher:
         return self._tries[run_id] <= TRIES
 
     def _stop_all(self) -> None:
-        """Asks the running tasks to save their state and waits for them."""
-        for process, _, _ in self._running.values():
-            if process.is_alive() and process.pid:
-                os.kill(process.pid, signal.SIGTERM)
-        for process, progress, _ in self._running.values():
-            process.join(timeout=60)
+        """Asks the running tasks to save their state and waits; on another Ctrl-C kills them."""
+        processes = [process for process, _, _ in self._running.values()]
+        try:
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.join(timeout=STOP_S)
+        finally:
+            for process in processes:
+                process.kill()
+                process.join()
+        for _, progress, _ in self._running.values():
             progress.state = STOPPED
         self._running.clear()
 
@@ -129,11 +158,19 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def run_child(root: Path, task: Task, resources: Resources, gpu: int) -> None:
+def visible_gpus() -> list[str]:
+    """Ids of the GPUs this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [n.strip() for n in named.split(",") if n.strip() not in ("", "-1")]
+    return [str(i) for i in range(len(glob("/dev/nvidia[0-9]*")))]
+
+
+def run_child(root: Path, task: Task, resources: Resources, gpu: str) -> None:
     """Body of a child process: computes one task and exits with a code that says how it went."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if gpu >= 0:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+    if gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
         resources = replace(resources, device="cuda")
     from bench.runner import execute
 
@@ -143,7 +180,7 @@ def run_child(root: Path, task: Task, resources: Resources, gpu: int) -> None:
         execute(Store(root), task, resources)
     except StopRequestedError as stop:
         sys.exit(stop.exit_code)
-    except StoreError:
+    except BusyError:
         sys.exit(ELSEWHERE)
     except Exception:
         sys.exit(1)  # recorded in the run's folder by the runner

@@ -31,7 +31,7 @@ def million(parameters: Any) -> float:
 
 
 def resolved(method: str, preset: str = "imagenet", recipe: str = "") -> RunConfig:
-    values = suite.load_preset(preset)
+    values = suite.merged(suite.load_preset(preset))
     layers = (values, suite.load_recipe(recipe, values))
     return suite.Resolver(layers).resolve(suite.parse_arm(method), 800, 0)
 

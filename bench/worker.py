@@ -1,0 +1,94 @@
+"""One run in the processes a scheduler or torchrun starts: ``python -m bench.worker OUT RUN_ID``.
+
+The run must be registered: its folder holds the resolved configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import suite
+from bench.config import Resources
+from bench.errors import BenchError, BusyError, UsageError
+from bench.plan import Task
+from bench.store import Store
+
+BUSY_WAIT_S = 2.0
+"""Seconds between tries at a run that another process still holds."""
+
+
+def load_task(store: Store, run_id: str) -> Task:
+    """The task whose configuration lies in a run's folder.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    values = store.run(run_id).config()
+    if values is None:
+        raise UsageError(f"no run '{run_id}' in '{store.runs}'. See 'python -m bench.run ls runs'.")
+    config = suite.run_from_plain(values["config"])
+    return Task(values["stage"], run_id, config, values.get("parent", ""))
+
+
+def compute(root: Path, run_id: str, resources: Resources) -> None:
+    """Computes one registered run together with the other processes of this job, if any.
+
+    Raises:
+        StopRequestedError: if a signal asked to stop; the state is saved.
+        Exception: whatever went wrong, after it has been recorded.
+    """
+    from bench.distributed import join
+    from bench.runner import execute, pick_device
+
+    store = Store(root)
+    task = load_task(store, run_id)
+    world = join(cuda=pick_device(resources.device).type == "cuda")
+    try:
+        while world.leads and store.run(run_id).is_locked():
+            time.sleep(BUSY_WAIT_S)
+        execute(store, task, resources, world)
+    finally:
+        world.leave()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.worker", description=__doc__)
+    parser.add_argument("out", type=Path, help="folder that holds runs/")
+    parser.add_argument("run", help="run id")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads a process")
+    parser.add_argument("--workers", type=int, default=0, help="data workers a process")
+    parser.add_argument("--batch-size", type=int, default=0, help="images at once on a device")
+    parser.add_argument("--data-root", default="", help="folder of the data set")
+    parser.add_argument("--checkpoint-every", type=float, default=60.0, metavar="SECONDS")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Computes one run; returns its exit code."""
+    args = _parser().parse_args(argv)
+    resources = Resources(
+        device=args.device,
+        threads=args.threads,
+        workers=args.workers,
+        micro_batch=args.batch_size,
+        data_root=args.data_root,
+        checkpoint_every_s=args.checkpoint_every,
+    )
+    try:
+        compute(args.out, args.run, resources)
+    except BusyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 75
+    except BenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
