@@ -84,7 +84,8 @@ TABLE = "relative_position_bias_table"
 def _checked(found: dict[str, Tensor], ours: State) -> dict[str, Tensor]:
     """``found``, if it fits the whole method or exactly its encoder."""
     encoder = {n for n in ours if n.startswith("vit.")}
-    wanted = encoder if set(found) - {"mask_token"} <= encoder else set(ours)
+    beyond = (set(found) & set(ours)) - encoder - {"mask_token"}
+    wanted = set(ours) if beyond else encoder
     missing, extra = sorted(wanted - set(found)), sorted(set(found) - set(ours))
     shapes = [
         f"{n} {list(v.shape)} instead of {list(ours[n].shape)}"
