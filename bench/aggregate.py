@@ -39,7 +39,8 @@ CELL = [*ARM, "epochs", "seed"]
 class Analysis:
     """What was fixed before results existed; the defaults where there is no plan.
 
-    ``target_epochs`` None means the second largest budget, and the largest one as well.
+    ``target_epochs`` None means the second largest budget of three or more, then the largest; with
+    two budgets the largest first, since no epochs can be saved against the smallest.
     """
 
     target_epochs: int | None = None
@@ -79,7 +80,9 @@ class Analysis:
             budgets: those that were run; the plan's count before them.
         """
         known = sorted(set(self.budgets or budgets))
-        main = known[-2:] if self.target_epochs is None else [self.target_epochs]
+        main = known[-2:] if len(known) > 2 else known[::-1]
+        if self.target_epochs is not None:
+            main = [self.target_epochs]
         return list(dict.fromkeys([*main, *self.also_targets]))
 
 
@@ -189,11 +192,12 @@ def differences(scores: pd.DataFrame, alpha: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def curves(group: pd.DataFrame, arm: str) -> pd.DataFrame:
-    """Scores of one arm as seeds x epochs; a failed run is minus infinity, a missing one NaN."""
-    mine = group[group["arm"] == arm]
-    values = mine["score"].where(mine["ok"], -math.inf)
-    return mine.assign(score=values).pivot(index="seed", columns="epochs", values="score")
+def curves(group: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Scores of each arm as seeds x epochs; a failed run is minus infinity, a missing one NaN."""
+    values = group["score"].where(group["ok"], -math.inf)
+    wide = group.assign(score=values).pivot(index="seed", columns=["arm", "epochs"], values="score")
+    parts = {str(arm): wide[arm] for arm in sorted(set(group["arm"]))}
+    return {arm: part.dropna(how="all").sort_index(axis=1) for arm, part in parts.items()}
 
 
 def pair_curves(base: pd.DataFrame, variant: pd.DataFrame, reference: int) -> tuple[Curve, Curve]:
@@ -220,10 +224,10 @@ def targets(scores: pd.DataFrame, analysis: Analysis) -> pd.DataFrame:
     rows = []
     for key, group in scores.groupby([*SECTION, "base_arm", "endpoint"]):
         names: dict[str, Any] = dict(zip([*SECTION, "base_arm", "endpoint"], key, strict=True))
-        base = curves(group, names["base_arm"])
+        by_arm = curves(group)
+        base = by_arm.pop(names["base_arm"], pd.DataFrame())
         wanted = analysis.targets(int(epochs) for epochs in base.columns)
-        for arm in sorted(set(group["arm"]) - {names["base_arm"]}):
-            variant = curves(group, arm)
+        for arm, variant in by_arm.items():
             for rank, reference in enumerate(wanted):
                 row = {**names, "arm": arm, "target_epochs": reference, "main_target": rank == 0}
                 rows.append(row | _target_row(base, variant, reference, analysis))

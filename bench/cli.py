@@ -39,7 +39,13 @@ COMMANDS = {
     "plan": "show the cells of a study and what is missing (the same as --dry-run)",
     "tune": "search a grid of settings, every trial recorded",
     "status": "state of every run in a results folder",
+    "top": "live view of all runs, from their files alone",
     "report": "rebuild the tables of a study from its run folders",
+    "compare": "two studies cell by cell",
+    "power": "what more seeds would resolve, and their cost",
+    "export": "pack a study or run into one archive",
+    "import": "bring an archive's runs into a results folder",
+    "analyze": "layers of runs: heterogeneity and attention mass against depth",
     "log": "print the log of a run",
     "show": "draw original, masked and reconstructed images of a run or checkpoint",
     "ls": "list methods, plugins, datasets, presets or runs",
@@ -120,30 +126,66 @@ def _add_output_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--name", default="", help="name of the study's folder (default: readable)")
     group.add_argument("--dry-run", action="store_true", help="show the plan, compute nothing")
     group.add_argument("--calibrate", action="store_true", help="time a few steps for the plan")
-    group.add_argument("--strict", action="store_true", help="exit 1 unless every cell is complete")
+    _add_result_flags(group)
+
+
+def _add_result_flags(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--strict", action="store_true", help="exit 1 on anything missing or mixed")
     group.add_argument("--json", action="store_true", help="print the table as JSON")
+    group.add_argument(
+        "--assert",
+        dest="gates",
+        action="append",
+        default=[],
+        metavar="GATE",
+        help="exit 4 unless it holds, as 'rho(mae+mto)>=1.5'",
+    )
 
 
 def _folder_parser(command: str) -> argparse.ArgumentParser:
     parser = _Parser(prog=f"python -m bench.run {command}", description=COMMANDS[command])
     parser.add_argument("--out", default="results", metavar="DIR", help="folder of runs and tables")
-    if command == "report":
-        parser.add_argument("study", nargs="?", default="", help="study name (default: the newest)")
-        parser.add_argument("--format", nargs="+", default=["md", "csv", "json"])
-    if command == "log":
-        parser.add_argument("run", help="run id, or the beginning of one")
-    if command == "show":
-        _add_show_flags(parser)
-    if command == "ls":
-        kinds = ("methods", "plugins", "datasets", "presets", "runs")
-        parser.add_argument("kind", nargs="?", default="methods", metavar="|".join(kinds))
+    if command in FLAGS:
+        FLAGS[command](parser)
     return parser
 
 
-STUDY_COMMANDS = ("", "plan", "tune")
+def _report_flags(parser: argparse.ArgumentParser) -> None:
+    _study_argument(parser)
+    parser.add_argument("--all", action="store_true", help="every run in the folder, no plan")
+    parser.add_argument("--format", nargs="+", default=["md", "csv", "json", "html", "png"])
+    _add_result_flags(parser)
 
 
-def _add_show_flags(parser: argparse.ArgumentParser) -> None:
+def _study_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", nargs="?", default="", help="study name (default: the newest)")
+
+
+def _compare_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", help="study name or folder")
+    parser.add_argument("b", help="study name or folder")
+
+
+def _top_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-i", "--interval", type=float, default=2.0, help="seconds")
+    parser.add_argument("--once", action="store_true", help="print once and end")
+
+
+def _export_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", nargs="?", default="", help="study or run (newest study)")
+    parser.add_argument("--to", default="", metavar="FILE", help="archive to write (.tar.gz)")
+
+
+def _import_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("archive", metavar="FILE")
+
+
+def _analyze_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run ids, or beginnings of them")
+    parser.add_argument("--to", default="layers", metavar="DIR", help="folder for the plots")
+
+
+def _show_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", help="run id, the beginning of one, or a checkpoint file")
     parser.add_argument("--images", type=int, default=6, metavar="N", help="how many test images")
     parser.add_argument("--to", metavar="PNG", help="the picture (default: beside the weights)")
@@ -152,6 +194,29 @@ def _add_show_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="imagenet", help="and the preset of its size")
 
 
+def _log_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", help="run id, or the beginning of one")
+
+
+def _ls_flags(parser: argparse.ArgumentParser) -> None:
+    kinds = "methods|plugins|datasets|presets|runs"
+    parser.add_argument("kind", nargs="?", default="methods", metavar=kinds)
+
+
+FLAGS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "report": _report_flags,
+    "compare": _compare_flags,
+    "power": _study_argument,
+    "top": _top_flags,
+    "export": _export_flags,
+    "import": _import_flags,
+    "analyze": _analyze_flags,
+    "show": _show_flags,
+    "log": _log_flags,
+    "ls": _ls_flags,
+}
+
+STUDY_COMMANDS = ("", "plan", "tune")
 OVERRIDE = re.compile(r"[A-Za-z][\w-]*(\.[\w-]+)+=")
 
 

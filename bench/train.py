@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import resource
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -51,11 +51,14 @@ class Pretraining:
     config: RunConfig
     session: Session
     shorten: Callable[[Feed], Feed] = lambda feed: feed
+    _terms: dict[str, Tensor] = field(default_factory=dict)
 
     def run(self) -> dict[str, Any]:
         """Trains to the end of the schedule and returns what the record needs."""
         job = self._job()
         per_image = self.flops_per_image(job)
+        if not self.session.monitor.folder.metrics():
+            self.session.monitor.log(stage="pretrain", epoch=0, step=0, **self.measure_layers())
         meter = fit(job, self.session)
         return {
             "pretrain_loss": meter.epoch_loss,
@@ -121,6 +124,7 @@ class Pretraining:
             batch = Batch(step.images[part], hidden[part], noise.select(part))
             with autocast(self.session.device, self.config.pretrain.precision):
                 output = self.method(batch)
+            self._terms = dict(output.terms)
             loss = (
                 output.loss * (hidden[part].sum() / hidden.sum()) if size < count else output.loss
             )
@@ -134,7 +138,8 @@ class Pretraining:
         every = max(1, epochs // LOG_POINTS)
         values: dict[str, Any] = {"stage": "pretrain", "epoch": epoch, "step": step, "loss": loss}
         if epoch == 1 or epoch % every == 0 or epoch == epochs:
-            values |= self.measure_layers()
+            terms = {name: float(value) for name, value in self._terms.items()}
+            values |= {"terms": terms, **self.measure_layers()}
         self.session.monitor.log(**values)
 
     def measure_layers(self) -> dict[str, Any]:
@@ -161,6 +166,8 @@ class Pretraining:
         """Floating-point operations of one image's forward and backward pass, counted once."""
         twin: Any = copy.deepcopy(self.method)
         batch = self._fixed_batch(FLOP_IMAGES)
+        ids = torch.arange(len(batch.images), device=batch.images.device)
+        batch = dataclasses.replace(batch, noise=self.session.streams.samples("flops", 0, ids))
         with FlopCounterMode(display=False) as counter:
             output = twin(batch)
             loss = output.loss if output.penalty is None else output.loss + output.penalty

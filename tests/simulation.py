@@ -107,7 +107,7 @@ def table(studies: int = STUDIES, seed: int = SEED) -> pd.DataFrame:
 
 def csv(frame: pd.DataFrame) -> str:
     """The table as docs/statistics.csv holds it."""
-    return frame.to_csv(index=False, float_format="%.4g")
+    return str(frame.to_csv(index=False, float_format="%.4g"))
 
 
 def markdown(frame: pd.DataFrame) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from tabulate import tabulate
 
-from bench import registry, report, suite
+from bench import registry, suite
 from bench.errors import NothingMeasuredError, unknown
-from bench.store import DONE, Store, read_json
+from bench.store import DONE, Store
 
 
 def show_status(args: argparse.Namespace) -> int:
@@ -27,25 +26,6 @@ def show_status(args: argparse.Namespace) -> int:
     if not rows:
         raise NothingMeasuredError(f"no runs in '{store.runs}'.")
     print(tabulate(rows, ["run", "state", "stage", "step", "message"], tablefmt="simple"))
-    return 0
-
-
-def show_report(args: argparse.Namespace) -> int:
-    """Rebuilds a study's tables from its run folders."""
-    store = Store(Path(args.out))
-    studies = sorted((store.root / "studies").glob("*/plan.json"), key=lambda p: p.stat().st_mtime)
-    names = [p.parent.name for p in studies]
-    if not names:
-        raise NothingMeasuredError(f"no studies in '{store.root / 'studies'}'.")
-    name = args.study or names[-1]
-    if name not in names:
-        raise unknown("study", name, names)
-    folder = store.root / "studies" / name
-    plan = read_json(folder / "plan.json") or {}
-    records = store.records(plan.get("ids"))
-    paths = report.write_report(records, plan, folder, args.format)
-    print(report.summary(records, plan))
-    print(f"\nsaved: {', '.join(str(p) for p in paths)}", file=sys.stderr)
     return 0
 
 

@@ -8,26 +8,21 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from glob import glob
-from typing import Any
 
 import yaml
 from tabulate import tabulate
 
-from bench import report
 from bench.commands.request import Request, make_request
-from bench.config import Resources, recipe_digest
-from bench.errors import NothingMeasuredError
+from bench.commands.results import TABLES, publish
+from bench.config import Resources
 from bench.estimate import cost, speed_key, stored_speeds
 from bench.fairness import arm_differences
-from bench.launchers.base import Launcher, Progress, survey
+from bench.launchers.base import Launcher, Progress, register, survey
 from bench.launchers.inline import InlineLauncher
 from bench.launchers.local import LocalLauncher
 from bench.plan import Study, describe, plain_config
-from bench.provenance import hardware_label
-from bench.store import BLOCKED, DONE, FAILED, Record, RunFolder, Store, read_json, write_json
+from bench.store import DONE, FAILED, write_json
 from bench.view import StudyView, format_seconds
-
-FORMATS = ("md", "csv", "json")
 
 
 def run_study(args: argparse.Namespace) -> int:
@@ -41,10 +36,12 @@ def run_study(args: argparse.Namespace) -> int:
     missing = [p for p in survey(request.store, tasks, args.retry) if p.state != DONE]
     if missing:
         _announce(request, len(tasks), len(missing))
+        for progress in missing:
+            register(request.store, progress.task)
         with StudyView() as view:
             ended = make_launcher(args, request).launch(tasks, view)
         _explain(request, ended)
-    return _finish(request, args)
+    return publish(request.store, request.folder, args, TABLES)
 
 
 def _freeze(request: Request) -> None:
@@ -109,69 +106,6 @@ def _explain(request: Request, ended: Sequence[Progress]) -> None:
             f"{failed[0].task.run_id} --out {request.store.root}', then add --retry.",
             file=sys.stderr,
         )
-
-
-def _finish(request: Request, args: argparse.Namespace) -> int:
-    records = collect(request)
-    plan = read_json(request.folder / "plan.json")
-    done = sum(r.status == DONE for r in records)
-    if not done:
-        raise NothingMeasuredError("no cell has finished, so there is no table.")
-    paths = report.write_report(records, plan, request.folder, FORMATS)
-    if args.json:
-        print(json.dumps(report.results(records, plan), indent=1))
-    else:
-        print(report.summary(records, plan))
-    print(f"\nsaved: {', '.join(str(p) for p in paths)}", file=sys.stderr)
-    return 0 if done == len(request.study.cells) else 1
-
-
-def collect(request: Request) -> list[Record]:
-    """Records of the study's cells; a failed or blocked cell counts, with its failure class."""
-    found = []
-    for cell in request.study.cells:
-        records = request.store.records([cell.run_id])
-        found += records or _failed(request.store, cell.run_id, cell.pretrain_id, cell.config)
-    return found
-
-
-def _failed(store: Store, run_id: str, pretrain_id: str, config: Any) -> list[Record]:
-    statuses = [store.run(i).status() for i in (pretrain_id, run_id)]
-    broken = [s for s in statuses if s["state"] in (FAILED, BLOCKED)]
-    if not broken:
-        return []
-    return [
-        Record(
-            run_id=run_id,
-            pretrain_id=pretrain_id,
-            arm=config.arm,
-            base_arm=config.base_arm,
-            method=config.method,
-            plugins=[name for name, _ in config.plugins],
-            data=config.data.name,
-            model=config.model.name,
-            epochs=config.pretrain.epochs,
-            seed=config.seed,
-            repeat=config.finetune.repeat,
-            status=FAILED,
-            failure=broken[0].get("failure", ""),
-            recipe=recipe_digest(config),
-            **_origin(store.run(pretrain_id)),
-        )
-    ]
-
-
-def _origin(folder: RunFolder) -> dict[str, Any]:
-    """Code and hardware of a run that left no record, from its provenance."""
-    origin = read_json(folder.path / "provenance.json")
-    if origin is None:
-        return {}
-    return {
-        "commit": origin["code"]["commit"],
-        "dirty": bool(origin["code"]["dirty"]),
-        "hardware": hardware_label(origin["hardware"]),
-        "versions": origin["versions"],
-    }
 
 
 def show_plan(args: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.config import Resources
-from bench.launchers.base import Observer, Progress, block_dependents, register, survey
+from bench.launchers.base import Observer, Progress, block_dependents, survey
 from bench.plan import Task
 from bench.store import DONE, FAILED, PENDING, Store
 
@@ -31,7 +31,6 @@ class InlineLauncher:
         for progress in progresses:
             block_dependents(self.store, progresses)
             if progress.state == PENDING:
-                register(self.store, progress.task)
                 try:
                     execute(self.store, progress.task, self.resources)
                     progress.state, progress.share = DONE, 1.0

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.config import Resources
 from bench.errors import StopRequestedError, StoreError
-from bench.launchers.base import Observer, Progress, block_dependents, refresh, register, survey
+from bench.launchers.base import Observer, Progress, block_dependents, refresh, survey
 from bench.plan import CELL, Task
 from bench.store import DONE, FAILED, PENDING, RUNNING, STOPPED, Store
 
@@ -46,9 +46,6 @@ class LocalLauncher:
         """
         progresses = survey(self.store, tasks, self.retry)
         block_dependents(self.store, progresses)
-        for progress in progresses:
-            if progress.state == PENDING:
-                register(self.store, progress.task)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["bench.runner"])
         previous = signal.signal(signal.SIGTERM, _interrupt)

@@ -8,8 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bench.aggregate import CELL, SECTION, Analysis, records
-
-MATCHED = "matched ✓"
+from bench.reporting import words
 
 
 def matching(runs: pd.DataFrame) -> pd.DataFrame:
@@ -41,7 +40,7 @@ def _matched(found: list[list[str] | None]) -> str:
         streams = ", ".join(sorted({name for names in bad for name in names}))
         return f"differs in {streams} ({len(bad)} of {len(found)} pairs)"
     unlogged = found.count(None)
-    return f"digests not logged ({unlogged} of {len(found)} pairs)" if unlogged else MATCHED
+    return f"digests not logged ({unlogged} of {len(found)} pairs)" if unlogged else words.MATCHED
 
 
 def code_versions(runs: pd.DataFrame) -> list[str]:

@@ -1,8 +1,9 @@
 "use strict";
 const method = document.getElementById("method"), data = document.getElementById("data");
 function filter() {
+  const shown = [method.value, method.value.split(/[+@]/)[0]];  // a variant keeps its baseline
   for (const row of document.querySelectorAll("tr[data-method]"))
-    row.hidden = method.value !== "" && row.dataset.method !== method.value;
+    row.hidden = method.value !== "" && !shown.includes(row.dataset.method);
   for (const section of document.querySelectorAll("section[data-data]"))
     section.hidden = data.value !== "" && section.dataset.data !== data.value;
 }

@@ -39,8 +39,8 @@ def caption(section: Section) -> str:
 
 def _matched(section: Section) -> str:
     said = dict(zip(section.matching["arm"], section.matching["matched"], strict=True))
-    if set(said.values()) == {checks.MATCHED}:
-        return checks.MATCHED
+    if set(said.values()) == {words.MATCHED}:
+        return words.MATCHED
     return "; ".join(f"{arm}: {text}" for arm, text in said.items()) or "no pairs to match"
 
 
@@ -140,11 +140,13 @@ def target_table(section: Section) -> Table:
     columns = ["method", "endpoint", "target (%)", "baseline epochs", "method epochs"]
     columns += ["ρ epochs [95 %]", "saved", "ρ wall time", "p (Holm)", "p (sign flip)"]
     columns += ["n/seeds", "verdict"]
+    tested = {row["endpoint"]: row["comparisons"] for row in section.rows["targets"]}
+    counts = ", ".join(f"{ENDPOINTS[name]} {count:.0f}" for name, count in tested.items())
     note = (
         "ρ = the baseline's epochs over the method's epochs to the same accuracy; above 1 the "
         "method needs fewer. The target is the baseline's mean at its epochs. The interval inverts "
-        "the paired t test; it covers seeds, not test images. Holm over the comparisons of one "
-        "endpoint. A failed run counts as not reaching the target. * primary; targets "
+        "the paired t test; it covers seeds, not test images. A failed run counts as not reaching "
+        f"the target. Holm over all comparisons of an endpoint ({counts}). * primary; targets "
         f"{'fixed in the plan' if section.analysis.planned else 'by default, without a plan'}."
     )
     return Table("epochs_to_target", "Epochs to target", columns, rows, note)
@@ -278,7 +280,7 @@ def reference_table(section: Section) -> Table:
             words.number(row["ours"]),
             words.number(row["ours"] - row["published"], sign=True),
             "within tolerance" if row["within"] else "outside tolerance",
-            row["source"],
+            f"{row['source']} ({row['quality']})",
         ]
         for row in reference.beside(section.accuracy, section.key[0], section.key[1])
     ]

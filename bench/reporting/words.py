@@ -16,6 +16,7 @@ RECONSTRUCTION = (
     "MTO here is a reconstruction from summaries of the paper (arXiv 2404.08330); its equations "
     "were not available."
 )
+MATCHED = "matched ✓"
 TIMES = ("pretrain_s", "device_hours")
 RATIO = ("rho", "rho_low", "rho_high", "bound")
 Row = Mapping[str, Any]
@@ -191,7 +192,7 @@ def seeds(row: Row) -> str:
 def sentence(row: Row) -> str:
     """One line on one comparison: how many epochs are saved, or why nothing can be said."""
     goal = f"{row['arm']}, {ENDPOINTS[row['endpoint']]} of {row['base_arm']}"
-    goal += f" at {row['target_epochs']} epochs"
+    goal += f" at {row['target_epochs']} epoch{'s' if row['target_epochs'] != 1 else ''}"
     if row["state"] == "empty":
         return f"{goal}: {row['verdict']}."
     goal += f" ({number(row['target_top1'])} %)"
@@ -199,8 +200,13 @@ def sentence(row: Row) -> str:
         return f"{goal}: {row['verdict']}."
     return (
         f"{goal}: {_reached(row)}ρ on epochs {factor(row)}, on wall time "
-        f"{factor(row, 'pretrain_s')}; n {seeds(row)}; {row['verdict']}."
+        f"{factor(row, 'pretrain_s')}; n {seeds(row)}; {row['verdict']}{_unmatched(row)}."
     )
+
+
+def _unmatched(row: Row) -> str:
+    matched = row["matched"]
+    return "" if is_missing(matched) or matched == MATCHED else f" (arms not matched: {matched})"
 
 
 def _reached(row: Row) -> str:

@@ -11,7 +11,7 @@ import pytest
 from bench import index
 from bench.errors import StoreError
 from bench.index import load_records
-from bench.store import RunFolder, Store, save_record
+from bench.store import Record, RunFolder, Store, load_record, save_record
 from tests.synthetic import runs
 
 
@@ -30,11 +30,10 @@ def store(tmp_path: Path) -> Store:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the folders whose records are read from now on."""
     found: list[str] = []
-    original = index.load_record
 
-    def counted(folder: RunFolder) -> object:
+    def counted(folder: RunFolder) -> Record | None:
         found.append(folder.run_id)
-        return original(folder)
+        return load_record(folder)
 
     monkeypatch.setattr(index, "load_record", counted)
     return found
