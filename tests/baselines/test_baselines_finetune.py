@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from bench import evaluate, optim
+from bench import checkpoint, evaluate, optim
 from bench.config import AugmentConfig, FinetuneConfig, ProbeConfig, RunConfig
 from bench.data import Step, _augment, _evaluation, crop_boxes
+from bench.errors import NonFiniteLossError
 from bench.loop import Job, Session, fit
 from bench.monitor import Monitor
 from bench.store import RunFolder
@@ -198,27 +199,45 @@ class Feed:
             yield Step(torch.arange(2), torch.zeros(2), torch.zeros(2), torch.zeros(2, 5))
 
 
+def failing_job(model: nn.Module, losses: Any, precision: str = "fp32") -> Job:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    scheduler = optim.cosine(optimizer, 6, 0)
+    return Job("pretrain", model, optimizer, scheduler, Feed(), 1, losses, precision=precision)
+
+
+def kept_state(job: Job, folder: Path, message: str) -> dict[str, Any]:
+    """Runs a job that must fail, and returns the newest state it left."""
+    where = Session(CPU, Streams(0, 0), Monitor(RunFolder(folder), checkpoint_every_s=0.0))
+    with pytest.raises(NonFiniteLossError, match=message):
+        fit(job, where)
+    state = checkpoint.load_state(folder / "checkpoints" / "pretrain")
+    assert state is not None
+    assert all(v.isfinite().all() for v in state["module"].values())
+    return state
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(
     precision: str, tmp_path: Path
 ) -> None:
-    from bench import checkpoint
-    from bench.errors import NonFiniteLossError
-
     model = nn.Linear(1, 1)
-    monitor = Monitor(RunFolder(tmp_path), checkpoint_every_s=0.0)
-    where = Session(CPU, Streams(0, 0), monitor)
 
     def losses(step: Step, number: int, epoch: int) -> Any:
         bad = float("nan") if number == 4 else 1.0
         yield model(torch.ones(1, 1)).square().mean() * bad
 
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    scheduler = optim.cosine(optimizer, 6, 0)
-    job = Job("pretrain", model, optimizer, scheduler, Feed(), 1, losses, precision=precision)
-    with pytest.raises(NonFiniteLossError, match="not finite at step 5 of 6; the last good"):
-        fit(job, where)
-    state = checkpoint.load_state(tmp_path / "checkpoints" / "pretrain")
-    assert state is not None
+    job = failing_job(model, losses, precision)
+    state = kept_state(job, tmp_path, "loss is not finite at step 5 of 6; the last good")
     assert state["meter"]["step"] == 4
-    assert all(v.isfinite().all() for v in state["module"].values())
+
+
+def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path) -> None:
+    """A finite loss whose gradient is infinite: the step before it is what is kept."""
+    model = nn.Linear(1, 1)
+
+    def losses(step: Step, number: int, epoch: int) -> Any:
+        x = model(torch.ones(1, 1)).square().mean()
+        yield (x * 0).sqrt() if number == 3 else x
+
+    state = kept_state(failing_job(model, losses), tmp_path, "weights are not finite at step 4")
+    assert state["meter"]["step"] == 3
