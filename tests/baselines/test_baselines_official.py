@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -154,6 +157,24 @@ def test_files_are_read_without_running_code(tmp_path: Path) -> None:
         read_weights(tmp_path / "b.pth")
     with pytest.raises(UsageError, match="does not exist"):
         fingerprint(tmp_path / "c.pth")
+
+
+def test_what_releases_carry_beside_weights_does_not_stop_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SimMIM's settings are a yacs node, data2vec's learning rates numpy numbers."""
+    module = types.ModuleType("yacs.config")
+    node = type("CfgNode", (dict,), {"__module__": "yacs.config"})
+    module.CfgNode = node  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "yacs", types.ModuleType("yacs"))
+    monkeypatch.setitem(sys.modules, "yacs.config", module)
+    settings = node(MODEL=node(TYPE="vit"))
+    settings.__dict__["frozen"] = True
+    rates = {"param_groups": [{"lr": np.float64(1e-3), "steps": np.int64(3)}]}
+    state = official("simmim")
+    torch.save({"model": state, "config": settings, "optimizer": rates}, tmp_path / "a.pth")
+    monkeypatch.delitem(sys.modules, "yacs.config")
+    assert set(read_weights(tmp_path / "a.pth")) == set(state)
 
 
 @pytest.mark.parametrize("name", MADE)
