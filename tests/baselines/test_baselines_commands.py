@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -134,3 +135,35 @@ def test_show_says_what_it_cannot_draw(
         what = str(folder(studied, "pre-mae-") / "encoder.safetensors")
     assert main(["show", what, "--out", str(studied)]) == 2
     assert message in capsys.readouterr().err
+
+
+SMALL = (
+    *("model.image_size=64", "model.width=24", "model.depth=2", "model.heads=2"),
+    *("mae.decoder_width=16", "mae.decoder_depth=1", "mae.decoder_heads=2"),
+    *("data2vec.target_layers=2", "data2vec.min_block=2"),
+    *("pretrain.batch_size=9", "pretrain.warmup_epochs=0", "finetune.batch_size=5"),
+    *("finetune.epochs=1", "finetune.warmup_epochs=0", "probe.epochs=1", "probe.warmup_epochs=0"),
+    *("probe.batch_size=6", "knn.k=3"),
+)
+
+
+def test_the_imagenet_recipes_run_from_files_to_table(tmp_path: Path) -> None:
+    """Every stage of the presets but for size: bf16, RandAugment, mixup, layer decay, LARS."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 9), ("val", 4)):
+        for label in ("a", "b"):
+            place = tmp_path / "data" / split / label
+            place.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 255, (70, 90, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(place / f"{i}.png")
+    line = ["--preset", "imagenet", "--recipe", "own", "--methods", "mae,simmim+mto,data2vec"]
+    line += ["--data", f"imagenet:{tmp_path / 'data'}", "--epochs", "1", "--seeds", "1"]
+    line += ["--launcher", "inline", "--workers", "0", "--batch-size", "4"]
+    assert main([*line, "--out", str(tmp_path / "out"), *SMALL]) == 0
+    records = [json.loads(p.read_text()) for p in tmp_path.glob("out/runs/fin-*/record.json")]
+    assert len(records) == 3
+    for record in records:
+        for score in ("finetune_top1", "probe_top1", "knn_top1"):
+            assert 0 <= record[score] <= 100
+        assert record["pretrain_loss"] > 0
