@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from bench.errors import UsageError
@@ -60,9 +59,11 @@ def from_data2vec(official: State, ours: State) -> dict[str, Tensor]:
     outside = ("mask_token", "lm_head.")
     known = _without_index(official, ours)
     renamed = {n if n.startswith(outside) else f"vit.{n}": v for n, v in known.items()}
-    teacher = {n: renamed.get(f"vit.{n[8:]}") for n in ours if n.startswith("teacher.")}
-    renamed |= {n: v for n, v in teacher.items() if v is not None and "mask_token" in renamed}
-    return _checked(renamed, ours)
+    student = _checked(renamed, {n: v for n, v in ours.items() if not n.startswith("teacher.")})
+    if "lm_head.weight" not in student:
+        return student
+    teacher = [n for n in ours if n.startswith("teacher.")]
+    return student | {n: student[n.replace("teacher.", "vit.", 1)].clone() for n in teacher}
 
 
 def _without_index(official: State, ours: State) -> dict[str, Tensor]:
@@ -83,7 +84,8 @@ TABLE = "relative_position_bias_table"
 def _checked(found: dict[str, Tensor], ours: State) -> dict[str, Tensor]:
     """``found``, if it fits the whole method or exactly its encoder."""
     encoder = {n for n in ours if n.startswith("vit.")}
-    wanted = encoder if set(found) - {"mask_token"} <= encoder else set(ours)
+    beyond = (set(found) & set(ours)) - encoder - {"mask_token"}
+    wanted = set(ours) if beyond else encoder
     missing, extra = sorted(wanted - set(found)), sorted(set(found) - set(ours))
     shapes = [
         f"{n} {list(v.shape)} instead of {list(ours[n].shape)}"
@@ -96,7 +98,7 @@ def _checked(found: dict[str, Tensor], ours: State) -> dict[str, Tensor]:
             f"missing {_few(missing)}; left over {_few(extra)}; of another shape {_few(shapes)}. "
             "Choose the preset of its size, and the method that trained it."
         )
-    return {n: v.to(ours[n].dtype) if torch.is_tensor(v) else v for n, v in found.items()}
+    return {n: v.to(ours[n].dtype) for n, v in found.items()}
 
 
 def _few(names: list[str], most: int = 4) -> str:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -36,14 +38,31 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
+class _Settings:
+    """Stands for the settings that SimMIM's files carry, a dictionary of the library yacs."""
+
+    def __new__(cls) -> OrderedDict[Any, Any]:  # type: ignore[misc]
+        """An ordinary dictionary: the only kind that torch fills without trust."""
+        return OrderedDict()
+
+
+def _harmless() -> list[Any]:
+    """What released files hold beside tensors: settings, and rates that are numpy numbers."""
+    numbers = [np.dtype, *(type(np.dtype(t)) for t in ("f2", "f4", "f8", "i4", "i8"))]
+    scalar = np.float64(0).__reduce__()[0]
+    older = (scalar, "numpy.core.multiarray.scalar")
+    return [argparse.Namespace, (_Settings, "yacs.config.CfgNode"), scalar, older, *numbers]
+
+
 def _unpickle(path: Path) -> dict[str, Any]:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(_harmless()):
             values: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip().partition(". ")[0]
         raise UsageError(
-            f"cannot read '{path}': {str(error).splitlines()[0]} Only tensors and plain values "
-            "are loaded; save its weights alone, as safetensors, where you trust the file."
+            f"cannot read '{path}': {reason or type(error).__name__}. Only tensors and plain "
+            "values are loaded; save its weights alone, as safetensors, where you trust the file."
         ) from error
     return values
 
