@@ -28,6 +28,7 @@ COSTS = {
     "flops": "FLOPs",
     "images_seen": "images seen",
 }
+PER_EPOCH = {name: f"{name}_per_epoch" for name in COSTS}
 RATES = ("images_per_s", "peak_memory_mib", "data_wait_share", "finetune_s")
 SECTION = ["data", "model", "recipe"]
 ARM = [*SECTION, "base_arm", "arm"]
@@ -38,7 +39,8 @@ CELL = [*ARM, "epochs", "seed"]
 class Analysis:
     """What was fixed before results existed; the defaults where there is no plan.
 
-    ``target_epochs`` None means the second largest budget, and the largest one as well.
+    ``target_epochs`` None means the second largest budget of three or more, then the largest; with
+    two budgets the largest first, since no epochs can be saved against the smallest.
     """
 
     target_epochs: int | None = None
@@ -51,6 +53,7 @@ class Analysis:
     endpoint: str = "finetune_top1"
     secondary: tuple[str, ...] = ("probe_top1", "knn_top1")
     ids: tuple[str, ...] = ()
+    recipe: str = ""
     planned: bool = False
 
     @staticmethod
@@ -60,7 +63,9 @@ class Analysis:
             return Analysis()
         known = {f.name for f in fields(Analysis)} - {"planned"}
         given = {k: v for k, v in plan.items() if k in known and v is not None}
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in given.items()
+        }
         return Analysis(**values, planned=True)
 
     @property
@@ -69,13 +74,21 @@ class Analysis:
         return [self.endpoint, *(e for e in self.secondary if e != self.endpoint)]
 
     def targets(self, budgets: Iterable[int]) -> list[int]:
-        """Budgets whose baseline accuracy is a target, the primary one first."""
-        known = sorted(set(budgets))
+        """Budgets whose baseline accuracy is a target, the primary one first.
+
+        Args:
+            budgets: those that were run; the plan's count before them.
+        """
+        known = sorted(set(self.budgets or budgets))
+        main = known[-2:] if len(known) > 2 else known[::-1]
         if self.target_epochs is not None:
-            wanted = [self.target_epochs, *self.also_targets]
-        else:
-            wanted = [*known[-2:-1], *known[-1:], *self.also_targets]
-        return [t for t in dict.fromkeys(wanted) if t in known]
+            main = [self.target_epochs]
+        return list(dict.fromkeys([*main, *self.also_targets]))
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame as dictionaries."""
+    return [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
 
 
 # --- runs and cells ---------------------------------------------------------------------------
@@ -93,6 +106,7 @@ def tidy(rows: Iterable[Mapping[str, Any]], analysis: Analysis) -> pd.DataFrame:
         return frame
     names = [*ENDPOINTS, *COSTS, *RATES, "pretrain_loss"]
     frame[names] = frame[names].astype(float)
+    frame["recipe"] = frame["recipe"].replace("", analysis.recipe)  # failed before it was known
     frame["ok"] = (frame["status"] == "done") & ~frame["broken"]
     frame.loc[frame["broken"] & (frame["status"] == "done"), "failure"] = "nan"
     frame.loc[~frame["ok"], list(ENDPOINTS)] = math.nan
@@ -157,8 +171,9 @@ def differences(scores: pd.DataFrame, alpha: float) -> pd.DataFrame:
     """Paired difference variant - baseline at each equal budget, with interval and tests."""
     rows = []
     for key, group in pairs(scores).groupby([*ARM, "endpoint", "epochs"]):
-        both = group.dropna(subset=["score", "base_score"])
-        ours, theirs = both["score"].to_numpy(), both["base_score"].to_numpy()
+        ours, theirs = group["score"].to_numpy(), group["base_score"].to_numpy()
+        both = ~np.isnan(ours - theirs)
+        ours, theirs = ours[both], theirs[both]
         found = metrics.estimate(ours - theirs, alpha)
         rows.append(
             {
@@ -177,11 +192,12 @@ def differences(scores: pd.DataFrame, alpha: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def curves(group: pd.DataFrame, arm: str) -> pd.DataFrame:
-    """Scores of one arm as seeds x epochs; a failed run is minus infinity, a missing one NaN."""
-    mine = group[group["arm"] == arm]
-    values = mine["score"].where(mine["ok"], -math.inf)
-    return mine.assign(score=values).pivot(index="seed", columns="epochs", values="score")
+def curves(group: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Scores of each arm as seeds x epochs; a failed run is minus infinity, a missing one NaN."""
+    values = group["score"].where(group["ok"], -math.inf)
+    wide = group.assign(score=values).pivot(index="seed", columns=["arm", "epochs"], values="score")
+    parts = {str(arm): wide[arm] for arm in sorted(set(group["arm"]))}
+    return {arm: part.dropna(how="all").sort_index(axis=1) for arm, part in parts.items()}
 
 
 def pair_curves(base: pd.DataFrame, variant: pd.DataFrame, reference: int) -> tuple[Curve, Curve]:
@@ -191,8 +207,8 @@ def pair_curves(base: pd.DataFrame, variant: pd.DataFrame, reference: int) -> tu
     one of the rest. A failed run of the variant scores 0: it did not reach the target. A seed
     whose baseline failed at the reference budget is left out, which cannot favour the variant.
     """
-    started = base.index[np.isfinite(base[reference].to_numpy())]
-    ours = variant.loc[variant.index.intersection(started)]
+    start = base.get(reference, pd.Series(dtype=float))
+    ours = variant.loc[variant.index.intersection(start.index[np.isfinite(start)])]
     ours = ours.loc[:, ours.notna().sum() * 2 > len(ours)].dropna()
     scores = np.where(np.isneginf(ours.to_numpy()), 0.0, ours.to_numpy())
     theirs = base.loc[ours.index].replace(-math.inf, math.nan).dropna(axis=1, how="all")
@@ -207,11 +223,11 @@ def targets(scores: pd.DataFrame, analysis: Analysis) -> pd.DataFrame:
     """Epochs to target: a line a variant, endpoint and target, with its statistics."""
     rows = []
     for key, group in scores.groupby([*SECTION, "base_arm", "endpoint"]):
-        names = dict(zip([*SECTION, "base_arm", "endpoint"], key, strict=True))
-        base = curves(group, names["base_arm"])
-        wanted = analysis.targets(base.columns)
-        for arm in sorted(set(group["arm"]) - {names["base_arm"]}):
-            variant = curves(group, arm)
+        names: dict[str, Any] = dict(zip([*SECTION, "base_arm", "endpoint"], key, strict=True))
+        by_arm = curves(group)
+        base = by_arm.pop(names["base_arm"], pd.DataFrame())
+        wanted = analysis.targets(int(epochs) for epochs in base.columns)
+        for arm, variant in by_arm.items():
             for rank, reference in enumerate(wanted):
                 row = {**names, "arm": arm, "target_epochs": reference, "main_target": rank == 0}
                 rows.append(row | _target_row(base, variant, reference, analysis))
@@ -280,28 +296,30 @@ def _area_ratio(base: Curve, variant: Curve, alpha: float) -> dict[str, Any]:
 
 
 def costs(cell_frame: pd.DataFrame) -> pd.DataFrame:
-    """Cost of one pre-training epoch, the median over the cells of an arm."""
+    """Cost of one pre-training epoch (``<cost>_per_epoch``), the median over an arm's cells."""
     frame = cell_frame[cell_frame["ok"]].copy()
     for name in COSTS:
-        frame[name] = frame[name].where(frame[name] > 0) / frame["epochs"]
-    return frame.groupby(ARM)[[*COSTS, *RATES]].median().reset_index()
+        frame[PER_EPOCH[name]] = frame[name].where(frame[name] > 0) / frame["epochs"]
+    return frame.groupby(ARM)[[*PER_EPOCH.values(), *RATES]].median().reset_index()
 
 
 def cost_ratios(target_frame: pd.DataFrame, cost_frame: pd.DataFrame) -> pd.DataFrame:
-    """Rho on each cost axis: rho on epochs times baseline's over variant's cost of an epoch.
+    """Adds rho on each cost axis, and what the target costs either arm.
 
-    The interval is that of the epochs; the cost of an epoch is taken as known.
+    rho on an axis is rho on epochs times the baseline's cost of an epoch over the variant's. Its
+    interval is that of the epochs; the cost of an epoch is taken as known.
     """
     if target_frame.empty:
         return target_frame
+    names = list(PER_EPOCH.values())
+    base = cost_frame[cost_frame["arm"] == cost_frame["base_arm"]]
     key = [*SECTION, "base_arm"]
-    base = cost_frame[cost_frame["arm"] == cost_frame["base_arm"]][[*key, *COSTS]]
-    ratio = cost_frame[[*ARM, *COSTS]].merge(base, on=key, suffixes=("", "_base"))
-    for name in COSTS:
-        ratio[f"cost_ratio_{name}"] = ratio[f"{name}_base"] / ratio[name]
-    names = [f"cost_ratio_{name}" for name in COSTS]
-    frame = target_frame.merge(ratio[[*ARM, *names]], on=ARM, how="left")
-    for name in COSTS:
+    frame = target_frame.merge(cost_frame[[*ARM, *names]], on=ARM, how="left")
+    frame = frame.merge(base[[*key, *names]], on=key, how="left", suffixes=("", "_base"))
+    for name, each in PER_EPOCH.items():
+        ratio = frame[f"{each}_base"] / frame[each]
         for column in ("rho", "rho_low", "rho_high", "bound"):
-            frame[f"{column}_{name}"] = frame[column] * frame[f"cost_ratio_{name}"]
-    return frame.drop(columns=names)
+            frame[f"{column}_{name}"] = frame[column] * ratio
+        frame[f"{name}_base"] = frame[f"{each}_base"] * frame["target_epochs"]
+        frame[f"{name}_variant"] = frame[each] * frame["epochs_variant"]
+    return frame.drop(columns=[*names, *(f"{each}_base" for each in names)])

@@ -66,8 +66,8 @@ class Batch:
     """What a method sees of one step.
 
     ``images`` [B, C, S, S] are normalised; ``hidden`` [B, N] is True where the model sees no
-    pixels; ``noise`` draws drop-path decisions for the B samples of this step, or is None when
-    nothing is to be dropped.
+    pixels; ``noise`` holds the B samples' random draws of this step: drop path takes the first
+    ones, a plug-in those from 1 << 20 on. It is None where nothing is to be random.
     """
 
     images: Tensor

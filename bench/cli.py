@@ -39,10 +39,22 @@ COMMANDS = {
     "plan": "show the cells of a study and what is missing (the same as --dry-run)",
     "tune": "search a grid of settings, every trial recorded",
     "status": "state of every run in a results folder",
+    "top": "live view of all runs, from their files alone",
     "report": "rebuild the tables of a study from its run folders",
+    "compare": "two studies cell by cell",
+    "power": "what more seeds would resolve, and their cost",
+    "export": "pack a study or run into one archive",
+    "import": "bring an archive's runs into a results folder",
+    "analyze": "layers of runs: heterogeneity and attention mass against depth",
     "log": "print the log of a run",
+    "retry": "run the failed and blocked cells of a study again, as it was started",
+    "cancel": "stop runs; their states are kept",
+    "doctor": "check versions, folder, devices, signals, data; --launcher slurm: the cluster",
     "ls": "list methods, plugins, datasets, presets or runs",
 }
+
+
+LAUNCHERS = ("local", "inline", "slurm")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -60,6 +72,7 @@ def _study_parser(command: str) -> argparse.ArgumentParser:
     )
     _add_study_flags(parser.add_argument_group("study"))
     _add_compute_flags(parser.add_argument_group("compute"))
+    _add_slurm_flags(parser.add_argument_group("with --launcher slurm (or in the site file)"))
     _add_output_flags(parser.add_argument_group("output"))
     if command == "tune":
         parser.add_argument(
@@ -98,36 +111,143 @@ def _add_study_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_compute_flags(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--launcher", choices=("local", "inline"), default="local")
+    group.add_argument("--launcher", choices=LAUNCHERS, default="local")
     group.add_argument("-j", "--jobs", type=int, default=0, help="runs side by side (0: automatic)")
     group.add_argument("--threads", type=int, default=0, help="CPU threads a run (0: automatic)")
     group.add_argument("--workers", type=int, default=None, help="data workers a run")
     group.add_argument("--device", default="auto", help="auto, cpu or cuda")
     group.add_argument("--batch-size", type=int, default=0, help="images at once on a device")
     group.add_argument("--retry", action="store_true", help="run failed cells again")
+    group.add_argument(
+        "--strict-images", action="store_true", help="an unreadable image file is an error"
+    )
+    group.add_argument(
+        "--checkpoint-every", type=float, default=60.0, metavar="S", help="seconds between states"
+    )
+
+
+def _add_slurm_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--site", default="", metavar="FILE", help="the cluster's settings in TOML")
+    group.add_argument("--partition", help="where the jobs run")
+    group.add_argument("--nodes", type=int, help="nodes a run")
+    group.add_argument(
+        "--ngpus", "--gpus-per-node", type=int, dest="gpus_per_node", help="GPUs (processes) a node"
+    )
+    group.add_argument("--tasks-per-node", type=int, help="processes a node (default: one a GPU)")
+    group.add_argument("--cpus-per-task", type=int, help="cores a process")
+    group.add_argument("--mem-gb", type=float, help="memory a node")
+    group.add_argument(
+        "--timeout", "--timeout-min", type=int, dest="timeout_min", metavar="MIN", help="time limit"
+    )
+    group.add_argument("--account", help="whom to bill")
+    group.add_argument("--qos", help="quality of service")
+    group.add_argument("--constraint", help="node features")
+    group.add_argument("--exclude", help="nodes to avoid")
+    group.add_argument("--comment", help="comment on the jobs")
+    group.add_argument("--array-parallelism", type=int, metavar="N", help="runs at once, at most")
+    group.add_argument("--job-dir", metavar="DIR", help="scripts and logs of jobs (OUT/jobs)")
+    group.add_argument("--poll", type=float, dest="poll_s", metavar="S", help="seconds a look")
+    group.add_argument("--detach", action="store_true", help="submit and return at once")
 
 
 def _add_output_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--out", default="results", metavar="DIR", help="folder of runs and tables")
     group.add_argument("--name", default="", help="name of the study's folder (default: readable)")
     group.add_argument("--dry-run", action="store_true", help="show the plan, compute nothing")
-    group.add_argument("--strict", action="store_true", help="exit 1 unless every cell is complete")
+    group.add_argument("--calibrate", action="store_true", help="time a few steps for the plan")
+    _add_result_flags(group)
+
+
+def _add_result_flags(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--strict", action="store_true", help="exit 1 on anything missing or mixed")
     group.add_argument("--json", action="store_true", help="print the table as JSON")
+    group.add_argument(
+        "--assert",
+        dest="gates",
+        action="append",
+        default=[],
+        metavar="GATE",
+        help="exit 4 unless it holds, as 'rho(mae+mto)>=1.5'",
+    )
 
 
 def _folder_parser(command: str) -> argparse.ArgumentParser:
     parser = _Parser(prog=f"python -m bench.run {command}", description=COMMANDS[command])
     parser.add_argument("--out", default="results", metavar="DIR", help="folder of runs and tables")
-    if command == "report":
-        parser.add_argument("study", nargs="?", default="", help="study name (default: the newest)")
-        parser.add_argument("--format", nargs="+", default=["md", "csv", "json"])
-    if command == "log":
-        parser.add_argument("run", help="run id, or the beginning of one")
-    if command == "ls":
-        kinds = ("methods", "plugins", "datasets", "presets", "runs")
-        parser.add_argument("kind", nargs="?", default="methods", metavar="|".join(kinds))
+    if command in FLAGS:
+        FLAGS[command](parser)
     return parser
 
+
+def _report_flags(parser: argparse.ArgumentParser) -> None:
+    _study_argument(parser)
+    parser.add_argument("--all", action="store_true", help="every run in the folder, no plan")
+    parser.add_argument("--format", nargs="+", default=["md", "csv", "json", "html", "png"])
+    _add_result_flags(parser)
+
+
+def _study_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", nargs="?", default="", help="study name (default: the newest)")
+
+
+def _compare_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", help="study name or folder")
+    parser.add_argument("b", help="study name or folder")
+
+
+def _top_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-i", "--interval", type=float, default=2.0, help="seconds")
+    parser.add_argument("--once", action="store_true", help="print once and end")
+
+
+def _export_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", nargs="?", default="", help="study or run (newest study)")
+    parser.add_argument("--to", default="", metavar="FILE", help="archive to write (.tar.gz)")
+
+
+def _import_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("archive", metavar="FILE")
+
+
+def _analyze_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run ids, or beginnings of them")
+    parser.add_argument("--to", default="layers", metavar="DIR", help="folder for the plots")
+
+
+def _log_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", help="run id, or the beginning of one")
+
+
+def _ls_flags(parser: argparse.ArgumentParser) -> None:
+    kinds = "methods|plugins|datasets|presets|runs"
+    parser.add_argument("kind", nargs="?", default="methods", metavar=kinds)
+
+
+def _cancel_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="run ids or beginnings (all)")
+
+
+def _doctor_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--launcher", choices=LAUNCHERS, default="local")
+    parser.add_argument("--data", default=None, metavar="NAME[:DIR]", help="data set to open")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    _add_slurm_flags(parser.add_argument_group("with --launcher slurm"))
+
+
+FLAGS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "report": _report_flags,
+    "compare": _compare_flags,
+    "power": _study_argument,
+    "top": _top_flags,
+    "export": _export_flags,
+    "import": _import_flags,
+    "analyze": _analyze_flags,
+    "log": _log_flags,
+    "retry": _study_argument,
+    "cancel": _cancel_flags,
+    "doctor": _doctor_flags,
+    "ls": _ls_flags,
+}
 
 STUDY_COMMANDS = ("", "plan", "tune")
 OVERRIDE = re.compile(r"[A-Za-z][\w-]*(\.[\w-]+)+=")
@@ -148,7 +268,7 @@ def parse(argv: Sequence[str]) -> tuple[str, argparse.Namespace]:
             raise unknown("sub-command", command, COMMANDS)
     parser = _study_parser(command) if command in STUDY_COMMANDS else _folder_parser(command)
     parsed = parser.parse_args(rest)
-    parsed.overrides = overrides
+    parsed.overrides, parsed.command_line = overrides, arguments
     return command, parsed
 
 

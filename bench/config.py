@@ -340,7 +340,8 @@ def cell_id(config: RunConfig) -> str:
 
 def recipe_digest(config: RunConfig) -> str:
     """Hash of the evaluation recipe and data: equal for every cell one table may hold."""
-    return digest(config.data, config.model, config.finetune, config.probe, config.knn)
+    finetune = dataclasses.replace(config.finetune, repeat=0)
+    return digest(config.data, config.model, finetune, config.probe, config.knn)
 
 
 def _readable(stage: str, config: RunConfig) -> str:

@@ -5,7 +5,7 @@ B images, D width, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from bench.api import ClassifierOptions, Method
 from bench.config import AugmentConfig, RunConfig
-from bench.data import FeedConfig, Step, evaluation_batches, labelled_subset, make_feed
+from bench.data import Feed, FeedConfig, Step, evaluation_batches, labelled_subset, make_feed
 from bench.datasets import ImageSet, Split
 from bench.loop import Job, Session, autocast, fit
 from bench.optim import cosine, finetune_optimizer, probe_optimizer
@@ -35,6 +35,7 @@ class Evaluation:
     images: ImageSet
     config: RunConfig
     session: Session
+    shorten: Callable[[Feed], Feed] = lambda feed: feed
 
     def run(self) -> dict[str, Any]:
         """Fine-tunes, probes and votes; accuracies in per cent of the test images."""
@@ -67,7 +68,7 @@ class Evaluation:
             module=model,
             optimizer=optimizer,
             scheduler=scheduler,
-            feed=feed,
+            feed=self.shorten(feed),
             epochs=recipe.epochs,
             losses=loss,
             precision=recipe.precision,

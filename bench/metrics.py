@@ -19,6 +19,7 @@ import numpy.typing as npt
 from scipy.special import nctdtr, stdtr, stdtrit
 
 Array = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 
 MIN_SEEDS = 5
 """With fewer seeds a table is a pilot: it shows numbers and makes no claim."""
@@ -48,7 +49,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Curve:
-    """Last-epoch scores [n, B] of one arm at rising budgets ``epochs`` [B]."""
+    """Last-epoch scores [..., n, B] of one arm at rising budgets ``epochs`` [B]."""
 
     epochs: Array
     scores: Array
@@ -211,7 +212,7 @@ def paired_t(scores: Array, reference: Array, weights: Array) -> tuple[Array, Ar
     return u.mean(axis=-2), u.std(axis=-2, ddof=1) / math.sqrt(n)
 
 
-def accepted(mean: Array, error: Array, n: int, alpha: float) -> Array:
+def accepted(mean: Array, error: Array, n: int, alpha: float) -> Flags:
     """Grid points [..., G] that the paired t test does not reject, or next to a zero of the mean.
 
     The points beside a sign change belong to the set whatever the noise: the mean is 0 there.
@@ -223,31 +224,30 @@ def accepted(mean: Array, error: Array, n: int, alpha: float) -> Array:
     return inside
 
 
-def is_flat(base: Curve, reference: float, alpha: float) -> bool:
-    """Whether the baseline's curve fails to rise to its reference budget.
+def is_flat(means: Array, gain: Array, alpha: float) -> Flags:
+    """Whether a baseline's curve fails to rise to its reference budget.
 
     It does if an earlier budget is as good in the mean, or if the gain from the smallest budget is
     not significant. Epochs to a target on such a curve are noise.
+
+    Args:
+        means: the baseline's means [..., k] at its budgets up to the reference, which is the last.
+        gain: seed-wise gain [..., n] from the smallest budget to the reference.
+        alpha: level of the two-sided test.
     """
-    at = int(np.flatnonzero(base.epochs == reference)[0])
-    if at == 0:
-        return False
-    mean = np.nanmean(base.scores, axis=0)
-    if np.any(mean[:at] >= mean[at]):
-        return True
-    gain = base.scores[:, at] - base.scores[:, 0]
-    gain = gain[~np.isnan(gain)]
-    return len(gain) > 1 and estimate(gain, alpha).low <= 0
+    n = gain.shape[-1]
+    reached = np.any(means[..., :-1] >= means[..., -1:], axis=-1)
+    if n < 2 or means.shape[-1] < 2:
+        return np.asarray(reached)
+    error = gain.std(axis=-1, ddof=1) / math.sqrt(n)
+    return np.asarray(reached | (gain.mean(axis=-1) <= t_quantile(n, alpha) * error))
 
 
 def saving(base: Curve, variant: Curve, reference: float, alpha: float = 0.05) -> Saving:
     """Rho at the baseline's mean accuracy at budget ``reference``, with its interval.
 
-    The interval inverts the paired t test: E' belongs to the set if the variant at E' does not
-    differ significantly from the baseline at the reference budget, seed by seed.
-
     Args:
-        base: the baseline; ``reference`` is one of its budgets.
+        base: the baseline; ``reference`` is one of its budgets, complete; others may hold NaN.
         variant: the variant on the same seeds, complete.
         reference: budget that sets the target.
         alpha: 1 - coverage.
@@ -257,15 +257,14 @@ def saving(base: Curve, variant: Curve, reference: float, alpha: float = 0.05) -
         return Saving("empty", math.nan, reference, 0)
     start = base.scores[:, base.epochs == reference][:, 0]
     target = float(np.mean(start))
-    mean_curve = np.mean(variant.scores, axis=0)
-    at_reference = variant.scores[:, variant.epochs == reference]
-    p = estimate(at_reference[:, 0] - start, alpha).p if at_reference.size else math.nan
-    if is_flat(base, reference, alpha):
+    equal = variant.scores[:, variant.epochs == reference]
+    p = estimate(equal[:, 0] - start, alpha).p if equal.size else math.nan
+    if _curve_is_flat(base, reference, alpha):
         return Saving("flat", target, reference, n, p=p)
-    state, epochs = epochs_to_target(variant.epochs, mean_curve, target)
-    low, high = _ratio_interval(variant, start, reference, alpha)
+    means = np.mean(variant.scores, axis=0)
+    state, epochs = epochs_to_target(variant.epochs, means, target)
+    low, high = ratio_interval(variant, start, reference, alpha)
     edge = {"beyond": variant.epochs[0], "missed": variant.epochs[-1]}.get(state, math.nan)
-    later = mean_curve[variant.epochs >= epochs]
     return Saving(
         state=state,
         target=target,
@@ -273,32 +272,45 @@ def saving(base: Curve, variant: Curve, reference: float, alpha: float = 0.05) -
         n=n,
         epochs=epochs if state == "measured" else math.nan,
         ratio=reference / epochs if state == "measured" else math.nan,
-        low=low,
-        high=high,
+        low=float(low),
+        high=float(high),
         p=p,
         bound=float(reference / edge),
-        monotone=not bool(np.any(later < target)),
+        monotone=not bool(np.any(means[variant.epochs >= epochs] < target)),
     )
 
 
-def _ratio_interval(
+def _curve_is_flat(base: Curve, reference: float, alpha: float) -> bool:
+    scores = base.scores[:, base.epochs <= reference]
+    gain = scores[:, -1] - scores[:, 0]
+    return bool(is_flat(np.nanmean(scores, axis=0), gain[~np.isnan(gain)], alpha))
+
+
+def ratio_interval(
     variant: Curve, start: Array, reference: float, alpha: float
-) -> tuple[float, float]:
-    """Ends of rho's interval; 0 and infinity where the set reaches the edge of the budgets."""
-    n = len(start)
+) -> tuple[Array, Array]:
+    """Ends [...] of rho's interval; 0 and infinity where it is open.
+
+    The interval inverts the paired t test: E' belongs to the set if the variant at E' does not
+    differ significantly from the baseline at the reference budget, seed by seed.
+
+    Args:
+        variant: scores [..., n, B].
+        start: the baseline's scores [..., n] at the reference budget.
+        reference: that budget.
+        alpha: 1 - coverage.
+    """
+    n = start.shape[-1]
     if n < 2:
-        return 0.0, math.inf
+        return np.zeros(start.shape[:-1]), np.full(start.shape[:-1], math.inf)
     grid = log_grid(variant.epochs)
-    weights = interpolation_weights(variant.epochs, grid)
-    mean, error = paired_t(variant.scores, start, weights)
+    mean, error = paired_t(variant.scores, start, interpolation_weights(variant.epochs, grid))
     first, last = bounds(accepted(mean, error, n, alpha), mean, grid)
-    return (
-        0.0 if math.isinf(last) else reference / float(last),
-        math.inf if first == 0 else reference / float(first),
-    )
+    with np.errstate(divide="ignore"):
+        return np.asarray(reference / last), np.asarray(reference / first)
 
 
-def bounds(inside: Array, mean: Array, grid: Array) -> tuple[Array, Array]:
+def bounds(inside: Flags, mean: Array, grid: Array) -> tuple[Array, Array]:
     """First and last epochs [...] of each set's hull; 0 and infinity where it is open.
 
     It is open below if the smallest budget is accepted or already above the target, open above if

@@ -9,6 +9,7 @@ plug-in's its wrapping function; either carries its configuration class as the a
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -71,8 +72,13 @@ def load(target: str) -> Any:
 
 def names(kind: str) -> list[str]:
     """Known names of ``methods``, ``plugins`` or ``datasets``, outside packages included."""
-    table = {"methods": METHODS, "plugins": PLUGINS, "datasets": DATASETS}[kind]
-    return sorted({*map(str, table), *_outside(kind)})
+    tables: dict[str, Mapping[str, object]] = {
+        "methods": METHODS,
+        "plugins": PLUGINS,
+        "datasets": DATASETS,
+    }
+    table = tables[kind]
+    return sorted([*table, *(name for name in _outside(kind) if name not in table)])
 
 
 def _find(kind: str, table: dict[str, Row], name: str) -> Row | EntryPoint:

@@ -1,4 +1,7 @@
-"""The report: records in, tables out. A pure function of the run folders, plus atomic writes."""
+"""The report: records in, tables and plots out. A pure function of the run folders.
+
+Units and columns are explained in results/README.md, the statistics in docs/statistics.md.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,27 @@ from typing import Any
 
 import pandas as pd
 
+from bench import figures
+from bench.aggregate import records as rows_of
 from bench.errors import unknown
-from bench.reporting import markdown
-from bench.reporting.study import Study, study
-from bench.store import Record, write_bytes
+from bench.figures import Plot
+from bench.reporting import advice, contrast, gates, html, latex, markdown, plots
+from bench.reporting.study import Key, Study, study
+from bench.store import Record, Store, read_json, write_bytes, write_json
+
+SCHEMA = 1
+"""Version of report.json."""
 
 FRAMES = ("accuracy", "differences", "targets", "costs")
+"""Frames of a study that become CSV files and lists in report.json."""
+
+FORMATS = ("md", "csv", "json", "tex", "html", "png", "svg")
+
+PICTURED = {"html", "png", "svg"}
+"""Formats that need the plots; a PNG comes with the SVG that the other formats show."""
+
 Plan = Mapping[str, Any] | None
+Plots = dict[Key, list[Plot]]
 
 
 def summary(records: Iterable[Record], plan: Plan) -> str:
@@ -29,14 +46,66 @@ def summary(records: Iterable[Record], plan: Plan) -> str:
 
 
 def results(records: Iterable[Record], plan: Plan) -> dict[str, Any]:
-    """The report as plain JSON values; numbers that do not exist are None."""
+    """The report as plain JSON values; numbers that do not exist are None.
+
+    Raises:
+        NothingMeasuredError: if no run has a score.
+    """
     return _plain(_study(records, plan))
 
 
+def shortcomings(records: Iterable[Record], plan: Plan) -> list[str]:
+    """Why a strict report refuses: missing, failed and ambiguous cells, mixtures, deviations."""
+    found = _study(records, plan)
+    return [text for _, texts in found.remarks for text in texts]
+
+
+def gate(expression: str, values: Mapping[str, Any]) -> str:
+    """Checks one ``--assert`` gate, such as ``rho(mae+mto)>=1.5``, against :func:`results`.
+
+    Returns:
+        What was found.
+
+    Raises:
+        GateError: if it does not hold or was not measured.
+        UsageError: if it is not a gate.
+    """
+    return gates.check(expression, values)
+
+
+def compare(a: Iterable[Record], b: Iterable[Record], names: tuple[str, str] = ("A", "B")) -> str:
+    """Markdown: two studies cell by cell, and what differs between them beside the numbers.
+
+    Raises:
+        NothingMeasuredError: if one of them has no score.
+    """
+    return contrast.text(_study(a, None), _study(b, None), names)
+
+
+def power(records: Iterable[Record], plan: Plan, seeds: Iterable[int] = (3, 5, 8, 10)) -> str:
+    """Markdown: from the spread of these runs, what n seeds would resolve and what they cost.
+
+    Raises:
+        NothingMeasuredError: if no run has a score.
+    """
+    return advice.text(_study(records, plan), list(seeds))
+
+
 def write_report(
-    records: Iterable[Record], plan: Plan, out: Path, formats: Iterable[str]
+    records: Iterable[Record],
+    plan: Plan,
+    out: Path,
+    formats: Iterable[str],
+    store: Store | None = None,
 ) -> list[Path]:
-    """Writes the report into ``out`` in each of ``formats``; returns the files.
+    """Writes the report into ``out`` in each of :data:`FORMATS` asked for; returns the files.
+
+    Args:
+        records: results of runs, in any order.
+        plan: values of plan.json, or None.
+        out: folder for the files.
+        formats: names from :data:`FORMATS`.
+        store: where the logs of the runs are; without it there are no plots from logs.
 
     Raises:
         NothingMeasuredError: if no run has a score.
@@ -47,49 +116,100 @@ def write_report(
         if name not in FORMATS:
             raise unknown("report format", name, FORMATS)
     found = _study(records, plan)
-    files = [file for name in wanted for file in FORMATS[name](found)]
-    for name, data in files:
-        write_bytes(out / name, data)
-    return [out / name for name, _ in files]
+    drawn = ["svg", *(["png"] if "png" in wanted else [])] if PICTURED & {*wanted} else []
+    shown = _plots(found, store) if drawn else {}
+    pictures = _draw(shown, out / "figures", drawn)
+    files = [
+        (out / name, text.encode())
+        for form, write in WRITERS.items()
+        if form in wanted
+        for name, text in write(found, shown, out).items()
+    ]
+    for path, data in files:
+        write_bytes(path, data)
+    return [path for path, _ in files] + pictures
 
 
 def _study(records: Iterable[Record], plan: Plan) -> Study:
     return study((vars(record) for record in records), plan)
 
 
-def _plain(found: Study) -> dict[str, Any]:
-    frames = {name: _rows(getattr(found, name)) for name in FRAMES}
+def _plots(found: Study, store: Store | None) -> Plots:
+    logs = None if store is None else lambda run_id: store.run(run_id).metrics()
+    return {part.key: plots.section_plots(part, logs) for part in found.sections}
+
+
+def _draw(shown: Plots, folder: Path, formats: list[str]) -> list[Path]:
+    """Draws what has changed since the last report; the fingerprints are kept beside the plots."""
+    memory = folder / ".drawn.json"
+    known = read_json(memory) or {}
+    drawn: dict[str, str] = {}
+    paths: list[Path] = []
+    for plot in (plot for section in shown.values() for plot in section):
+        fingerprint = figures.fingerprint(plot)
+        files = {name: folder / f"{plot.name}.{name}" for name in formats}
+        old = [f for f in files if known.get(files[f].name) != fingerprint or not files[f].exists()]
+        for name, data in figures.draw(plot, old).items() if old else ():
+            write_bytes(files[name], data)
+        drawn |= {path.name: fingerprint for path in files.values()}
+        paths += files.values()
+    if {**known, **drawn} != known:
+        write_json(memory, {**known, **drawn})
+    return paths
+
+
+# --- formats ----------------------------------------------------------------------------------
+
+
+def _md(found: Study, shown: Plots, out: Path) -> dict[str, str]:
+    links = {k: [(p.title, f"figures/{p.name}.svg") for p in ps] for k, ps in shown.items()}
+    return {"report.md": markdown.document(found, links)}
+
+
+def _csv(found: Study, shown: Plots, out: Path) -> dict[str, str]:
     return {
-        "schema": 1,
-        **frames,
-        "warnings": found.warnings,
-        "deviations": found.deviations,
-        "missing": found.missing,
+        f"{name}.csv": getattr(found, name).to_csv(index=False, float_format="%.10g")
+        for name in FRAMES
     }
 
 
-def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{k: _value(v) for k, v in row.items()} for row in frame.to_dict("records")]
+def _json(found: Study, shown: Plots, out: Path) -> dict[str, str]:
+    return {"report.json": json.dumps(_plain(found), indent=1) + "\n"}
 
 
-def _value(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _tex(found: Study, shown: Plots, out: Path) -> dict[str, str]:
+    return {"report.tex": latex.document(found)}
 
 
-def _md(found: Study) -> list[tuple[str, bytes]]:
-    return [("report.md", markdown.document(found).encode())]
+def _html(found: Study, shown: Plots, out: Path) -> dict[str, str]:
+    pictures = {
+        key: [(p.title, (out / "figures" / f"{p.name}.svg").read_bytes()) for p in section]
+        for key, section in shown.items()
+    }
+    return {"report.html": html.document(found, pictures)}
 
 
-def _json(found: Study) -> list[tuple[str, bytes]]:
-    return [("report.json", (json.dumps(_plain(found), indent=1) + "\n").encode())]
-
-
-def _csv(found: Study) -> list[tuple[str, bytes]]:
-    return [(f"{name}.csv", getattr(found, name).to_csv(index=False).encode()) for name in FRAMES]
-
-
-FORMATS: dict[str, Callable[[Study], list[tuple[str, bytes]]]] = {
+WRITERS: dict[str, Callable[[Study, Plots, Path], dict[str, str]]] = {
     "md": _md,
     "csv": _csv,
     "json": _json,
+    "tex": _tex,
+    "html": _html,
 }
+
+
+def _plain(found: Study) -> dict[str, Any]:
+    frames = {name: _rows(getattr(found, name)) for name in FRAMES}
+    remarks = {head.split()[0].lower(): texts for head, texts in found.remarks}
+    return {"schema": SCHEMA, "endpoint": found.analysis.endpoint, **frames, **remarks}
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{k: _value(v) for k, v in row.items()} for row in rows_of(frame)]
+
+
+def _value(value: Any) -> Any:
+    """JSON has no NaN; ten digits are enough and the same on every machine."""
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.10g}") if math.isfinite(value) else None

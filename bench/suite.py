@@ -40,7 +40,7 @@ SECTIONS: dict[str, type] = {
     "knn": KnnConfig,
 }
 
-STUDY_KEYS = ("methods", "epochs", "seeds", "suite_seed", "target", "margin", "extends", "jobs")
+STUDY_KEYS = ("methods", "epochs", "seeds", "suite_seed", "target", "margin", "extends", "trials")
 
 Layer = Mapping[str, Any]
 

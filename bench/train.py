@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import resource
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench import registry
 from bench.api import Batch, Method
 from bench.config import RunConfig
-from bench.data import FeedConfig, Step, evaluation_batches, make_feed
+from bench.data import Feed, FeedConfig, Step, evaluation_batches, make_feed
 from bench.datasets import ImageSet
 from bench.loop import Job, Session, autocast, fit
 from bench.optim import pretrain_optimizer, pretrain_scheduler
@@ -50,11 +50,15 @@ class Pretraining:
     images: ImageSet
     config: RunConfig
     session: Session
+    shorten: Callable[[Feed], Feed] = lambda feed: feed
+    _terms: dict[str, Tensor] = field(default_factory=dict)
 
     def run(self) -> dict[str, Any]:
         """Trains to the end of the schedule and returns what the record needs."""
         job = self._job()
         per_image = self.flops_per_image(job)
+        if not self.session.monitor.folder.metrics():
+            self.session.monitor.log(stage="pretrain", epoch=0, step=0, **self.measure_layers())
         meter = fit(job, self.session)
         return {
             "pretrain_loss": meter.epoch_loss,
@@ -70,7 +74,7 @@ class Pretraining:
     def _job(self) -> Job:
         recipe, session = self.config.pretrain, self.session
         subset = torch.arange(len(self.images.train))
-        feed = make_feed(self.images.train, subset, self._feed_config())
+        feed = self.shorten(make_feed(self.images.train, subset, self._feed_config()))
         module: Any = self.method
         optimizer = pretrain_optimizer(module, recipe, self.method.no_weight_decay())
         digests = {name: Digest.zero(session.device) for name in ("order", "crop", "mask")}
@@ -121,6 +125,7 @@ class Pretraining:
             batch = Batch(step.images[part], hidden[part], noise.select(part))
             with autocast(self.session.device, self.config.pretrain.precision):
                 output = self.method(batch)
+            self._terms = dict(output.terms)
             whole = len(batch.images) == step.count
             loss = output.loss if whole else output.loss * (hidden[part].sum() / everything)
             if output.penalty is not None:
@@ -133,7 +138,8 @@ class Pretraining:
         every = max(1, epochs // LOG_POINTS)
         values: dict[str, Any] = {"stage": "pretrain", "epoch": epoch, "step": step, "loss": loss}
         if epoch == 1 or epoch % every == 0 or epoch == epochs:
-            values |= self.measure_layers()
+            terms = {name: float(value) for name, value in self._terms.items()}
+            values |= {"terms": terms, **self.measure_layers()}
         self.session.monitor.log(**values)
 
     def measure_layers(self) -> dict[str, Any]:
@@ -160,6 +166,8 @@ class Pretraining:
         """Floating-point operations of one image's forward and backward pass, counted once."""
         twin: Any = copy.deepcopy(self.method)
         batch = self._fixed_batch(FLOP_IMAGES)
+        ids = torch.arange(len(batch.images), device=batch.images.device)
+        batch = dataclasses.replace(batch, noise=self.session.streams.samples("flops", 0, ids))
         with FlopCounterMode(display=False) as counter:
             output = twin(batch)
             loss = output.loss if output.penalty is None else output.loss + output.penalty

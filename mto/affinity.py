@@ -16,9 +16,6 @@ from torch import Tensor
 
 from bench.api import TokenLayer
 
-_MIX = (0x45D9F3B3335B369, 0x3335B36945D9F3B)
-_U24 = (1 << 24) - 1
-
 
 @dataclass(frozen=True)
 class Places:
@@ -61,38 +58,22 @@ def patch_sets(hidden: Tensor, prefix: int) -> tuple[Tensor, Tensor]:
     return hidden & patch, ~hidden & patch
 
 
-def mask_uniform(hidden: Tensor) -> Tensor:
-    """One number in [0, 1) an image [B], a hash of its mask [B, N].
+def sample_images(draws: Tensor, share: float) -> Tensor:
+    """Images [b] whose uniform draw, of ``draws`` [B], is below ``share``.
 
-    Masks are drawn from streams of (epoch, sample), so this is such a draw too: free, the same
-    on any number of devices, and fresh each epoch, with no generator read.
+    Each image decides by itself, so the choice does not depend on how a batch is split over
+    devices; weighting those chosen by 1 / share keeps the estimate unbiased.
     """
-    position = torch.arange(1, hidden.shape[1] + 1, device=hidden.device)
-    weight = _mixed(position)
-    word = _mixed((hidden.long() * weight).sum(1))
-    return ((word >> 24) & _U24).double() / (_U24 + 1)
+    return (draws < share).nonzero()[:, 0]
 
 
-def _mixed(word: Tensor) -> Tensor:
-    for factor in _MIX:
-        word = (word ^ ((word >> 32) & 0xFFFFFFFF)) * factor
-    return word ^ ((word >> 32) & 0xFFFFFFFF)
-
-
-def sample_images(hidden: Tensor, share: float) -> Tensor:
-    """Images [b] read by the losses: each of B with probability ``share``, by its mask's hash."""
-    if share >= 1:
-        return torch.arange(hidden.shape[0], device=hidden.device)
-    return (mask_uniform(hidden) < share).nonzero()[:, 0]
-
-
-def sample_heads(hidden: Tensor, heads: int, wanted: int) -> Tensor:
-    """``wanted`` of H heads of each image [b, wanted], cyclic from a hash of its mask [b, N].
+def sample_heads(draws: Tensor, heads: int, wanted: int) -> Tensor:
+    """``wanted`` of H heads of each image [b, wanted]: cyclic from the place that ``draws`` names.
 
     Every head is as likely as any other, so a mean over the chosen estimates the mean over all.
     """
-    first = (mask_uniform(~hidden) * heads).long()
-    step = torch.arange(wanted, device=hidden.device)
+    first = (draws * heads).long()
+    step = torch.arange(wanted, device=draws.device)
     return (first[:, None] + step) % heads
 
 

@@ -16,23 +16,15 @@ from bench.errors import UsageError, unknown
 TERMS = ("init", "dist", "recal", "spa", "e", "r")
 """The parts that can be switched singly, in the order in which labels name them."""
 
-_OFF: dict[str, dict[str, Any]] = {
-    "init": {"init": "baseline"},
-    "dist": {"lambda_dist": 0.0},
-    "recal": {"recalibration": "none"},
-    "spa": {"lambda_spa": 0.0},
-    "e": {"lambda_e": 0.0},
-    "r": {"lambda_r": 0.0},
+_SWITCH: dict[str, dict[str, tuple[Any, Any]]] = {
+    "init": {"init": ("baseline", "distinct")},
+    "dist": {"lambda_dist": (0.0, 0.1)},
+    "recal": {"recalibration": ("none", "bias"), "r_first": (1.0, 0.0), "r_depth": (0.0, 0.5)},
+    "spa": {"lambda_spa": (0.0, 0.1)},
+    "e": {"lambda_e": (0.0, 0.1)},
+    "r": {"lambda_r": (0.0, 0.1)},
 }
-
-_ON: dict[str, dict[str, Any]] = {
-    "init": {"init": "distinct"},
-    "dist": {"lambda_dist": 0.1},
-    "recal": {"recalibration": "bias"},
-    "spa": {"lambda_spa": 0.1},
-    "e": {"lambda_e": 0.1},
-    "r": {"lambda_r": 0.1},
-}
+"""Fields of each term with their values (off, on); the first field alone switches it off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +59,8 @@ class MTOConfig:
         rank_margin: H has to fall by this much from one ranked layer to the next.
         rank_layers: Layers L_r ranks, evenly spaced from the last of ``e_layers`` to the last
             of all; 0 ranks all of them.
-        sample_images: Share of images the attention losses read, chosen by a hash of their masks.
+        sample_images: Share of the images that the attention losses read, drawn from each
+            image's own stream; all of them where a batch brings no stream.
         sample_heads: Heads an image lends to L_spa when ``heads`` is ``each``; 0 is all.
     """
 
@@ -149,7 +142,7 @@ class MTOConfig:
     def with_terms(self, names: Iterable[str]) -> MTOConfig:
         """The configuration with exactly the named terms on; no names switch everything off.
 
-        A term that is off comes on at its starting weight, or as its default kind.
+        A term that is on keeps its settings; one that is off comes on at its starting values.
 
         Raises:
             UsageError: for a name that is not in :data:`TERMS`.
@@ -158,11 +151,12 @@ class MTOConfig:
         for name in sorted(wanted - set(TERMS)):
             raise unknown("mto term", name, TERMS)
         changes: dict[str, Any] = {}
-        for term in TERMS:
-            if term not in wanted:
-                changes |= _OFF[term]
-            elif term not in self.terms:
-                changes |= _ON[term]
+        for term, switch in _SWITCH.items():
+            if term in wanted:
+                changes |= {f: on for f, (off, on) in switch.items() if getattr(self, f) == off}
+            else:
+                field, (off, _) = next(iter(switch.items()))
+                changes[field] = off
         return replace(self, **changes)
 
     @classmethod

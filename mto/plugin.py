@@ -34,6 +34,9 @@ from mto.depth import e_layers, r_schedule, rank_layers, spa_layers
 from mto.reading import View, heterogeneity, leak, view, weight_received
 from mto.recalibration import exclusion_bias, recalibration_bias
 
+NOISE_OFFSET = 1 << 20
+"""First draw of a sample's stream that MTO takes: past those of drop path, two a layer."""
+
 
 def with_mto(method: Method, config: MTOConfig) -> Method:
     """``method`` with Masked Token Optimization.
@@ -113,8 +116,9 @@ class _Pass:
         self.config = config
         self.outer = outer
         self.size = batch.hidden.shape[0]
-        self.mask = batch.hidden
-        self.r: tuple[float, ...] = ()
+        self.device = batch.hidden.device
+        self.noise = batch.noise
+        self.r: dict[int, float] = {}
         self.distances: list[Tensor] = []
         self.leaks: list[Tensor] = []
         self.initial: list[Tensor] = []
@@ -132,7 +136,7 @@ class _Pass:
 
     def attention(self, layer: TokenLayer) -> Tensor | None:
         """Recalibrates one layer and measures it; the outer hook sees it recalibrated."""
-        self.r = self.r or r_schedule(self.config, layer.count)
+        self.r[layer.index] = r_schedule(self.config, layer.count)[layer.index]
         if layer.hidden is not self._sites.hidden:
             self._sites = _Sites(layer.hidden, layer.prefix)
         bias = self._recalibration(layer)
@@ -142,9 +146,22 @@ class _Pass:
             return bias
         return _sum(bias, self.outer.attention(replace(layer, bias=_sum(layer.bias, bias))))
 
+    @property
+    def _share(self) -> float:
+        return self.config.sample_images if self.noise is not None else 1.0
+
+    @cached_property
+    def _draws(self) -> Tensor:
+        """Two uniform draws an image [B, 2], for images and heads; zeros without a stream."""
+        if self.noise is None:
+            return torch.zeros(self.size, 2, device=self.device)
+        return self.noise.uniform(2, offset=NOISE_OFFSET)
+
     @cached_property
     def _images(self) -> Tensor:
-        return sample_images(self.mask, self.config.sample_images)
+        if self._share == 1:
+            return torch.arange(self.size, device=self.device)
+        return sample_images(self._draws[:, 0], self._share)
 
     def _recalibration(self, layer: TokenLayer) -> Tensor | None:
         r, dtype = self.r[layer.index], layer.query.dtype
@@ -152,7 +169,7 @@ class _Pass:
             return None
         if self.config.recalibration == "bias":
             return self._sites.bias(r, dtype)
-        everything = torch.arange(self.size, device=layer.hidden.device)
+        everything = torch.arange(self.size, device=self.device)
         received = weight_received(self.config, layer, self._sites.view(everything))
         return exclusion_bias(received, layer.hidden, 1 - r, dtype)
 
@@ -169,10 +186,10 @@ class _Pass:
 
     def _leak(self, layer: TokenLayer, at: View, bias: Tensor | None) -> Tensor:
         if self.r[layer.index] == 0 and self.config.spa_form == "mass":
-            return torch.zeros(len(at.images), device=layer.hidden.device)
+            return torch.zeros(len(at.images), device=self.device)
         count, wanted = layer.query.shape[1], self.config.sample_heads
-        few = 0 < wanted < count
-        heads = sample_heads(self.mask[at.images], count, wanted) if few else None
+        few = 0 < wanted < count and self.noise is not None
+        heads = sample_heads(self._draws[at.images, 1], count, wanted) if few else None
         return leak(self.config, layer, at, bias, heads)
 
     def added_to(self, output: MethodOutput) -> MethodOutput:
@@ -187,7 +204,7 @@ class _Pass:
         measured = self._measured()
         terms = {f"mto.{name}": value.detach() for name, value in measured.items()}
         if config.recalibrates:
-            terms |= {f"mto.schedule.{i}": torch.tensor(r) for i, r in enumerate(self.r)}
+            terms |= {f"mto.schedule.{i}": torch.tensor(r) for i, r in self.r.items()}
         penalty = output.penalty
         for name, value in measured.items():
             penalty = _sum(penalty, getattr(config, f"lambda_{name}") * value)
@@ -210,8 +227,8 @@ class _Pass:
     def _estimate(self, layers: list[Tensor], loss: Callable[[Tensor], Tensor]) -> Tensor:
         """Mean over all B images, unbiased: each image read stands for 1 / share of them."""
         if not layers:
-            return torch.zeros((), device=self.mask.device)
-        return loss(torch.stack(layers)).sum() / (self.config.sample_images * self.size)
+            return torch.zeros((), device=self.device)
+        return loss(torch.stack(layers)).sum() / (self._share * self.size)
 
 
 class _Sites:

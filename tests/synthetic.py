@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bench.report import write_report
 from bench.store import Record
 
 BUDGETS = (100, 200, 400)
+RISING: dict[str, Sequence[float]] = {"mae": [80, 81, 82], "mae+mto": [80.6, 81.7, 82.3]}
+PLAN: dict[str, Any] = {
+    "arms": ["mae", "mae+mto"],
+    "budgets": [100, 200, 400],
+    "seeds": [0, 1, 2, 3, 4],
+    "target_epochs": 200,
+    "also_targets": [],
+    "endpoint": "finetune_top1",
+    "secondary": ["probe_top1", "knn_top1"],
+    "alpha": 0.05,
+    "margin": 0.1,
+    "ids": [],
+}
 
 
 def record(arm: str, epochs: int, seed: int, score: float | None, **values: Any) -> Record:
@@ -23,7 +39,7 @@ def record(arm: str, epochs: int, seed: int, score: float | None, **values: Any)
         "method": method,
         "plugins": [plugin.partition("(")[0]] if plugin else [],
         "data": "digits",
-        "model": "vit-d4-w48-p2",
+        "model": "ViT 48x4 /2 8px",
         "epochs": epochs,
         "seed": seed,
         "finetune_top1": score,
@@ -43,7 +59,7 @@ def record(arm: str, epochs: int, seed: int, score: float | None, **values: Any)
     return Record(**{**plain, **values})
 
 
-def study(
+def runs(
     curves: Mapping[str, Sequence[float]],
     seeds: Sequence[int] = range(5),
     noise: float = 0.1,
@@ -60,3 +76,10 @@ def study(
             pairs = zip(seeds, scores, strict=True)
             records += [record(arm, epochs, seed, round(float(x), 6)) for seed, x in pairs]
     return records
+
+
+def written(records: list[Record], form: str, plan: Any = None) -> str:
+    """The report in one text format."""
+    with tempfile.TemporaryDirectory() as folder:
+        (path,) = write_report(records, plan, Path(folder), [form])
+        return path.read_text()

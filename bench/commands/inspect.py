@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from tabulate import tabulate
 
-from bench import registry, report, suite
+from bench import registry, suite
+from bench.commands.cluster import scheduled_states
 from bench.errors import NothingMeasuredError, unknown
-from bench.store import DONE, Store, read_json
+from bench.failures import remedy
+from bench.store import DONE, Store
 
 
 def show_status(args: argparse.Namespace) -> int:
     """Prints the state of every run in the folder."""
     store = Store(Path(args.out))
+    jobs = scheduled_states(store)
     rows = []
     for folder in store.folders():
         status = folder.status()
-        state = DONE if folder.is_done() else status["state"]
+        state = DONE if folder.is_done() else jobs.get(folder.run_id, status["state"])
         step = f"{status['step']}/{status['total']}" if "total" in status else ""
         rows.append(
             [folder.run_id, state, status.get("stage", ""), step, status.get("message", "")]
@@ -27,25 +29,6 @@ def show_status(args: argparse.Namespace) -> int:
     if not rows:
         raise NothingMeasuredError(f"no runs in '{store.runs}'.")
     print(tabulate(rows, ["run", "state", "stage", "step", "message"], tablefmt="simple"))
-    return 0
-
-
-def show_report(args: argparse.Namespace) -> int:
-    """Rebuilds a study's tables from its run folders."""
-    store = Store(Path(args.out))
-    studies = sorted((store.root / "studies").glob("*/plan.json"), key=lambda p: p.stat().st_mtime)
-    names = [p.parent.name for p in studies]
-    if not names:
-        raise NothingMeasuredError(f"no studies in '{store.root / 'studies'}'.")
-    name = args.study or names[-1]
-    if name not in names:
-        raise unknown("study", name, names)
-    folder = store.root / "studies" / name
-    plan = read_json(folder / "plan.json") or {}
-    records = store.records(plan.get("ids"))
-    paths = report.write_report(records, plan, folder, args.format)
-    print(report.summary(records, plan))
-    print(f"\nsaved: {', '.join(str(p) for p in paths)}", file=sys.stderr)
     return 0
 
 
@@ -59,6 +42,8 @@ def show_log(args: argparse.Namespace) -> int:
     folder = store.run(args.run if args.run in found else found[0])
     status = folder.status()
     print(f"{folder.run_id}: {status['state']} {status.get('message', '')}".rstrip())
+    if status.get("failure"):
+        print(f"{status['failure']}: {remedy(status['failure'])}")
     if folder.log.exists():
         print(folder.log.read_text(), end="")
     return 0

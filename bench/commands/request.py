@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import registry, suite
+from bench import fairness, registry, suite
 from bench.config import Resources, digest
 from bench.errors import UsageError
 from bench.plan import Study, make_study, plain_config
@@ -30,6 +30,7 @@ class Request:
     resources: Resources
     resolver: suite.Resolver
     arms: tuple[suite.Arm, ...]
+    warnings: list[str]
 
     @property
     def folder(self) -> Path:
@@ -65,7 +66,9 @@ def make_request(args: argparse.Namespace) -> Request:
     _check_data(study, data[1])
     store = Store(Path(args.out))
     resources = _resources(args, study, data[1])
-    return Request(study, store, args.name or study_name(study), resources, resolver, tuple(arms))
+    warnings = fairness.check([c.config for c in study.cells], values.get("trials", {}))
+    name = args.name or study_name(study)
+    return Request(study, store, name, resources, resolver, tuple(arms), warnings)
 
 
 def _preset_for(data: str) -> str:
@@ -112,7 +115,9 @@ def _resources(args: argparse.Namespace, study: Study, root: str) -> Resources:
         threads=threads,
         workers=workers,
         micro_batch=args.batch_size,
-        data_root=root,
+        data_root=os.path.abspath(root) if root else "",
+        checkpoint_every_s=args.checkpoint_every,
+        strict_images=args.strict_images,
     )
 
 

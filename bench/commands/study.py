@@ -6,23 +6,25 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import yaml
 from tabulate import tabulate
 
-from bench import report
+from bench.commands.cluster import slurm_launcher
 from bench.commands.request import Request, make_request
-from bench.errors import NothingMeasuredError
-from bench.launchers.base import Launcher, Progress, survey
+from bench.commands.results import TABLES, publish
+from bench.config import Resources
+from bench.errors import DetachedError
+from bench.estimate import cost, speed_key, stored_speeds
+from bench.failures import remedy
+from bench.fairness import arm_differences
+from bench.launchers.base import Launcher, Progress, register, survey
 from bench.launchers.inline import InlineLauncher
 from bench.launchers.local import LocalLauncher, visible_gpus
 from bench.plan import Study, describe, plain_config
-from bench.store import BLOCKED, DONE, FAILED, Record, Store, read_json, write_json
-from bench.view import StudyView
-
-FORMATS = ("md", "csv", "json")
+from bench.store import DONE, FAILED, write_json
+from bench.view import StudyView, format_seconds
 
 
 def run_study(args: argparse.Namespace) -> int:
@@ -31,28 +33,39 @@ def run_study(args: argparse.Namespace) -> int:
         return show_plan(args)
     request = make_request(args)
     request.store.check_writable()
-    _freeze(request)
+    _freeze(request, args)
     tasks = request.study.tasks()
     missing = [p for p in survey(request.store, tasks, args.retry) if p.state != DONE]
     if missing:
         _announce(request, len(tasks), len(missing))
-        with StudyView() as view:
-            ended = make_launcher(args, request).launch(tasks, view)
+        for progress in missing:
+            register(request.store, progress.task)
+        try:
+            with StudyView() as view:
+                ended = make_launcher(args, request).launch(tasks, view)
+        except DetachedError as away:
+            print(away, file=sys.stderr)
+            return away.exit_code
         _explain(request, ended)
-    return _finish(request, args)
+    return publish(request.store, request.folder, args, TABLES)
 
 
-def _freeze(request: Request) -> None:
+def _freeze(request: Request, args: argparse.Namespace) -> None:
     """Writes plan.json and the resolved settings, once: the first plan of a study stands."""
     path = request.folder / "plan.json"
+    write_json(request.folder / "command.json", {"arguments": args.command_line})
     if not path.exists():
-        write_json(path, request.study.to_plain())
+        write_json(path, {**request.study.to_plain(), "warnings": request.warnings})
         configs = {c.config.arm: plain_config(c.config) for c in request.study.cells}
         (request.folder / "resolved.yaml").write_text(yaml.safe_dump(configs, sort_keys=False))
 
 
 def _announce(request: Request, total: int, missing: int) -> None:
     print(_arm_table(request.study), file=sys.stderr)
+    for line in _differences(request.study):
+        print(line, file=sys.stderr)
+    for warning in request.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     print(
         f"{missing} of {total} runs to compute; resolved settings in "
         f"{request.folder / 'resolved.yaml'}",
@@ -81,68 +94,29 @@ def make_launcher(args: argparse.Namespace, request: Request) -> Launcher:
     """The launcher asked for, with jobs and threads chosen for this machine."""
     if args.launcher == "inline":
         return InlineLauncher(request.store, request.resources, args.retry)
+    if args.launcher == "slurm":
+        return slurm_launcher(args, request)
+    jobs, gpus = slots(args, request.resources)
+    return LocalLauncher(request.store, request.resources, jobs, args.retry, gpus)
+
+
+def slots(args: argparse.Namespace, resources: Resources) -> tuple[int, list[str]]:
+    """Runs side by side, and ids of GPUs, on this machine."""
     gpus = visible_gpus() if args.device in ("auto", "cuda") else []
     cores = len(os.sched_getaffinity(0))
-    jobs = args.jobs or len(gpus) or max(1, cores // request.resources.threads)
-    return LocalLauncher(request.store, request.resources, jobs, args.retry, gpus)
+    return args.jobs or len(gpus) or max(1, cores // resources.threads), gpus
 
 
 def _explain(request: Request, ended: Sequence[Progress]) -> None:
     failed = [p for p in ended if p.state == FAILED]
+    for failure in sorted({p.status.get("failure", "") for p in failed}):
+        print(f"{failure or 'failed'}: {remedy(failure)}", file=sys.stderr)
     if failed:
         print(
             f"{len(failed)} run(s) failed. Read one with 'python -m bench.run log "
             f"{failed[0].task.run_id} --out {request.store.root}', then add --retry.",
             file=sys.stderr,
         )
-
-
-def _finish(request: Request, args: argparse.Namespace) -> int:
-    records = collect(request)
-    plan = read_json(request.folder / "plan.json")
-    done = sum(r.status == DONE for r in records)
-    if not done:
-        raise NothingMeasuredError("no cell has finished, so there is no table.")
-    paths = report.write_report(records, plan, request.folder, FORMATS)
-    if args.json:
-        print(json.dumps(report.results(records, plan), indent=1))
-    else:
-        print(report.summary(records, plan))
-    print(f"\nsaved: {', '.join(str(p) for p in paths)}", file=sys.stderr)
-    return 0 if done == len(request.study.cells) else 1
-
-
-def collect(request: Request) -> list[Record]:
-    """Records of the study's cells; a failed or blocked cell counts, with its failure class."""
-    found = []
-    for cell in request.study.cells:
-        records = request.store.records([cell.run_id])
-        found += records or _failed(request.store, cell.run_id, cell.pretrain_id, cell.config)
-    return found
-
-
-def _failed(store: Store, run_id: str, pretrain_id: str, config: Any) -> list[Record]:
-    statuses = [store.run(i).status() for i in (pretrain_id, run_id)]
-    broken = [s for s in statuses if s["state"] in (FAILED, BLOCKED)]
-    if not broken:
-        return []
-    return [
-        Record(
-            run_id=run_id,
-            pretrain_id=pretrain_id,
-            arm=config.arm,
-            base_arm=config.base_arm,
-            method=config.method,
-            plugins=[name for name, _ in config.plugins],
-            data=config.data.name,
-            model=config.model.name,
-            epochs=config.pretrain.epochs,
-            seed=config.seed,
-            repeat=config.finetune.repeat,
-            status=FAILED,
-            failure=broken[0].get("failure", ""),
-        )
-    ]
 
 
 def show_plan(args: argparse.Namespace) -> int:
@@ -153,6 +127,8 @@ def show_plan(args: argparse.Namespace) -> int:
         print(json.dumps({**request.study.to_plain(), "states": states}, indent=1))
         return 0
     print(_arm_table(request.study))
+    for line in _differences(request.study):
+        print(line)
     rows = [
         [
             c.config.arm,
@@ -168,4 +144,37 @@ def show_plan(args: argparse.Namespace) -> int:
     print("\n" + tabulate(rows, heads, tablefmt="simple"))
     done = sum(s == DONE for s in states.values())
     print(f"\n{len(states)} runs, {done} done. Study folder: {request.folder}")
+    print(_cost_line(request, args, states))
+    for warning in request.warnings:
+        print(f"warning: {warning}")
     return 0
+
+
+def _differences(study: Study) -> list[str]:
+    """What is compared with what, one line a variant."""
+    arms = {c.config.arm: c.config for c in study.cells}
+    return [line for config in arms.values() for line in arm_differences(config)]
+
+
+def _cost_line(request: Request, args: argparse.Namespace, states: Mapping[str, str]) -> str:
+    """Hours, wall time and disk of what is missing, from stored or freshly measured speeds."""
+    missing = [t for t in request.study.tasks() if states[t.run_id] != DONE]
+    speeds = stored_speeds(request.store.records())
+    if args.calibrate:
+        from bench.calibrate import calibrate
+
+        for task in missing:
+            if speed_key(task) not in speeds:
+                speeds[speed_key(task)] = calibrate(task.config, request.resources)
+    jobs, gpus = slots(args, request.resources)
+    units = 1 if gpus else request.resources.threads
+    found = cost(missing, speeds, (jobs, units))
+    if found.unknown:
+        names = ", ".join(found.unknown)
+        return f"cost: no measured speed yet of {names}; add --calibrate to time a few steps"
+    unit = "GPU" if gpus else "core"
+    return (
+        f"cost of what is missing: {found.pretrain_hours:.3g} {unit}-hours of pre-training, "
+        f"{found.finetune_hours:.3g} of fine-tuning; about {format_seconds(found.wall_s)} with "
+        f"{jobs} side by side; {found.disk_mib:.3g} MiB on disk"
+    )

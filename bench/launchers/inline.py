@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.config import Resources
-from bench.launchers.base import Observer, Progress, block_dependents, register, survey
+from bench.launchers.base import Observer, Progress, block_dependents, survey
 from bench.plan import Task
 from bench.store import DONE, FAILED, PENDING, Store
 
@@ -35,7 +35,6 @@ class InlineLauncher:
         for progress in progresses:
             block_dependents(self.store, progresses)
             if progress.state == PENDING:
-                register(self.store, progress.task)
                 try:
                     while self.store.run(progress.task.run_id).is_locked():
                         time.sleep(WAIT_S)

@@ -16,7 +16,7 @@ from pathlib import Path
 from bench.config import Resources
 from bench.errors import BusyError, StopRequestedError
 from bench.failures import NODE
-from bench.launchers.base import Observer, Progress, block_dependents, refresh, register, survey
+from bench.launchers.base import Observer, Progress, block_dependents, refresh, survey
 from bench.plan import CELL, Task
 from bench.store import DONE, FAILED, PENDING, RUNNING, STOPPED, Store
 
@@ -54,8 +54,6 @@ class LocalLauncher:
         block_dependents(self.store, progresses)
         for progress in progresses:
             self._seen[progress.task.run_id] = self._attempts(progress)
-            if progress.state == PENDING:
-                register(self.store, progress.task)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["bench.runner"])
         previous = signal.signal(signal.SIGTERM, _interrupt)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
-from bench.aggregate import CELL, SECTION, Analysis
-
-MATCHED = "matched ✓"
+from bench.aggregate import CELL, SECTION, Analysis, records
+from bench.reporting import words
 
 
 def matching(runs: pd.DataFrame) -> pd.DataFrame:
@@ -19,11 +18,12 @@ def matching(runs: pd.DataFrame) -> pd.DataFrame:
     base = used[used["arm"] == used["base_arm"]].drop(columns="arm")
     variant = used[used["arm"] != used["base_arm"]]
     both = variant.merge(base, on=key, suffixes=("", "_base"))
-    rows: list[dict[Hashable, Any]] = []
+    rows: list[dict[str, Any]] = []
     for names, group in both.groupby([*SECTION, "base_arm", "arm"]):
         pairs = zip(group["digests"], group["digests_base"], strict=True)
         said = _matched([_differing(a, b) for a, b in pairs])
-        rows.append(dict(zip([*SECTION, "base_arm", "arm"], names, strict=True), matched=said))
+        named = dict(zip([*SECTION, "base_arm", "arm"], names, strict=True))
+        rows.append({**named, "matched": said})
     return pd.DataFrame(rows, columns=[*SECTION, "base_arm", "arm", "matched"])
 
 
@@ -40,24 +40,27 @@ def _matched(found: list[list[str] | None]) -> str:
         streams = ", ".join(sorted({name for names in bad for name in names}))
         return f"differs in {streams} ({len(bad)} of {len(found)} pairs)"
     unlogged = found.count(None)
-    return f"digests not logged ({unlogged} of {len(found)} pairs)" if unlogged else MATCHED
+    return f"digests not logged ({unlogged} of {len(found)} pairs)" if unlogged else words.MATCHED
 
 
-def code_version(commit: str, dirty: bool) -> str:
-    """The commit, marked where the working tree had changes."""
-    return (commit[:10] or "unknown") + ("+dirty" if dirty else "")
+def code_versions(runs: pd.DataFrame) -> list[str]:
+    """Commits of the finished runs, marked where the working tree had changes."""
+    runs = runs[runs["ok"]]
+    pairs = set(zip(runs["commit"], runs["dirty"], strict=True))
+    names = ((commit[:10] or "unknown") + ("+dirty" if dirty else "") for commit, dirty in pairs)
+    return sorted(names)
 
 
-def label(section: tuple[str, str, str]) -> str:
-    """Name of a section in messages."""
-    return " · ".join(section)
+def hardware(runs: pd.DataFrame) -> list[str]:
+    """Hardware of the finished runs."""
+    return sorted(set(runs.loc[runs["ok"], "hardware"]))
 
 
 def warnings(runs: pd.DataFrame) -> list[str]:
     """Mixtures inside one table, ambiguous cells and failures, in words."""
     found = []
-    for key, group in runs.groupby(SECTION):
-        found += [f"{label(key)}: {text}" for text in _mixtures(group)]
+    for (data, model, recipe), group in runs[runs["ok"]].groupby(SECTION):
+        found += [f"{data} · {model} · {recipe}: {text}" for text in _mixtures(group)]
     for (data, model), group in runs.groupby(["data", "model"]):
         recipes = sorted(set(group["recipe"]))
         if len(recipes) > 1:
@@ -67,39 +70,47 @@ def warnings(runs: pd.DataFrame) -> list[str]:
 
 
 def _mixtures(group: pd.DataFrame) -> Iterable[str]:
-    codes = {code_version(c, d) for c, d in zip(group["commit"], group["dirty"], strict=True)}
+    codes = code_versions(group)
     if len(codes) > 1:
-        yield f"mixed code versions: {', '.join(sorted(codes))}"
-    hardware = sorted(set(group["hardware"]))
-    if len(hardware) > 1:
-        yield f"mixed hardware ({'; '.join(hardware)}): times are not comparable"
+        yield f"mixed code versions: {', '.join(codes)}"
+    machines = hardware(group)
+    if len(machines) > 1:
+        yield f"mixed hardware ({'; '.join(machines)}): times are not comparable"
     for name in sorted({key for versions in group["versions"] for key in versions}):
         values = sorted({versions.get(name, "unknown") for versions in group["versions"]})
         if len(values) > 1:
             yield f"mixed versions of {name}: {', '.join(values)}"
 
 
-def cell_name(arm: str, epochs: int, seed: int) -> str:
-    """A cell in words."""
-    return f"{arm}, {epochs} epochs, seed {seed}"
+def spans(values: Iterable[int]) -> str:
+    """Integers as ranges: ``0-4, 7``."""
+    found: list[list[int]] = []
+    for value in sorted(set(values)):
+        if found and value == found[-1][1] + 1:
+            found[-1][1] = value
+        else:
+            found.append([value, value])
+    return ", ".join(f"{a}-{b}" if a != b else str(a) for a, b in found)
+
+
+def _cell(row: Mapping[str, Any]) -> str:
+    return f"{row['arm']} on {row['data']}, {row['epochs']} epochs, seed {row['seed']}"
 
 
 def _ambiguous(runs: pd.DataFrame) -> list[str]:
     doubled = runs[runs["ambiguous"]]
     return [
-        f"{cell_name(*key[4:])}: {len(group)} runs with different settings "
+        f"{_cell(records(group)[0])}: {len(group)} runs with different settings "
         f"({', '.join(group['run_id'])}); none is used. Name one in the plan."
-        for key, group in doubled.groupby([*CELL, "repeat"])
-        for key in [key[:7]]
+        for _, group in doubled.groupby([*CELL, "repeat"])
     ]
 
 
 def _failures(runs: pd.DataFrame) -> list[str]:
-    failed = runs[~runs["ok"]]
     return [
-        f"{cell_name(row.arm, row.epochs, row.seed)}: failed ({row.failure or row.status}); "
-        "counted as not reaching the target"
-        for row in failed.itertuples()
+        f"{_cell(row)}: failed ({row['failure'] or row['status']}); it counts as not reaching the "
+        "target"
+        for row in records(runs[~runs["ok"]])
     ]
 
 
@@ -122,11 +133,12 @@ def deviations(runs: pd.DataFrame, analysis: Analysis) -> list[str]:
 def missing(runs: pd.DataFrame, analysis: Analysis) -> list[str]:
     """Cells of the grid arms x budgets x seeds (the plan's, else what was run) without a run."""
     found = []
-    for _, group in runs.groupby(SECTION):
+    for (data, _, _), group in runs.groupby(SECTION):
         have = set(zip(group["arm"], group["epochs"], group["seed"], strict=True))
-        arms = analysis.arms or sorted(set(group["arm"]))
-        budgets = analysis.budgets or sorted(set(group["epochs"]))
         seeds = analysis.seeds or sorted(set(group["seed"]))
-        grid = [(a, e, s) for a in arms for e in budgets for s in seeds]
-        found += [cell_name(*cell) for cell in grid if cell not in have]
+        for arm in analysis.arms or sorted(set(group["arm"])):
+            for epochs in analysis.budgets or sorted(set(group["epochs"])):
+                lacking = [seed for seed in seeds if (arm, epochs, seed) not in have]
+                if lacking:
+                    found.append(f"{arm} on {data}, {epochs} epochs, seed {spans(lacking)}")
     return found

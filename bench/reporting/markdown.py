@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from bench.reporting import words
-from bench.reporting.study import Key, Study
-from bench.reporting.tables import Table, accuracy_table, caption, section_tables
+from collections.abc import Mapping
+
+from bench.reporting.study import Key, Section, Study
+from bench.reporting.tables import Table, accuracy_table, caption, section_tables, sentences
+
+Links = Mapping[Key, list[tuple[str, str]]]
+"""Title and relative path of each plot, by section."""
 
 
 def table_lines(table: Table) -> list[str]:
@@ -13,44 +17,41 @@ def table_lines(table: Table) -> list[str]:
     return ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows]
 
 
-def sentences(study: Study, key: Key) -> list[str]:
-    """One line a comparison at the main target; a line saying so where there is none."""
-    frame = study.part(study.targets, key)
-    rows = frame[frame["main_target"]].to_dict("records") if not frame.empty else []
-    order = {name: i for i, name in enumerate(study.analysis.endpoints)}
-    rows.sort(key=lambda row: (row["arm"], order.get(row["endpoint"], 9)))
-    if not rows:
-        return ["No comparison: there is no baseline with a variant of it to compare."]
-    return [words.sentence(row, study.analysis) for row in rows]
+def summary_text(study: Study) -> str:
+    """The main table of each section and a line a comparison."""
+    lines = []
+    for section in study.sections:
+        table = accuracy_table(section)
+        lines += [f"### {table.title}: {section.key[0]}", "", *table_lines(table), ""]
+        lines += [caption(section), "", *_said(section)]
+    return _joined([*lines, *_remarks(study)])
 
 
-def remarks(study: Study) -> list[str]:
+def document(study: Study, links: Links) -> str:
+    """The whole report."""
+    lines = ["# Results", ""]
+    for section in study.sections:
+        lines += [f"## {section.key[0]}, {section.key[1]}", "", *_said(section)]
+        for title, path in links.get(section.key, []):
+            lines += [f"![{title}]({path})", ""]
+        for table in section_tables(section):
+            lines += [f"### {table.title}", "", *table_lines(table), ""]
+            lines += [caption(section), "", table.note, ""]
+    return _joined([*lines, *_remarks(study)])
+
+
+def _said(section: Section) -> list[str]:
+    return [*(f"- {text}" for text in sentences(section)), ""]
+
+
+def _remarks(study: Study) -> list[str]:
     """Warnings, deviations from the plan and missing cells, each under its head."""
     lines = []
-    heads = ("Warnings", "Deviations from the plan", "Missing cells")
-    for head, found in zip(heads, (study.warnings, study.deviations, study.missing), strict=True):
+    for head, found in study.remarks:
         if found:
             lines += [f"**{head}**", "", *(f"- {text}" for text in found), ""]
     return lines
 
 
-def summary_text(study: Study) -> str:
-    """The main table of each section and a line a comparison."""
-    lines = []
-    for key in study.sections:
-        table = accuracy_table(study, key)
-        lines += [f"### {table.title}", "", *table_lines(table), "", caption(study, key), ""]
-        lines += [f"- {text}" for text in sentences(study, key)] + [""]
-    return "\n".join([*lines, *remarks(study)]).rstrip() + "\n"
-
-
-def document(study: Study) -> str:
-    """The whole report."""
-    lines = ["# Results", ""]
-    for key in study.sections:
-        lines += [f"## {key[0]}, {key[1]}", ""]
-        lines += [f"- {text}" for text in sentences(study, key)] + [""]
-        for table in section_tables(study, key):
-            lines += [f"### {table.title}", "", *table_lines(table), ""]
-            lines += [caption(study, key), "", table.note, ""]
-    return "\n".join([*lines, *remarks(study)]).rstrip() + "\n"
+def _joined(lines: list[str]) -> str:
+    return "\n".join(lines).rstrip() + "\n"

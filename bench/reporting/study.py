@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, cast
 
 import pandas as pd
 
@@ -17,8 +18,29 @@ Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Section:
+    """One data set, model and evaluation recipe: what one table may hold."""
+
+    key: Key
+    analysis: Analysis
+    runs: pd.DataFrame
+    cells: pd.DataFrame
+    accuracy: pd.DataFrame
+    differences: pd.DataFrame
+    targets: pd.DataFrame
+    costs: pd.DataFrame
+    matching: pd.DataFrame
+
+    @cached_property
+    def rows(self) -> dict[str, list[dict[str, Any]]]:
+        """The rows of ``accuracy``, ``differences``, ``targets`` and ``costs``."""
+        names = ("accuracy", "differences", "targets", "costs")
+        return {name: aggregate.records(getattr(self, name)) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
-    """Long frames over all sections; a section is one data set, model and evaluation recipe."""
+    """Long frames over all sections, and what a reader must know about them."""
 
     analysis: Analysis
     runs: pd.DataFrame
@@ -33,16 +55,33 @@ class Study:
     deviations: list[str]
     missing: list[str]
 
-    @property
-    def sections(self) -> list[Key]:
-        """Data set, model and recipe of each section, sorted."""
-        return sorted(set(self.runs[SECTION].itertuples(index=False, name=None)))
+    @cached_property
+    def sections(self) -> list[Section]:
+        """The frames cut by data set, model and recipe, sorted."""
+        frames = [f.name for f in fields(Section) if f.name not in ("key", "analysis")]
+        cut = {name: _by_section(getattr(self, name)) for name in frames}
+        empty = {name: getattr(self, name).iloc[:0] for name in frames}
+        return [
+            Section(
+                key=key,
+                analysis=self.analysis,
+                **{name: parts.get(key, empty[name]) for name, parts in cut.items()},
+            )
+            for key in sorted(cut["runs"])
+        ]
 
-    def part(self, frame: pd.DataFrame, key: Key) -> pd.DataFrame:
-        """The rows of one section."""
-        if frame.empty:
-            return frame
-        return frame[(frame[SECTION] == list(key)).all(axis=1)]
+    @property
+    def remarks(self) -> list[tuple[str, list[str]]]:
+        """What a reader must know, by head."""
+        return [
+            ("Warnings", self.warnings),
+            ("Deviations from the plan", self.deviations),
+            ("Missing cells", self.missing),
+        ]
+
+
+def _by_section(frame: pd.DataFrame) -> dict[Key, pd.DataFrame]:
+    return {} if frame.empty else {cast(Key, k): part for k, part in frame.groupby(SECTION)}
 
 
 def study(rows: Iterable[Mapping[str, Any]], plan: Mapping[str, Any] | None) -> Study:
@@ -70,7 +109,7 @@ def study(rows: Iterable[Mapping[str, Any]], plan: Mapping[str, Any] | None) -> 
         scores=scores,
         accuracy=aggregate.accuracy(scores),
         differences=aggregate.differences(scores, analysis.alpha),
-        targets=_judged(targets, matching, analysis),
+        targets=_judged(targets, matching, runs, analysis),
         costs=costs,
         matching=matching,
         warnings=checks.warnings(runs),
@@ -79,11 +118,17 @@ def study(rows: Iterable[Mapping[str, Any]], plan: Mapping[str, Any] | None) -> 
     )
 
 
-def _judged(targets: pd.DataFrame, matching: pd.DataFrame, analysis: Analysis) -> pd.DataFrame:
+def _judged(
+    targets: pd.DataFrame, matching: pd.DataFrame, runs: pd.DataFrame, analysis: Analysis
+) -> pd.DataFrame:
+    """The comparisons with their verdicts, knowing which pairs match and which times compare."""
     if targets.empty:
         return targets
+    finished = runs[runs["ok"]].groupby(SECTION)
+    hardware = finished["hardware"].nunique().gt(1).rename("mixed_hardware")
     frame = targets.merge(matching, on=[*SECTION, "base_arm", "arm"], how="left")
-    records = frame.to_dict("records")
-    frame["verdict"] = [words.verdict(row, analysis) for row in records]
-    frame["rho_words"] = [words.factor(row) for row in records]
+    frame = frame.merge(hardware.reset_index(), on=SECTION, how="left")
+    rows = aggregate.records(frame)
+    frame["verdict"] = [words.verdict(row, analysis) for row in rows]
+    frame["rho_words"] = [words.factor(row) for row in rows]
     return frame

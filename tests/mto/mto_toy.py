@@ -6,11 +6,21 @@ masks, a bias of its own for each head.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from bench.api import Batch, MaskEmbedding, MethodOutput, TokenLayer, VisionShape
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyConfig:
+    """``with_bias`` gives each head a learned bias over token pairs."""
+
+    with_bias: bool = True
+
 
 SHAPE = VisionShape(image_size=8, patch_size=2, channels=1, width=12, depth=3, heads=2)
 
@@ -32,17 +42,22 @@ class ToyLayer(nn.Module):
 
 
 class Toy(nn.Module):
-    """Predicts hidden pixels; ``with_bias`` gives each head a learned bias over token pairs."""
+    """Predicts hidden pixels."""
 
-    def __init__(self, shape=SHAPE, with_bias=True):
+    Config = ToyConfig
+
+    def __init__(self, shape=SHAPE, config=None):
         super().__init__()
+        config = config or ToyConfig()
         self.shape = shape
         tokens = 1 + shape.patches
         self.embed = nn.Linear(shape.patch_size**2, shape.width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, shape.width))
         self.mask_token = nn.Parameter(torch.zeros(1, 1, shape.width))
         self.position = nn.Parameter(torch.zeros(1, tokens, shape.width))
-        self.bias = nn.Parameter(torch.zeros(1, shape.heads, tokens, tokens)) if with_bias else None
+        self.bias = (
+            nn.Parameter(torch.zeros(1, shape.heads, tokens, tokens)) if config.with_bias else None
+        )
         self.layers = nn.ModuleList(ToyLayer(shape.width, shape.heads) for _ in range(shape.depth))
         self.head = nn.Linear(shape.width, shape.patch_size**2)
         self.steps = []
@@ -111,16 +126,20 @@ def generators(seed=0):
 
 
 class Stream:
-    """Uniform draws for B samples, one generator a sample."""
+    """Uniform draws for samples by number, one generator a sample."""
 
-    def __init__(self, size, epoch=0):
-        self.size, self.epoch = size, epoch
+    def __init__(self, samples, epoch=0):
+        self.samples, self.epoch = list(samples), epoch
+
+    @property
+    def size(self):
+        return len(self.samples)
 
     def uniform(self, count, offset=0):
         rows = []
-        for sample in range(self.size):
-            generator = torch.Generator().manual_seed(1000 * self.epoch + sample)
-            rows.append(torch.rand(offset + count, generator=generator)[offset:])
+        for sample in self.samples:
+            seed = (1000 * self.epoch + sample) * 7 + min(offset, 1)
+            rows.append(torch.rand(count, generator=torch.Generator().manual_seed(seed)))
         return torch.stack(rows)
 
 
@@ -130,4 +149,11 @@ def batch_for(method, size=6, epoch=0):
     generator = torch.Generator().manual_seed(17 + epoch)
     side = shape.image_size
     images = torch.randn(size, shape.channels, side, side, generator=generator)
-    return Batch(images, method.draw_hidden(Stream(size, epoch)))
+    stream = Stream(range(size), epoch)
+    return Batch(images, method.draw_hidden(stream), stream)
+
+
+def part(batch, first, last):
+    """The images ``first`` to ``last - 1`` of a batch."""
+    stream = Stream(batch.noise.samples[first:last], batch.noise.epoch)
+    return Batch(batch.images[first:last], batch.hidden[first:last], stream)

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from mto_toy import Toy, batch_for, generators
+from mto_toy import Toy, ToyConfig, batch_for, generators, part
 
-from bench.api import Batch, ClassifierOptions
+from bench.api import ClassifierOptions
 from bench.errors import RunError, UsageError
 from mto.config import TERMS, MTOConfig
 from mto.plugin import with_mto
@@ -16,10 +16,11 @@ from mto.probe import LayerProbe
 
 ALL = MTOConfig(sample_images=1.0, r_first=0.1)
 OFF = MTOConfig.only(())
+BIASED = ToyConfig()
 
 
-def made(config=None, **kwargs):
-    method = Toy(**kwargs) if config is None else with_mto(Toy(**kwargs), config)
+def made(config=None, toy=BIASED):
+    method = Toy(config=toy) if config is None else with_mto(Toy(config=toy), config)
     method.reset_parameters(generators())
     return method
 
@@ -187,8 +188,7 @@ def test_penalty_is_a_mean_over_images_however_the_batch_is_split():
     for share in (1.0, 0.4):
         method = made(replace(ALL, sample_images=share))
         batch = batch_for(method, size=12)
-        parts = [method(Batch(batch.images[i : i + 4], batch.hidden[i : i + 4])) for i in (0, 4, 8)]
-        mean = sum(part.penalty for part in parts) / 3
+        mean = sum(method(part(batch, i, i + 4)).penalty for i in (0, 4, 8)) / 3
         torch.testing.assert_close(method(batch).penalty, mean)
 
 
@@ -212,8 +212,13 @@ def test_a_batch_with_no_image_chosen_costs_nothing():
     output.loss.backward()
 
 
+def test_without_a_stream_every_image_is_read():
+    few, full = made(replace(ALL, sample_images=0.2)), made(ALL)
+    batch = replace(batch_for(few), noise=None)
+    torch.testing.assert_close(few(batch).penalty, full(batch).penalty)
+
+
 def test_no_global_generator_is_read():
-    before = torch.get_rng_state()
     method = made(replace(ALL, sample_images=0.5))
     before = torch.get_rng_state()
     method(batch_for(method))
@@ -241,7 +246,7 @@ def test_no_global_generator_is_read():
 )
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_every_reading_runs_and_gives_finite_gradients(change, with_bias):
-    method = made(replace(ALL, **change), with_bias=with_bias)
+    method = made(replace(ALL, **change), ToyConfig(with_bias=with_bias))
     output = method(batch_for(method))
     total(output).backward()
     for name, parameter in method.named_parameters():
@@ -284,3 +289,55 @@ def test_autocast_to_bfloat16(term):
     with torch.autocast("cpu", torch.bfloat16):
         output = method(batch_for(method))
     assert total(output).isfinite()
+
+
+# --- what the losses do ---------------------------------------------------------------------------
+
+
+def measured_after(config, steps, lr=0.05):
+    """(terms, probe summary) of one fixed batch before and after descending the penalty alone."""
+    method = made(config)
+    batch = batch_for(method)
+    optimizer = torch.optim.Adam(method.parameters(), lr=lr)
+    seen = []
+    for step in range(steps + 1):
+        probe = LayerProbe(tau=config.tau)
+        output = method(batch, probe)
+        if step in (0, steps):
+            seen.append((output.terms, probe.summary()))
+        optimizer.zero_grad()
+        output.penalty.backward()
+        optimizer.step()
+    return seen
+
+
+def alone(term, **changes):
+    return replace(MTOConfig.only([term]), sample_images=1.0, **changes)
+
+
+def test_l_spa_lowers_the_mass_on_masked_columns_in_every_layer():
+    (_, before), (_, after) = measured_after(alone("spa", heads="each"), 40)
+    for first, last in zip(before["mass_to_masked"], after["mass_to_masked"], strict=True):
+        assert last < 0.3 * first
+
+
+@pytest.mark.parametrize("measure", ["entropy", "cosine"])
+def test_l_e_raises_heterogeneity_in_the_first_layer(measure):
+    (_, before), (_, after) = measured_after(alone("e", heterogeneity=measure), 40)
+    key = {"entropy": "heterogeneity", "cosine": "heterogeneity_cosine"}[measure]
+    assert after[key][0] > before[key][0] + 0.1
+
+
+def test_l_r_puts_the_layers_in_order():
+    config = alone("r", rank_margin=0.05)
+    (_, _), (terms, after) = measured_after(config, 80)
+    h = after["heterogeneity"]
+    assert terms["mto.r"] < 0.02
+    assert h[0] > h[1] > h[2]
+
+
+def test_the_margin_loss_carries_the_token_to_the_margin_and_stops():
+    (_, before), (terms, after) = measured_after(alone("dist", dist_margin=4.0), 200)
+    assert before["token_distance"] < 2
+    assert 3.5 < after["token_distance"] < 8
+    assert terms["mto.dist"] < 0.01

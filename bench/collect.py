@@ -1,0 +1,65 @@
+"""The records of a study: finished cells, and failed ones with the reason, from folders alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from bench.config import recipe_digest
+from bench.index import load_records
+from bench.provenance import hardware_label
+from bench.store import BLOCKED, FAILED, Record, RunFolder, Store, read_json
+from bench.suite import run_from_plain
+
+
+def collect(store: Store, ids: Iterable[str] | None = None) -> list[Record]:
+    """Records of the named cells (or all); a failed or blocked cell counts, with its reason."""
+    records = load_records(store, ids)
+    done = {r.run_id for r in records}
+    names = [f.run_id for f in store.folders()] if ids is None else list(ids)
+    broken = (_broken(store, name) for name in names if name not in done)
+    return records + [r for r in broken if r is not None]
+
+
+def _broken(store: Store, run_id: str) -> Record | None:
+    folder = store.run(run_id)
+    stored = folder.config()
+    if stored is None or not stored.get("parent"):
+        return None
+    parent = store.run(stored["parent"])
+    status = folder.status()
+    if status["state"] == BLOCKED:
+        status = parent.status()
+    if status["state"] != FAILED:
+        return None
+    config = run_from_plain(stored["config"])
+    return Record(
+        run_id=run_id,
+        pretrain_id=stored["parent"],
+        arm=config.arm,
+        base_arm=config.base_arm,
+        method=config.method,
+        plugins=[name for name, _ in config.plugins],
+        data=config.data.name,
+        model=config.model.name,
+        epochs=config.pretrain.epochs,
+        seed=config.seed,
+        repeat=config.finetune.repeat,
+        status=FAILED,
+        failure=status.get("failure", ""),
+        recipe=recipe_digest(config),
+        **_origin(parent),
+    )
+
+
+def _origin(folder: RunFolder) -> dict[str, Any]:
+    """Code and hardware of a run that left no record, from its provenance."""
+    origin = read_json(folder.path / "provenance.json")
+    if origin is None:
+        return {}
+    return {
+        "commit": origin["code"]["commit"],
+        "dirty": bool(origin["code"]["dirty"]),
+        "hardware": hardware_label(origin["hardware"]),
+        "versions": origin["versions"],
+    }

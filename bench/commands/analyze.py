@@ -1,0 +1,97 @@
+"""``analyze``: heterogeneity and attention mass against depth, along training.
+
+Reads what every run logs, baseline and variant alike, from its initialisation (epoch 0) on. The
+observation behind MTO is that higher heterogeneity between masked and visible tokens in early
+layers goes with faster convergence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from bench import figures
+from bench.errors import UsageError, unknown
+from bench.store import RunFolder, Store, write_bytes
+
+LAYERED = {
+    "heterogeneity": "heterogeneity H (entropy)",
+    "heterogeneity_cosine": "heterogeneity H (cosine)",
+    "mass_to_masked": "attention of visible tokens on masked ones",
+}
+
+
+def analyze(args: argparse.Namespace) -> int:
+    """Prints and draws the layers of each run: at initialisation and at its logged epochs.
+
+    Raises:
+        UsageError: for a name that is no run, or a run that has logged nothing yet.
+    """
+    store, folder = Store(Path(args.out)), Path(args.to)
+    series = {name: _points(store, name) for name in args.runs}
+    for name, points in series.items():
+        print(f"\n{name}\n{_table(points)}")
+    for key, label in LAYERED.items():
+        plot = _plot(key, label, series)
+        for form, data in figures.draw(plot, ("png", "svg")).items():
+            write_bytes(folder / f"{key}.{form}", data)
+    write_bytes(folder / "layers.json", json.dumps(series, indent=1).encode())
+    print(f"\nsaved in {folder}: {', '.join(f'{key}.png' for key in LAYERED)}, layers.json")
+    return 0
+
+
+def _points(store: Store, name: str) -> list[dict[str, Any]]:
+    """Measurements of a run by epoch, the first (epoch 0) at initialisation."""
+    found = [m for m in _find(store, name).metrics() if "heterogeneity" in m]
+    if not found:
+        raise UsageError(f"run '{name}' has not logged its layers yet.")
+    return found
+
+
+def _find(store: Store, name: str) -> RunFolder:
+    """The pre-training run of a name, of a unique beginning of one, or of a cell."""
+    ids = [f.run_id for f in store.folders()]
+    found = [i for i in ids if i == name] or [i for i in ids if i.startswith(name)]
+    if len(found) != 1:
+        raise unknown("run", name, found or ids[:20], "Give enough of the id to be unique.")
+    folder = store.run(found[0])
+    parent = (folder.config() or {}).get("parent")
+    return store.run(parent) if parent else folder
+
+
+def _table(points: Sequence[Mapping[str, Any]]) -> str:
+    rows = [
+        [p["epoch"], f"{p['token_distance']:.2f}", *(_join(p[key]) for key in LAYERED)]
+        for p in points
+    ]
+    heads = ["epoch", "mask-token distance", "H entropy", "H cosine", "mass to masked"]
+    return tabulate(rows, heads, tablefmt="simple", disable_numparse=True)
+
+
+def _join(values: Sequence[float]) -> str:
+    return " ".join(f"{v:.3f}" for v in values)
+
+
+def _plot(key: str, label: str, series: Mapping[str, Sequence[Mapping[str, Any]]]) -> figures.Plot:
+    """First and last measurement of every run against depth."""
+    lines = [
+        figures.Series(
+            label=f"{name.rsplit('-', 1)[0]}, epoch {point['epoch']}",
+            x=tuple(float(i + 1) for i in range(len(point[key]))),
+            y=tuple(point[key]),
+        )
+        for name, points in series.items()
+        for point in [points[0], *points[1:][-1:]]
+    ]
+    return figures.Plot(
+        name=key,
+        title=label,
+        x_label="layer that carries mask tokens",
+        series=tuple(lines),
+        ticks=tuple(sorted({x for line in lines for x in line.x})),
+    )

@@ -1,0 +1,104 @@
+"""Reading results: report, compare, power, and the end of the main command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench import report
+from bench.collect import collect
+from bench.errors import BenchError, GateError, NothingMeasuredError, unknown
+from bench.store import DONE, Record, Store, read_json
+
+FORMATS = ("md", "csv", "json", "html", "png", "svg")
+TABLES = ("md", "csv", "json")
+
+
+def publish(store: Store, folder: Path, args: argparse.Namespace, formats: tuple[str, ...]) -> int:
+    """Prints and saves a study's report, checks its gates; returns the exit code.
+
+    Raises:
+        NothingMeasuredError: if no cell has finished.
+        GateError: if a gate does not hold (the report is written all the same).
+    """
+    plan = read_json(folder / "plan.json")
+    ids = None if plan is None else plan["ids"]
+    records = collect(store, ids)
+    if not any(r.status == DONE for r in records):
+        raise NothingMeasuredError(f"no cell of '{folder.name}' has finished: there is no table.")
+    paths = report.write_report(records, plan, folder, formats, store)
+    values = report.results(records, plan)
+    print(json.dumps(values, indent=1) if args.json else report.summary(records, plan))
+    shown = ", ".join(sorted({p.name for p in paths if p.parent == folder}))
+    print(f"\nsaved in {folder}: {shown}", file=sys.stderr)
+    _gates(args.gates, values)
+    return _verdict(records, plan, args.strict)
+
+
+def _gates(expressions: list[str], values: dict[str, Any]) -> None:
+    failed = []
+    for expression in expressions:
+        try:
+            print(f"gate {expression}: {report.gate(expression, values)}", file=sys.stderr)
+        except GateError as error:
+            failed.append(str(error))
+    if failed:
+        raise GateError(" ".join(failed))
+
+
+def _verdict(records: list[Record], plan: dict[str, Any] | None, strict: bool) -> int:
+    done = {r.run_id for r in records if r.status == DONE}
+    wanted = {r.run_id for r in records} if plan is None else set(plan["ids"])
+    if strict:
+        faults = report.shortcomings(records, plan)
+        for fault in faults:
+            print(f"strict: {fault}", file=sys.stderr)
+        return int(bool(faults) or done != wanted)
+    return int(done != wanted)
+
+
+def study_folder(store: Store, name: str) -> Path:
+    """The folder of a study by name, or of the newest one.
+
+    Raises:
+        BenchError: if there is none of that name, or none at all.
+    """
+    plans = sorted((store.root / "studies").glob("*/plan.json"), key=lambda p: p.stat().st_mtime)
+    names = [p.parent.name for p in plans]
+    if name and name not in names:
+        raise unknown("study", name, names)
+    if not names:
+        raise NothingMeasuredError(f"no studies in '{store.root / 'studies'}'.")
+    return store.root / "studies" / (name or names[-1])
+
+
+def show_report(args: argparse.Namespace) -> int:
+    """Rebuilds a study's tables and plots from its run folders."""
+    store = Store(Path(args.out))
+    folder = store.root / "studies" / "all" if args.all else study_folder(store, args.study)
+    return publish(store, folder, args, tuple(args.format))
+
+
+def show_compare(args: argparse.Namespace) -> int:
+    """Prints two studies cell by cell."""
+    sides = []
+    for place in (args.a, args.b):
+        folder = Path(place) if Path(place).is_dir() else study_folder(Store(Path(args.out)), place)
+        plan = read_json(folder / "plan.json")
+        if plan is None:
+            raise BenchError(f"'{folder}' holds no plan.json, so it is no study.")
+        sides.append(collect(Store(folder.parent.parent), plan["ids"]))
+    print(report.compare(sides[0], sides[1], (Path(args.a).name, Path(args.b).name)))
+    return 0
+
+
+def show_power(args: argparse.Namespace) -> int:
+    """Prints what more seeds would resolve, and what they would cost."""
+    store = Store(Path(args.out))
+    folder = study_folder(store, args.study)
+    plan = read_json(folder / "plan.json") or {}
+    print(report.power(collect(store, plan.get("ids")), plan))
+    return 0

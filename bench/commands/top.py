@@ -1,0 +1,79 @@
+"""``top``: a live view of all runs, from their files and heartbeats alone."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+
+from bench.errors import NothingMeasuredError
+from bench.store import DONE, FAILED, RUNNING, RunFolder, Store, now
+from bench.view import format_seconds
+
+STALE_S = 120
+"""Seconds without a heartbeat after which a run is shown as silent."""
+
+
+def top(args: argparse.Namespace) -> int:
+    """Redraws the view until Ctrl-C, or prints it once (``--once``, or no terminal).
+
+    Raises:
+        NothingMeasuredError: if there are no runs.
+    """
+    store, console = Store(Path(args.out)), Console()
+    if not store.folders():
+        raise NothingMeasuredError(f"no runs in '{store.runs}'.")
+    if args.once or not console.is_terminal:
+        console.print(view(store))
+        return 0
+    with Live(view(store), console=console, screen=True) as live:
+        while True:
+            time.sleep(args.interval)
+            live.update(view(store))
+
+
+def view(store: Store) -> Group:
+    """A line of counts and a table of what runs now or has failed."""
+    states = {f: _state(f) for f in store.folders()}
+    counts = {s: list(states.values()).count(s) for s in dict.fromkeys(states.values())}
+    line = "  ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+    table = Table("run", "state", "stage", "progress", "img/s", "loss", "ETA", "beat", box=None)
+    for folder, state in states.items():
+        if state in (RUNNING, FAILED):
+            table.add_row(*_row(folder, state))
+    return Group(f"{len(states)} runs: {line}", table)
+
+
+def _state(folder: RunFolder) -> str:
+    return DONE if folder.is_done() else str(folder.status()["state"])
+
+
+def _row(folder: RunFolder, state: str) -> list[str]:
+    status = folder.status()
+    step, total, rate = status.get("step", 0), status.get("total", 0), status.get("images_per_s")
+    share = f"{step}/{total} {step / total:.0%}" if total else ""
+    silent = now() - status.get("beat", now())
+    beat = f"{silent:.0f} s ago" + (" (silent)" if silent > STALE_S and state == RUNNING else "")
+    loss = status.get("loss")
+    note = status.get("failure", "") if state == FAILED else status.get("stage", "")
+    return [
+        folder.run_id,
+        state,
+        note,
+        share,
+        f"{rate:,.0f}" if rate else "",
+        f"{loss:.4f}" if loss is not None else "",
+        _eta(status) if state == RUNNING else "",
+        beat,
+    ]
+
+
+def _eta(status: dict[str, float]) -> str:
+    """Time left at the average pace of this attempt."""
+    step, total, started = (status.get(k, 0) for k in ("step", "total", "started"))
+    elapsed = now() - started
+    return format_seconds((total - step) * elapsed / step) if step and started else ""

@@ -1,0 +1,186 @@
+"""What MTO costs: a step and its peak memory against the bare method's, side by side in one run.
+
+ViT-B/16 at 224 pixels, batch 8, CPU. The two arms take turns, so that a slow spell of the machine
+meets both, and the ratio is the median over the rounds, of processor time on one thread. The naive
+variant computes full attention maps of every layer, head and image outside the fused path. Run:
+``python -m pytest tests/benchmarks/test_mto_cost.py -m benchmark -s``.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+import weakref
+from dataclasses import replace
+from statistics import median
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from bench import registry
+from bench.api import Batch, VisionShape
+from bench.streams import Streams
+from mto.config import MTOConfig
+from mto.plugin import MTO, with_mto
+from mto.recalibration import recalibration_bias
+
+pytestmark = [
+    pytest.mark.benchmark(group="mto", max_time=1, timer=time.process_time),
+    pytest.mark.timeout(1800),
+]
+
+SHAPE = VisionShape(image_size=224, patch_size=16, channels=3, width=768, depth=12, heads=12)
+BATCH = 8
+ROUNDS = int(os.environ.get("MTO_BENCH_ROUNDS", "4"))
+METHODS = ["simmim", "mae", "data2vec"]
+STEP_BAR, MEMORY_BAR = 1.10, 1.15
+STREAMS = Streams(0, 0)
+
+
+class NaiveHook:
+    """Every loss from full maps [B, H, T, T] of every layer; a new bias in every layer."""
+
+    def __init__(self, config):
+        self.config, self.mass, self.h, self.distance = config, [], [], None
+
+    def embedding(self, embedding):
+        x = embedding.tokens.detach()
+        offset = (embedding.mask_token - x.mean(1, keepdim=True)) / x.std(1, keepdim=True)
+        self.distance = offset.square().mean(-1).sqrt()
+
+    def attention(self, layer):
+        hidden = layer.hidden
+        s = layer.query @ layer.key.mT * layer.scale
+        s = s if layer.bias is None else s + layer.bias
+        bias = recalibration_bias(hidden, 0.0, s.dtype) if layer.index < layer.count / 2 else None
+        weights = (s if bias is None else s + bias).softmax(-1)
+        leak = (weights * hidden[:, None, None, :]).sum(-1) * ~hidden[:, None]
+        self.mass.append(leak.mean(1).sum(-1) / (~hidden).sum(-1))
+        seen = (s / self.config.tau).masked_fill(hidden[:, None, None, :], -1e9)
+        log = seen.log_softmax(-1)
+        entropy = -(log.exp() * log).sum(-1) * hidden[:, None]
+        self.h.append(entropy.mean(1).sum(-1) / hidden.sum(-1))
+        return bias
+
+    def penalty(self):
+        h = torch.stack(self.h)
+        fall = (h[1:] - h[:-1]).clamp(min=0).sum(0).mean()
+        near = (1 - self.distance / 3).clamp(min=0).mean()
+        return 0.1 * (torch.stack(self.mass).mean() + (1 - h[0]).mean() + fall + near)
+
+
+class Naive(MTO):
+    """The same terms without any of the savings."""
+
+    def forward(self, batch, hook=None):
+        naive = NaiveHook(self.config)
+        output = self.base(batch, naive)
+        return replace(output, penalty=naive.penalty())
+
+
+class PeakMemory(TorchDispatchMode):
+    """Bytes of all tensors alive at once that were made inside the block, at their highest."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.peak = 0
+        self._alive = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor):
+                self._watch(leaf.untyped_storage())
+        return out
+
+    def _watch(self, storage):
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._alive:
+            self._alive.add(key)
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._free, key, size)
+
+    def _free(self, key, size):
+        self._alive.discard(key)
+        self.now -= size
+
+
+def arm(name, variant):
+    method = registry.method(name)(SHAPE, registry.method_config(name)())
+    if variant == "mto":
+        method = with_mto(method, MTOConfig())
+    if variant == "naive":
+        method = Naive(method, MTOConfig())
+    method.reset_parameters(lambda parameter: STREAMS.generator("init", parameter))
+    return method
+
+
+def batches(method, count):
+    ids = torch.arange(BATCH)
+    images = torch.randn(BATCH, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    for step in range(count):
+        hidden = method.draw_hidden(STREAMS.samples("mask", step, ids))
+        yield Batch(images, hidden, STREAMS.samples("drop path", step, ids))
+
+
+def step_of(method, batch):
+    """One step up to the gradients; the optimizer's own part is the same in every arm."""
+    method.zero_grad(set_to_none=True)
+    output = method(batch)
+    loss = output.loss if output.penalty is None else output.loss + output.penalty
+    loss.backward()
+
+
+def timed(method, batch):
+    start = time.process_time()
+    step_of(method, batch)
+    return time.process_time() - start
+
+
+def peak_of(method, batch):
+    method.zero_grad(set_to_none=True)
+    gc.collect()
+    with PeakMemory() as memory:
+        step_of(method, batch)
+    return memory.peak
+
+
+def measured(benchmark, name, variant):
+    """(step ratio, memory ratio) of the variant over the bare method."""
+    torch.set_num_threads(1)
+    bare, method = arm(name, None), arm(name, variant)
+    feed = list(batches(bare, ROUNDS + 1))
+    memory = peak_of(method, feed[-1]) / peak_of(bare, feed[-1])
+    rounds, bare_times, own_times = iter(feed), [], []
+
+    def take_turns():
+        batch = next(rounds)
+        bare_times.append(timed(bare, batch))
+        return (batch,), {}
+
+    benchmark.pedantic(
+        lambda batch: own_times.append(timed(method, batch)), setup=take_turns, rounds=ROUNDS
+    )
+    step = median(own / bare for own, bare in zip(own_times, bare_times, strict=True))
+    benchmark.extra_info.update(step_ratio=step, memory_ratio=memory, rounds=ROUNDS)
+    print(f"\n{name} {variant}: step x{step:.3f}, memory x{memory:.3f}", end=" ")
+    print(f"({median(bare_times):.2f} s bare, {ROUNDS} rounds)")
+    return step, memory
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_mto_at_its_defaults_stays_below_the_bars(benchmark, name):
+    step, memory = measured(benchmark, name, "mto")
+    assert step <= STEP_BAR
+    assert memory <= MEMORY_BAR
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_naive_variant_is_there_for_comparison(benchmark, name):
+    step, memory = measured(benchmark, name, "naive")
+    assert step > 1
+    assert memory > 1

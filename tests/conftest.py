@@ -1,0 +1,59 @@
+"""Shared helpers: tiny studies that go through every stage in about a second."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+from bench import suite
+from bench.config import Resources
+from bench.plan import Study, make_study
+from bench.store import Store
+
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
+settings.load_profile("repeatable")
+os.environ.setdefault("MPLBACKEND", "Agg")
+torch.set_num_threads(1)
+
+TINY = (
+    "data.labels=20",
+    "model.width=16",
+    "model.depth=2",
+    "model.heads=2",
+    "pretrain.batch_size=512",
+    "finetune.epochs=2",
+    "finetune.warmup_epochs=0",
+    "probe.epochs=2",
+    "probe.warmup_epochs=0",
+    "mae.decoder_width=16",
+    "mae.decoder_depth=2",
+    "mae.decoder_heads=2",
+)
+
+
+def tiny_study(
+    methods: str, epochs: str = "2", seeds: str = "1", more: Sequence[str] = ()
+) -> Study:
+    """A study on a two-block model of width 16, resolved as the command line would."""
+    layers = (suite.load_preset("digits"), suite.parse_overrides([*TINY, *more]))
+    resolver = suite.Resolver(layers)
+    arms, budgets = suite.parse_arms(methods), suite.parse_epochs(epochs)
+    cells = make_study(resolver, arms, budgets, suite.parse_seeds(seeds))
+    return Study(cells=cells, preset="digits")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    found = Store(tmp_path / "out")
+    found.check_writable()
+    return found
+
+
+@pytest.fixture
+def resources() -> Resources:
+    return Resources(device="cpu", threads=1)

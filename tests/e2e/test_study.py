@@ -1,0 +1,158 @@
+"""The main command as a user runs it, on a model small enough for seconds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.run import main
+from tests.conftest import TINY
+
+ARMS = "mae,mae+mto,simmim,simmim+mto,data2vec,data2vec+mto"
+
+
+def command(out: Path, *arguments: str) -> list[str]:
+    return [*arguments, "--launcher", "inline", "--out", str(out), *TINY]
+
+
+def test_a_study_runs_is_saved_and_is_not_computed_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = command(tmp_path, "--methods", ARMS, "--epochs", "1,2", "--name", "six")
+    assert main(line) == 0
+    table = capsys.readouterr().out
+    for arm in ARMS.split(","):
+        assert f"| {arm} |" in table
+    assert "matched ✓" in table
+    assert "reconstruction" in table
+    study = tmp_path / "studies" / "six"
+    assert (study / "report.md").read_text().startswith("#")
+    assert (study / "accuracy.csv").exists()
+    report = json.loads((study / "report.json").read_text())
+    assert {row["arm"] for row in report["accuracy"]} == set(ARMS.split(","))
+    runs = list((tmp_path / "runs").iterdir())
+    assert len(runs) == 2 * 6 * 2 * 3
+    stamps = {p: (p / "record.json").stat().st_mtime_ns for p in runs}
+    assert main(line) == 0
+    again = capsys.readouterr()
+    assert again.out == table
+    assert "to compute" not in again.err
+    assert stamps == {p: (p / "record.json").stat().st_mtime_ns for p in runs}
+
+
+def test_the_two_arms_of_an_a_a_comparison_are_equal_in_everything(tmp_path: Path) -> None:
+    line = command(tmp_path, "--methods", "mae,mae@again", "--epochs", "2", "--seeds", "1")
+    assert main(line) == 0
+    records = [json.loads(p.read_text()) for p in tmp_path.glob("runs/fin-*/record.json")]
+    scores = ("finetune_top1", "probe_top1", "knn_top1", "pretrain_loss", "digests")
+    one, two = ([r[s] for s in scores] for r in records)
+    assert one == two
+    weights = [p.read_bytes() for p in tmp_path.glob("runs/pre-*/encoder.safetensors")]
+    assert len(weights) == 2
+    assert weights[0] == weights[1]
+
+
+def test_side_by_side_processes_compute_the_same_numbers(tmp_path: Path) -> None:
+    arguments = ["--methods", "simmim+mto", "--epochs", "2", "--seeds", "1", *TINY]
+    for launcher in ("inline", "local"):
+        out = str(tmp_path / launcher)
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.run", *arguments, "--launcher", launcher, "--out", out],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "1/2 done" in done.stderr or launcher == "inline"
+    records = [
+        json.loads(next((tmp_path / n / "runs").glob("fin-*/record.json")).read_text())
+        for n in ("inline", "local")
+    ]
+    scores = ("finetune_top1", "probe_top1", "knn_top1", "pretrain_loss", "digests")
+    one, two = ([r[s] for s in scores] for r in records)
+    assert one == two
+
+
+def test_a_failed_cell_sinks_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = command(tmp_path, "--methods", "mae,simmim", "--epochs", "2", "--seeds", "1")
+    line.append("simmim.pretrain.blr=1e30")
+    assert main(line) == 1
+    shown = capsys.readouterr()
+    assert "| mae |" in shown.out
+    assert "0/1" in shown.out
+    assert "non-finite" in shown.err
+    failed = next(p for p in (tmp_path / "runs").glob("pre-simmim*"))
+    status = json.loads((failed / "status.json").read_text())
+    assert (status["state"], status["failure"]) == ("failed", "non-finite")
+    assert "NonFiniteLossError" in (failed / "log.txt").read_text()
+    cell = next(p for p in (tmp_path / "runs").glob("fin-simmim*"))
+    assert json.loads((cell / "status.json").read_text())["state"] == "blocked"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--methods", "maee", "--epochs", "1"], "Did you mean 'mae'"),
+        (["--methods", "mae", "--epochs", ""], "no epoch budgets"),
+        (["--methods", "mae", "--epochs", "many"], "'many' is not a positive whole number"),
+        (["--methods", "mae", "--epochs", "1", "--seeds", "0"], "zero seeds"),
+        (["--methods", "mae", "--epochs", "1", "--data", "digit"], "Did you mean 'digits'"),
+        (["--methods", "mae", "--epochs", "1", "--data", "imagenet:/no"], "does not exist"),
+        (["--methods", "mae", "--epochs", "1", "--preset", "imagenet"], "--data imagenet:DIR"),
+        (["--methods", "mae", "--epochs", "1", "--out", "/proc/none"], "--out DIR"),
+        (["--methods", "mae", "--epochs", "1", "pretrain.blrr=1"], "Did you mean 'pretrain.blr'"),
+        (["--methods", "mae", "--epochs", "1", "pretain.blr=1"], "Did you mean 'pretrain'"),
+        (["--methods", "mae", "--epochs", "1,2", "--target", "3"], "--target 3"),
+        (["--method", "mae"], "unrecognized arguments: --method"),
+        (["stauts"], "Did you mean 'status'"),
+        (["ls", "method"], "Did you mean 'methods'"),
+    ],
+)
+def test_bad_requests_get_one_clear_line_and_start_nothing(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_names_the_cells_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = command(tmp_path / "o", "--methods", "mae,mae+mto", "--epochs", "1,2", "--dry-run")
+    assert main(line) == 0
+    shown = capsys.readouterr().out
+    assert "pending" in shown
+    assert "24 runs, 0 done" in shown
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command_name", ["status", "report"])
+def test_nothing_measured_has_its_own_exit_code(command_name: str, tmp_path: Path) -> None:
+    assert main([command_name, "--out", str(tmp_path)]) == 3
+
+
+def test_the_list_of_methods_and_help_need_no_torch() -> None:
+    code = (
+        "import sys\n"
+        "from bench.run import main\n"
+        "main(['ls', 'methods'])\n"
+        "main(['--methods', 'mae+mto', '--epochs', '1', '--dry-run'])\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "simmim" in done.stdout

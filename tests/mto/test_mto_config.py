@@ -1,0 +1,86 @@
+"""Settings: switching terms singly, labels, and what is refused before a run is queued."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, fields
+
+import pytest
+
+from bench.config import load_section
+from bench.errors import UsageError
+from mto.config import TERMS, MTOConfig
+
+
+def test_the_default_has_no_label_and_every_other_set_of_terms_has_one():
+    assert MTOConfig().label == ""
+    assert MTOConfig.only(["spa", "recal"]).label == "(recal,spa)"
+    assert MTOConfig.only([]).label == "(off)"
+    assert MTOConfig.only(MTOConfig().terms).label == ""
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_each_term_can_be_alone(term):
+    config = MTOConfig.only([term])
+    assert config.terms == (term,)
+    assert config.acts == (term != "init")
+    assert (
+        load_section(MTOConfig, {f.name: getattr(config, f.name) for f in fields(config)}, "mto")
+        == config
+    )
+
+
+def test_a_term_that_is_on_keeps_its_weight_and_one_that_is_off_gets_a_starting_one():
+    config = MTOConfig(lambda_spa=0.7, lambda_e=0.0).with_terms(["spa", "e"])
+    assert (config.lambda_spa, config.lambda_e) == (0.7, 0.1)
+
+
+def test_recalibration_without_effect_is_switched_on_for_good_by_name():
+    config = MTOConfig(r_first=1.0).with_terms(["recal"])
+    assert config.terms == ("recal",)
+
+
+def test_unknown_terms_are_named_with_the_nearest_known_one():
+    with pytest.raises(UsageError, match=r"'recall'.*mean 'recal'"):
+        MTOConfig.only(["recall"])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"r_first": -0.1},
+        {"r_first": 1.5},
+        {"r_depth": 2},
+        {"lambda_spa": -1},
+        {"lambda_dist": float("nan")},
+        {"tau": 0},
+        {"dist_margin": 0},
+        {"sample_images": 0},
+        {"sample_images": 1.5},
+        {"e_layers": 0},
+        {"init_std": -1},
+        {"sample_heads": 2},
+        {"affinity": "keys"},
+        {"nonsense": 1},
+    ],
+    ids=str,
+)
+def test_values_out_of_range_are_refused(values):
+    with pytest.raises(UsageError):
+        load_section(MTOConfig, values, "mto")
+
+
+def test_it_is_frozen():
+    with pytest.raises(FrozenInstanceError):
+        MTOConfig().tau = 2.0
+
+
+def test_every_setting_is_documented():
+    for f in fields(MTOConfig):
+        assert f"\n        {f.name}: " in MTOConfig.__doc__
+
+
+def test_settings_and_schedules_need_no_torch():
+    code = "import sys, mto.config, mto.depth; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,65 @@
+"""A method of another package, found through its entry point and wrapped by name."""
+
+from __future__ import annotations
+
+import mto_toy
+import pytest
+import torch
+from mto_toy import SHAPE, batch_for
+
+from bench import registry
+from bench.streams import Streams
+from mto.config import MTOConfig
+
+ENTRY_POINTS = "[mto_bench.methods]\ntoy = mto_toy:Toy\n"
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """A distribution on the path whose entry point offers the method ``toy``."""
+    folder = tmp_path / "toy_method-0.1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-method\nVersion: 0.1\n")
+    (folder / "entry_points.txt").write_text(ENTRY_POINTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    registry._outside.cache_clear()
+    yield
+    registry._outside.cache_clear()
+
+
+@pytest.mark.usefixtures("installed")
+def test_mto_wraps_a_method_it_never_heard_of():
+    assert "toy" in registry.names("methods")
+    bare = registry.method("toy")(SHAPE, registry.method_config("toy")())
+    assert isinstance(bare, mto_toy.Toy)
+    method = registry.plugin("mto")(bare, registry.plugin_config("mto")())
+    streams = Streams(0, 0)
+    method.reset_parameters(lambda name: streams.generator("init", name))
+    optimizer = torch.optim.AdamW(method.parameters(), lr=1e-2)
+    losses = []
+    for step in range(30):
+        output = method(batch_for(method, epoch=step % 3))
+        optimizer.zero_grad()
+        (output.loss + output.penalty).backward()
+        optimizer.step()
+        losses.append(output.loss.item())
+    assert losses[-1] < losses[0]
+    assert set(output.terms) >= {"mim", *(f"mto.{name}" for name in ("dist", "spa", "e", "r"))}
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_row_is_named_by_method_plugin_and_terms():
+    from bench.suite import Resolver, parse_arm
+
+    model = {"image_size": 8, "patch_size": 2, "channels": 1, "width": 12, "depth": 3, "heads": 2}
+    evaluation = {"epochs": 1, "batch_size": 4, "blr": 0.1}
+    layer = {
+        "data": {"name": "digits", "mean": [0.3], "std": [0.4]},
+        "model": model,
+        "pretrain": {"batch_size": 8, "blr": 1e-3},
+        "finetune": evaluation,
+    }
+    arms = ["toy", "toy+mto", "toy+mto(spa,recal)", "toy+mto:init"]
+    named = [Resolver((layer,)).resolve(parse_arm(text), 10, 0) for text in arms]
+    assert [c.arm for c in named] == ["toy", "toy+mto", "toy+mto(recal,spa)", "toy+mto(init)"]
+    assert named[2].plugins[0][1] == MTOConfig.only(["spa", "recal"])

@@ -1,0 +1,126 @@
+"""MTO on the methods of the table: off it is the baseline bit for bit, on it acts and trains."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from bench import registry
+from bench.api import Batch, VisionShape
+from bench.streams import Streams
+from mto.config import MTOConfig
+from mto.plugin import with_mto
+from mto.probe import LayerProbe
+
+SHAPE = VisionShape(image_size=16, patch_size=2, channels=3, width=24, depth=3, heads=3)
+SMALL = {
+    "decoder_width": 16,
+    "decoder_depth": 2,
+    "decoder_heads": 2,
+    "mask_patch_size": 4,
+    "min_block": 4,
+    "target_layers": 2,
+}
+OFF = MTOConfig.only(())
+METHODS = sorted(registry.METHODS)
+
+
+def hyper(name):
+    kind = registry.method_config(name)
+    known = {f.name for f in fields(kind)}
+    return kind(**{key: value for key, value in SMALL.items() if key in known})
+
+
+def made(name, config=None):
+    method = registry.method(name)(SHAPE, hyper(name))
+    if config is not None:
+        method = with_mto(method, config)
+    streams = Streams(0, 1)
+    method.reset_parameters(lambda parameter: streams.generator("init", parameter))
+    return method
+
+
+def batch_for(method, step=0, size=6):
+    streams = Streams(0, 1)
+    ids = torch.arange(size)
+    images = torch.randn(size, 3, 16, 16, generator=torch.Generator().manual_seed(step))
+    hidden = method.draw_hidden(streams.samples("mask", step, ids))
+    return Batch(images, hidden, streams.samples("drop path", step, ids))
+
+
+def trained(method, steps=4):
+    optimizer = torch.optim.AdamW(
+        [p for p in method.parameters() if p.requires_grad], lr=1e-3, weight_decay=0.05
+    )
+    losses = []
+    for step in range(steps):
+        torch.manual_seed(step)  # data2vec's attention dropout draws from the global generator
+        output = method(batch_for(method, step))
+        optimizer.zero_grad()
+        total = output.loss if output.penalty is None else output.loss + output.penalty
+        total.backward()
+        optimizer.step()
+        method.after_step(step, steps)
+        losses.append(output.loss.item())
+    return losses
+
+
+def plain(method):
+    return {key.removeprefix("base."): value for key, value in method.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_switched_off_it_is_the_baseline_bit_for_bit(name):
+    bare, wrapped = made(name), made(name, OFF)
+    assert trained(bare) == trained(wrapped)
+    first, second = plain(bare), plain(wrapped)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_measuring_without_weight_moves_no_number(name):
+    tiny = 1e-45
+    config = replace(OFF, lambda_spa=tiny, lambda_e=tiny, lambda_r=tiny, lambda_dist=tiny)
+    assert trained(made(name)) == trained(made(name, config))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_only_the_mask_token_starts_elsewhere(name):
+    first, second = plain(made(name)), plain(made(name, MTOConfig()))
+    assert {key for key in first if not torch.equal(first[key], second[key])} == {"mask_token"}
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_at_the_defaults_it_trains_and_stays_finite(name, share):
+    method = made(name, MTOConfig(sample_images=share))
+    losses = trained(method)
+    assert all(torch.tensor(losses).isfinite())
+    assert losses != trained(made(name))
+    output = method(batch_for(method))
+    assert {"mim", "mto.dist", "mto.spa", "mto.e", "mto.r"} <= set(output.terms)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_probe_measures_both_arms_and_sees_the_recalibration(name):
+    bare, wrapped = LayerProbe(), LayerProbe()
+    for probe, config in ((bare, None), (wrapped, MTOConfig())):
+        method = made(name, config).eval()
+        with torch.no_grad():
+            method(batch_for(method), probe)
+    depth = len(bare.summary()["heterogeneity"])
+    assert depth == (2 if name == "mae" else 3)
+    assert min(bare.summary()["mass_to_masked"]) > 0.2
+    assert wrapped.summary()["mass_to_masked"][0] == 0
+    assert wrapped.summary()["token_distance"] > 1.5 * bare.summary()["token_distance"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_evaluation_receives_the_bare_encoder(name):
+    bare, wrapped = made(name), made(name, MTOConfig())
+    assert type(wrapped.encoder()) is type(bare.encoder())
+    assert wrapped.encoder().state_dict().keys() == bare.encoder().state_dict().keys()
+    assert not any("mto" in key or "base" in key for key in wrapped.encoder().state_dict())

@@ -1,0 +1,120 @@
+"""Recalibration: the bias, the exclusion and the schedule over depth."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mto.config import MTOConfig
+from mto.depth import e_layers, evenly, r_schedule, rank_layers, spa_layers
+from mto.recalibration import exclusion_bias, least_attended, recalibration_bias
+
+HIDDEN = torch.tensor(
+    [[False, True, False, True, False], [False, True, True, True, False]]
+)  # a class token first; ragged
+
+
+@pytest.mark.parametrize("r", [0.0, 0.3, 1.0])
+def test_weights_on_masked_columns_are_scaled_by_r_and_renormalised(r):
+    s = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    measured = (s + recalibration_bias(HIDDEN, r, s.dtype)).softmax(-1)
+    for image in range(2):
+        for i in range(5):
+            weights = s[image, :, i].softmax(-1)
+            if not HIDDEN[image, i]:
+                scaled = torch.where(HIDDEN[image], weights * r, weights)
+                weights = scaled / scaled.sum(-1, keepdim=True)
+            torch.testing.assert_close(measured[image, :, i], weights)
+
+
+def test_the_class_token_counts_as_visible_and_masked_rows_are_left_alone():
+    bias = recalibration_bias(HIDDEN, 0.0, torch.float32)
+    assert bias.shape == (2, 1, 5, 5)
+    assert bias[0, 0, 0].tolist() == [0, -torch.inf, 0, -torch.inf, 0]
+    assert (bias[0, 0, 1] == 0).all()
+
+
+def test_the_fused_kernel_takes_the_bias_and_gives_finite_gradients():
+    q = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    out = F.scaled_dot_product_attention(q, q, q, recalibration_bias(HIDDEN, 0.0, q.dtype))
+    out.sum().backward()
+    assert q.grad.isfinite().all()
+
+
+def test_the_least_attended_masked_columns_are_excluded():
+    received = torch.tensor([[9.0, 0.2, 0.1, 0.1, 0.0], [9.0, 0.3, 0.1, 0.2, 0.0]])
+    assert least_attended(received, HIDDEN, 0.5).nonzero().tolist() == [[0, 3], [1, 2], [1, 3]]
+    bias = exclusion_bias(received, HIDDEN, 0.5, torch.float32)
+    assert bias[0, 0, 2].tolist() == [0, 0, 0, -torch.inf, 0]
+    assert (bias[0, 0, 1] == 0).all()
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(st.floats(0, 1), st.integers(0, 1000))
+def test_exclusion_takes_its_share_of_masked_columns_and_no_others(share, seed):
+    received = torch.rand(2, 5, generator=torch.Generator().manual_seed(seed))
+    dropped = least_attended(received, HIDDEN, share)
+    assert not (dropped & ~HIDDEN).any()
+    assert dropped.sum(1).tolist() == [round(2 * share), round(3 * share)]
+    for row, out, masked in zip(received, dropped, HIDDEN, strict=True):
+        if out.any() and (masked & ~out).any():
+            assert row[out].max() <= row[masked & ~out].min()
+
+
+def test_excluding_all_of_them_is_the_bias_at_zero():
+    every = exclusion_bias(torch.rand(2, 5), HIDDEN, 1.0, torch.float32)
+    assert torch.equal(every, recalibration_bias(HIDDEN, 0.0, torch.float32))
+
+
+# --- depth ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (MTOConfig(r_first=0.0, r_depth=0.5), (0, 0, 1, 1)),
+        (MTOConfig(r_first=0.2, r_depth=1.0), (0.2, 0.2, 0.2, 0.2)),
+        (MTOConfig(r_shape="linear", r_first=0.0, r_depth=1.0), (0, 0.25, 0.5, 0.75)),
+        (MTOConfig(r_shape="linear", r_first=0.5, r_depth=0.5), (0.5, 0.75, 1, 1)),
+        (MTOConfig(r_depth=0.0), (1, 1, 1, 1)),
+        (MTOConfig(recalibration="none"), (1, 1, 1, 1)),
+        (MTOConfig(r_first=1.0), (1, 1, 1, 1)),
+    ],
+)
+def test_the_schedule_is_strong_early_and_none_late(config, expected):
+    assert r_schedule(config, 4) == pytest.approx(expected)
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(st.floats(0, 1), st.floats(0, 1), st.sampled_from(["step", "linear"]), st.integers(1, 24))
+def test_every_schedule_rises_within_the_unit_interval(first, depth, shape, count):
+    config = MTOConfig(r_first=first, r_depth=depth, r_shape=shape)
+    schedule = r_schedule(config, count)
+    assert len(schedule) == count
+    assert all(0 <= r <= 1 for r in schedule)
+    assert list(schedule) == sorted(schedule)
+
+
+def test_layers_read_by_the_losses():
+    config = MTOConfig()
+    assert spa_layers(config, 4) == (0, 1, 2, 3)
+    assert e_layers(config, 4) == (0,)
+    assert rank_layers(config, 4) == (0, 1, 2, 3)
+    few = MTOConfig(spa_layers=3, e_layers=2, rank_layers=2)
+    assert spa_layers(few, 12) == (0, 6, 11) or spa_layers(few, 12) == (0, 5, 11)
+    assert e_layers(few, 12) == (0, 1)
+    assert rank_layers(few, 12) == (1, 11)
+    assert e_layers(MTOConfig(e_layers=9), 4) == (0, 1, 2, 3)
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(st.integers(0, 11), st.integers(1, 24), st.integers(0, 30))
+def test_evenly_spaced_layers_are_distinct_and_keep_the_ends(first, count, wanted):
+    layers = evenly(first, count, wanted)
+    assert len(set(layers)) == len(layers)
+    assert len(layers) == (min(wanted, max(count - first, 0)) if wanted else max(count - first, 0))
+    if len(layers) > 1:
+        assert (layers[0], layers[-1]) == (first, count - 1)

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench import suite
+from bench.errors import UsageError
+
+
+def resolve(methods: str, *overrides: str, preset: str = "digits") -> list:
+    layers = (suite.load_preset(preset), suite.parse_overrides(overrides))
+    return [suite.Resolver(layers).resolve(a, 10, 0) for a in suite.parse_arms(methods)]
+
+
+def test_lists_split_at_commas_and_blanks_but_not_in_parentheses() -> None:
+    assert suite.split_list("a, b c,d(e,f g)") == ["a", "b", "c", "d(e,f g)"]
+    assert suite.split_list(["a,b", "c"]) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("text", ["mae+mto(spa,e)", "mae+mto:spa.e"])
+def test_terms_are_named_in_parentheses_or_without_quotes(text: str) -> None:
+    (config,) = resolve(text)
+    assert config.arm == "mae+mto(spa,e)"
+    assert config.plugins[0][1].terms == ("spa", "e")
+
+
+def test_an_alias_is_another_arm_of_the_same_method() -> None:
+    one, two = resolve("mae,mae@again")
+    assert (one.arm, two.arm, two.base_arm) == ("mae", "mae@again", "mae")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: suite.parse_arms("maee"), "unknown method 'maee'. Did you mean 'mae'"),
+        (lambda: suite.parse_arms("mae+mtoo"), "unknown plugin 'mtoo'. Did you mean 'mto'"),
+        (lambda: resolve("mae+mto(spaa)"), "unknown mto term 'spaa'. Did you mean 'spa'"),
+        (lambda: suite.parse_arms(""), "no methods given"),
+        (lambda: suite.parse_epochs(""), "no epoch budgets"),
+        (lambda: suite.parse_epochs("100,abc"), "'abc' is not a positive whole number"),
+        (lambda: suite.parse_epochs("0"), "'0' is not a positive"),
+        (lambda: suite.parse_seeds("0"), "zero seeds"),
+        (lambda: suite.parse_seeds("x"), "cannot read seeds 'x'"),
+        (lambda: suite.parse_data("digit"), "unknown data set 'digit'. Did you mean 'digits'"),
+        (lambda: suite.parse_data("imagenet"), "needs a folder"),
+        (lambda: suite.parse_data("imagenet:/no/such"), "does not exist"),
+        (lambda: suite.load_preset("digit"), "unknown preset 'digit'. Did you mean 'digits'"),
+        (lambda: suite.parse_overrides(["blr"]), "cannot read 'blr'"),
+        (lambda: resolve("mae", "pretrain.blrr=1"), "Did you mean 'pretrain.blr'"),
+        (lambda: resolve("mae", "mae.mask=1"), "unknown setting 'mae.mask'"),
+        (lambda: resolve("mae", "pretrain.blr=fast"), "not a valid float"),
+    ],
+)
+def test_errors_say_what_is_wrong_and_what_is_near(call, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        call()
+    assert message in str(caught.value)
+
+
+def test_ranges() -> None:
+    assert suite.parse_epochs("400,100, 100") == [100, 400]
+    assert suite.parse_seeds("3") == [0, 1, 2]
+    assert suite.parse_seeds("3-5") == [3, 4, 5]
+    assert suite.parse_seeds("0,7") == [0, 7]
+    assert suite.parse_seeds(["5-6", "1"]) == [1, 5, 6]
+
+
+def test_overrides_reach_all_methods_or_one() -> None:
+    mae, simmim = resolve("mae,simmim", "pretrain.weight_decay=0.2", "mae.pretrain.blr=0.5")
+    assert mae.pretrain.weight_decay == simmim.pretrain.weight_decay == 0.2
+    assert mae.pretrain.blr == 0.5 != simmim.pretrain.blr
+    (wrapped,) = resolve("mae+mto", "mto.lambda_spa=0.25", "mae.mask_ratio=0.5")
+    assert wrapped.plugins[0][1].lambda_spa == 0.25
+    assert wrapped.hyper.mask_ratio == 0.5
+
+
+def test_plug_in_settings_can_differ_by_method() -> None:
+    mae, simmim = resolve("mae+mto,simmim+mto", "mae.mto.lambda_spa=0.75")
+    assert mae.plugins[0][1].lambda_spa == 0.75 != simmim.plugins[0][1].lambda_spa
+
+
+def test_a_suite_file_extends_a_preset(tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text("extends: digits\npretrain: {blr: 1e-3}\nmethods: mae\n")
+    layer = suite.load_yaml(path)
+    assert layer["pretrain"]["batch_size"] == suite.load_preset("digits")["pretrain"]["batch_size"]
+    config = suite.Resolver((layer,)).resolve(suite.parse_arm("mae"), 3, 0)
+    assert config.pretrain.blr == 1e-3
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: b: c"])
+def test_an_unreadable_suite_file_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"suite\.yaml"):
+        suite.load_yaml(path)
+
+
+@pytest.mark.parametrize("preset", suite.preset_names())
+def test_every_preset_resolves_for_every_arm(preset: str) -> None:
+    arms = "mae,mae+mto,simmim,simmim+mto,data2vec,data2vec+mto"
+    for config in resolve(arms, preset=preset):
+        assert config.model.image_size % config.model.patch_size == 0
+        assert config.model.width % config.model.heads == 0
