@@ -22,7 +22,8 @@ class Site:
 
     ``job_dir`` receives scripts, pickles and logs of the jobs (default: ``jobs`` in --out); it
     and --out must be seen by the compute nodes. ``signal_delay_s`` before its time limit a job
-    saves its state and queues again, at most ``max_requeues`` times.
+    saves its state and queues again, at most ``max_requeues`` times; a job whose process was
+    killed without a signal first queues again at most ``kill_retries`` times.
     """
 
     partition: str = ""
@@ -45,6 +46,7 @@ class Site:
     srun_args: tuple[str, ...] = ("--kill-on-bad-exit=1",)
     signal_delay_s: int = 120
     max_requeues: int = 200
+    kill_retries: int = 2
     poll_s: float = 30.0
 
     @property

@@ -170,6 +170,7 @@ class SlurmLauncher:
             "array_parallelism": site.array_parallelism,
             "signal_delay_s": site.signal_delay_s,
             "setup": [*site.setup, path],
+            "teardown": _teardown(site.kill_retries),
             "srun_args": list(site.srun_args),
             "additional_parameters": extra,
         }
@@ -222,6 +223,17 @@ class SlurmLauncher:
                 refresh(self.store, progress)
             else:
                 progress.status = self.store.run(run_id).status()
+
+
+def _teardown(retries: int) -> list[str]:
+    """Shell lines behind srun: a run killed by SIGKILL goes on from its last state, boundedly."""
+    return [
+        "code=$?",
+        f'if [ "$code" -eq 137 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {retries} ]; then',
+        '  scontrol requeue "$SLURM_JOB_ID" && sleep 60',
+        "fi",
+        'exit "$code"',
+    ]
 
 
 def _refusal(error: Exception) -> str:

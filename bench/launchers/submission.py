@@ -22,7 +22,7 @@ FATES: dict[str, tuple[str, str]] = {
     "RECONFIG_FAIL": (NODE, "the node could not be configured"),
     "PREEMPTED": (NODE, "pre-empted and not queued again"),
     "REVOKED": (NODE, "revoked by the scheduler"),
-    "FAILED": (CODE, "the job ended without a word; see its log"),
+    "FAILED": (CODE, "the job ended before its run began; see its log"),
     "COMPLETED": (NODE, "the job ended without leaving its result"),
 }
 """Failure class and wording of states in which a job leaves its run unfinished."""
@@ -106,5 +106,7 @@ def judge(job: Job | None, recorded: str, parent: str, lost: bool) -> Verdict:
         return Verdict(RUNNING)  # a shared folder may show the result a little later
     if job.state == "CANCELLED":
         return Verdict(STOPPED, message="its job was cancelled")
+    if job.state == "FAILED" and recorded in (RUNNING, STOPPED):
+        return Verdict(FAILED, NODE, "killed without a word (often: out of memory)")
     failure, message = FATES.get(job.state, (NODE, f"its job ended as {job.state}"))
     return Verdict(FAILED, failure, message)

@@ -32,9 +32,7 @@ which Adam divides by its own size. Two micro-batches in one process differ ther
 
 
 def member(root: Path, task: Task, rank: int, port: int, fault: Any = None) -> int:
-    os.environ.update(
-        RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1"
-    )
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1")
     os.environ["MASTER_PORT"] = str(port)
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     from bench.errors import StopRequestedError
@@ -161,7 +159,8 @@ def test_places_partition_a_batch_and_keep_mirror_pairs(count: int, size: int) -
 @given(count=st.integers(0, 40), size=st.integers(1, 7))
 def test_spans_partition(count: int, size: int) -> None:
     everything = list(range(count))
-    assert sum((everything[World(r, size).span(count)] for r in range(size)), []) == everything
+    parts = [everything[World(rank, size).span(count)] for rank in range(size)]
+    assert [i for part in parts for i in part] == everything
 
 
 SLURM = {
