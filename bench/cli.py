@@ -256,6 +256,8 @@ OVERRIDE = re.compile(r"[A-Za-z][\w-]*(\.[\w-]+)+=")
 def parse(argv: Sequence[str]) -> tuple[str, argparse.Namespace]:
     """The sub-command ('' for a study) and its arguments; ``overrides`` holds the settings.
 
+    ``command_line`` is what was given and ``parse`` this function, for a command given again.
+
     Raises:
         UsageError: for anything that cannot be read.
     """
@@ -268,7 +270,7 @@ def parse(argv: Sequence[str]) -> tuple[str, argparse.Namespace]:
             raise unknown("sub-command", command, COMMANDS)
     parser = _study_parser(command) if command in STUDY_COMMANDS else _folder_parser(command)
     parsed = parser.parse_args(rest)
-    parsed.overrides, parsed.command_line = overrides, arguments
+    parsed.overrides, parsed.command_line, parsed.parse = overrides, arguments, parse
     return command, parsed
 
 

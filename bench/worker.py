@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -98,6 +99,7 @@ class SlurmRun:
             Store(self.root).run(self.run_id).set_status(FAILED, failure=TIMEOUT, message=message)
             return
         subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True, timeout=60)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(REQUEUE_WAIT_S)
 
 

@@ -7,13 +7,12 @@ import os
 import signal
 from pathlib import Path
 
-from bench import cli
 from bench.commands import study
 from bench.commands.results import study_folder
 from bench.errors import NothingMeasuredError, UsageError, unknown
 from bench.launchers.scheduler import Scheduler
 from bench.launchers.tracking import known_jobs
-from bench.store import Store, read_json
+from bench.store import Store, host_key, read_json
 
 
 def cancel(args: argparse.Namespace) -> int:
@@ -37,9 +36,10 @@ def cancel(args: argparse.Namespace) -> int:
 def _stop_here(store: Store, run_id: str) -> bool:
     """Asks the process on this machine that computes the run to save its state and stop."""
     folder = store.run(run_id)
-    if not folder.is_locked():
+    holder = folder.claim().split()
+    if not folder.is_locked() or holder[2:] != [host_key()]:
         return False
-    os.kill(int(folder.claim().split()[0]), signal.SIGTERM)
+    os.kill(int(holder[0]), signal.SIGTERM)
     return True
 
 
@@ -53,5 +53,5 @@ def retry(args: argparse.Namespace) -> int:
     kept = read_json(folder / "command.json")
     if kept is None:
         raise UsageError(f"'{folder}' does not say how it was started; use --retry there instead.")
-    _, again = cli.parse([*kept["arguments"], "--retry", "--out", args.out])
+    _, again = args.parse([*kept["arguments"], "--retry", "--out", args.out])
     return study.run_study(again)

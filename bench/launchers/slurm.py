@@ -91,7 +91,8 @@ class SlurmLauncher:
                 Scheduler(False).cancel(job for ids in accepted for job in ids)
             raise
         for run_id, job in jobs.items():
-            self.store.run(run_id).set_status(PENDING, failure="", message="")
+            if self.store.run(run_id).status()["state"] != PENDING:
+                self.store.run(run_id).set_status(PENDING, failure="", message="")
             note_job(self.store, run_id, job)
         self._note_study(jobs, report)
         return jobs

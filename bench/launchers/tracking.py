@@ -20,7 +20,8 @@ FINAL = {DONE, FAILED, BLOCKED, STOPPED}
 
 def note_job(store: Store, run_id: str, job_id: str) -> None:
     """Remembers the job that computes a run, in the run's folder."""
-    write_json(store.run(run_id).path / "job.json", {"job": job_id, "submitted": now()})
+    values = {"job": job_id, "submitted": now()}
+    write_json(store.run(run_id).path / "job.json", values, durable=False)
 
 
 def known_jobs(store: Store, run_ids: Iterable[str]) -> dict[str, str]:
