@@ -90,13 +90,14 @@ def judge(job: Job | None, recorded: str, parent: str, lost: bool) -> Verdict:
     """
     if recorded == DONE:
         return Verdict(DONE)
-    if job is not None and job.state in WAITING and "NeverSatisfied" not in job.reason:
+    stuck = job is not None and "NeverSatisfied" in job.reason
+    if job is not None and job.state in WAITING and not stuck:
         return Verdict(PENDING)
     if job is not None and job.state in WORKING:
         return Verdict(RUNNING)
     if recorded == FAILED:
         return Verdict(FAILED)
-    if parent in UNWELL:
+    if parent in UNWELL or stuck:
         return Verdict(BLOCKED)
     if job is None and not lost:
         return Verdict(PENDING)

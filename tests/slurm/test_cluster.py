@@ -135,8 +135,7 @@ def test_time_limit_and_preemption_resume_to_the_same_numbers(tmp_path: Path) ->
     until(lambda: Store(urgent).run(preempted.run_id).is_done(), "the pre-empted run's end")
     until(lambda: Store(limited).run(pre.run_id).is_done(), "the limited run's end")
     assert [outcome(limited, pre), outcome(urgent, preempted)] == expected
-    log = "".join(p.read_text() for p in (limited / "jobs").glob("*_log.err"))
-    assert "stopped by SIGUSR2, state saved" in log
+    assert "stopped by SIGUSR2, state saved" in Store(limited).run(pre.run_id).log.read_text()
     assert restarts(job_of(limited, pre)) >= 2
     for out in (limited, urgent):
         main(["cancel", "--out", str(out)])
@@ -172,7 +171,7 @@ def test_cancel_kill_and_retry(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert job_of(tmp_path, pre) != first
     until(lambda: steps(tmp_path, pre) > stopped_at, "going on after the stop")
     os.kill(int(Store(tmp_path).run(pre.run_id).claim().split()[0]), signal.SIGKILL)
-    assert main(["retry", "--out", str(tmp_path)]) == 0
+    assert main(again) == 0
     assert restarts(job_of(tmp_path, pre)) == 1
     assert outcome(tmp_path, pre) == undisturbed(tmp_path / "here", "simmim", LONG)
     capsys.readouterr()
