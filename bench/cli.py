@@ -48,8 +48,14 @@ COMMANDS = {
     "analyze": "layers of runs: heterogeneity and attention mass against depth",
     "log": "print the log of a run",
     "show": "draw original, masked and reconstructed images of a run or checkpoint",
+    "retry": "run the failed and blocked cells of a study again, as it was started",
+    "cancel": "stop runs; their states are kept",
+    "doctor": "check versions, folder, devices, signals, data; --launcher slurm: the cluster",
     "ls": "list methods, plugins, datasets, presets or runs",
 }
+
+
+LAUNCHERS = ("local", "inline", "slurm")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -67,6 +73,7 @@ def _study_parser(command: str) -> argparse.ArgumentParser:
     )
     _add_study_flags(parser.add_argument_group("study"))
     _add_compute_flags(parser.add_argument_group("compute"))
+    _add_slurm_flags(parser.add_argument_group("with --launcher slurm (or in the site file)"))
     _add_output_flags(parser.add_argument_group("output"))
     if command == "tune":
         parser.add_argument(
@@ -112,13 +119,43 @@ def _add_study_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_compute_flags(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--launcher", choices=("local", "inline"), default="local")
+    group.add_argument("--launcher", choices=LAUNCHERS, default="local")
     group.add_argument("-j", "--jobs", type=int, default=0, help="runs side by side (0: automatic)")
     group.add_argument("--threads", type=int, default=0, help="CPU threads a run (0: automatic)")
     group.add_argument("--workers", type=int, default=None, help="data workers a run")
     group.add_argument("--device", default="auto", help="auto, cpu or cuda")
     group.add_argument("--batch-size", type=int, default=0, help="images at once on a device")
     group.add_argument("--retry", action="store_true", help="run failed cells again")
+    group.add_argument(
+        "--strict-images", action="store_true", help="an unreadable image file is an error"
+    )
+    group.add_argument(
+        "--checkpoint-every", type=float, default=60.0, metavar="S", help="seconds between states"
+    )
+
+
+def _add_slurm_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--site", default="", metavar="FILE", help="the cluster's settings in TOML")
+    group.add_argument("--partition", help="where the jobs run")
+    group.add_argument("--nodes", type=int, help="nodes a run")
+    group.add_argument(
+        "--ngpus", "--gpus-per-node", type=int, dest="gpus_per_node", help="GPUs (processes) a node"
+    )
+    group.add_argument("--tasks-per-node", type=int, help="processes a node (default: one a GPU)")
+    group.add_argument("--cpus-per-task", type=int, help="cores a process")
+    group.add_argument("--mem-gb", type=float, help="memory a node")
+    group.add_argument(
+        "--timeout", "--timeout-min", type=int, dest="timeout_min", metavar="MIN", help="time limit"
+    )
+    group.add_argument("--account", help="whom to bill")
+    group.add_argument("--qos", help="quality of service")
+    group.add_argument("--constraint", help="node features")
+    group.add_argument("--exclude", help="nodes to avoid")
+    group.add_argument("--comment", help="comment on the jobs")
+    group.add_argument("--array-parallelism", type=int, metavar="N", help="runs at once, at most")
+    group.add_argument("--job-dir", metavar="DIR", help="scripts and logs of jobs (OUT/jobs)")
+    group.add_argument("--poll", type=float, dest="poll_s", metavar="S", help="seconds a look")
+    group.add_argument("--detach", action="store_true", help="submit and return at once")
 
 
 def _add_output_flags(group: argparse._ArgumentGroup) -> None:
@@ -203,6 +240,17 @@ def _ls_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", nargs="?", default="methods", metavar=kinds)
 
 
+def _cancel_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="run ids or beginnings (all)")
+
+
+def _doctor_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--launcher", choices=LAUNCHERS, default="local")
+    parser.add_argument("--data", default=None, metavar="NAME[:DIR]", help="data set to open")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    _add_slurm_flags(parser.add_argument_group("with --launcher slurm"))
+
+
 FLAGS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "report": _report_flags,
     "compare": _compare_flags,
@@ -213,6 +261,9 @@ FLAGS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "analyze": _analyze_flags,
     "show": _show_flags,
     "log": _log_flags,
+    "retry": _study_argument,
+    "cancel": _cancel_flags,
+    "doctor": _doctor_flags,
     "ls": _ls_flags,
 }
 
@@ -222,6 +273,8 @@ OVERRIDE = re.compile(r"[A-Za-z][\w-]*(\.[\w-]+)+=")
 
 def parse(argv: Sequence[str]) -> tuple[str, argparse.Namespace]:
     """The sub-command ('' for a study) and its arguments; ``overrides`` holds the settings.
+
+    ``command_line`` is what was given and ``parse`` this function, for a command given again.
 
     Raises:
         UsageError: for anything that cannot be read.
@@ -235,7 +288,7 @@ def parse(argv: Sequence[str]) -> tuple[str, argparse.Namespace]:
             raise unknown("sub-command", command, COMMANDS)
     parser = _study_parser(command) if command in STUDY_COMMANDS else _folder_parser(command)
     parsed = parser.parse_args(rest)
-    parsed.overrides = overrides
+    parsed.overrides, parsed.command_line, parsed.parse = overrides, arguments, parse
     return command, parsed
 
 

@@ -63,6 +63,16 @@ class StopRequestedError(BenchError):
 
     exit_code = 130
 
+    def __init__(self, message: str, signal: str = "") -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
+class DetachedError(BenchError):
+    """The command has left its jobs to the scheduler; the same command comes back to them."""
+
+    exit_code = 130
+
 
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UsageError:
     """A :class:`UsageError` for a name that is not in a table, with the nearest one that is."""

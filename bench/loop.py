@@ -162,7 +162,8 @@ def _run_epoch(
             save()
         if due == STOP and meter.step < job.total:
             signal = session.monitor.stopping or "another process"
-            raise StopRequestedError(f"stopped by {signal}, state saved at step {meter.step}")
+            message = f"stopped by {signal}, state saved at step {meter.step}"
+            raise StopRequestedError(message, session.monitor.stopping)
 
 
 def _optimise(

@@ -80,6 +80,7 @@ def _guarded(monitor: Monitor, compute: Callable[[], None]) -> None:
     try:
         compute()
     except StopRequestedError as stop:
+        log.warning("%s", stop)
         monitor.folder.set_status(STOPPED, message=str(stop))
         raise
     except Exception as error:

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
+import platform
 import tempfile
 import time
 from collections.abc import Iterator
@@ -137,6 +139,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return values if isinstance(values, dict) else None
 
 
+BEAT_KEPT_S = 600.0
+"""Age up to which a heartbeat of another machine counts; locks may not cross file systems."""
+
 LOCK_TRIES, LOCK_WAIT_S = 5, 0.1
 """A reader that asks whether a run is locked holds the lock for an instant itself."""
 
@@ -174,9 +179,14 @@ class RunFolder:
     def status(self) -> dict[str, Any]:
         """The last status; ``pending`` when there is none. A record means ``done``."""
         status = read_json(self.path / "status.json") or {"state": PENDING}
-        if status["state"] == RUNNING and not self.is_locked():
+        if status["state"] == RUNNING and not self.is_locked() and not self._beats(status):
             status["state"] = STOPPED
         return status
+
+    def _beats(self, status: dict[str, Any]) -> bool:
+        """Whether another machine, whose lock may not be seen here, gave a sign lately."""
+        elsewhere = self.claim().split()[2:] not in ([], [host_key()])
+        return elsewhere and now() - status.get("beat", 0.0) < BEAT_KEPT_S
 
     def set_status(self, state: str, **values: Any) -> None:
         """Replaces the status, keeping earlier values that are not given anew."""
@@ -245,14 +255,14 @@ class RunFolder:
                         message = f"run {self.run_id} is being computed by another process"
                         raise BusyError(message) from error
                     time.sleep(LOCK_WAIT_S)
-            claim = f"{os.getpid()} {os.urandom(8).hex()}"
+            claim = f"{os.getpid()} {os.urandom(8).hex()} {host_key()}"
             file.truncate(0)
             file.write(claim)
             file.flush()
             yield claim
 
     def claim(self) -> str:
-        """The process id and token of the last process that held the run; '' if none ever did."""
+        """Process id, token and machine of the last holder of the run; '' if there was none."""
         try:
             return (self.path / "run.lock").read_text()
         except OSError:
@@ -322,6 +332,11 @@ def load_record(folder: RunFolder) -> Record | None:
 def save_record(folder: RunFolder, record: Record) -> None:
     """Writes the result of a cell: the last act of a run."""
     write_json(folder.path / "record.json", asdict(record))
+
+
+def host_key() -> str:
+    """A short hash that tells machines apart without naming them."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 def now() -> float:

@@ -6,19 +6,28 @@ The run must be registered: its folder holds the resolved configuration.
 from __future__ import annotations
 
 import argparse
+import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench import suite
 from bench.config import Resources
-from bench.errors import BenchError, BusyError, UsageError
+from bench.errors import BenchError, BusyError, StopRequestedError, UsageError
+from bench.failures import TIMEOUT
 from bench.plan import Task
-from bench.store import Store
+from bench.store import FAILED, Store
 
 BUSY_WAIT_S = 2.0
 """Seconds between tries at a run that another process still holds."""
+
+REQUEUE_WAIT_S = 60.0
+"""Seconds a requeued job waits for the scheduler to end it."""
 
 
 def load_task(store: Store, run_id: str) -> Task:
@@ -53,6 +62,59 @@ def compute(root: Path, run_id: str, resources: Resources) -> None:
         execute(store, task, resources, world)
     finally:
         world.leave()
+
+
+@dataclass(frozen=True)
+class SlurmRun:
+    """The body of a SLURM job: computes one run, and queues again when its time is over.
+
+    SIGUSR2 comes ahead of the time limit: the state is saved and the job requeued. SIGTERM
+    (cancelled or pre-empted) only saves: whether to go on is the scheduler's to say.
+    """
+
+    root: Path
+    run_id: str
+    resources: Resources
+    max_requeues: int
+
+    def __call__(self) -> None:
+        """Computes the run."""
+        try:
+            compute(self.root, self.run_id, self.resources)
+        except StopRequestedError as stop:
+            if stop.signal == "SIGUSR2" and os.environ.get("SLURM_PROCID", "0") == "0":
+                self._requeue()
+            raise
+
+    def checkpoint(self, *args: Any, **kwargs: Any) -> Any:
+        """What submitit submits again when SIGUSR2 finds the run outside its loops."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+    def _requeue(self) -> None:
+        restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        if restarts >= self.max_requeues:
+            message = f"time limit reached {restarts + 1} times; the state is saved"
+            Store(self.root).run(self.run_id).set_status(FAILED, failure=TIMEOUT, message=message)
+            return
+        subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True, timeout=60)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(REQUEUE_WAIT_S)
+
+
+@dataclass(frozen=True)
+class ReportJob:
+    """The last job of a study: records what became of each run and writes the tables."""
+
+    root: Path
+    study: str
+
+    def __call__(self) -> None:
+        """Runs the commands a person would."""
+        bench = [sys.executable, "-m", "bench.run"]
+        subprocess.run([*bench, "status", "--out", str(self.root)], check=False)
+        subprocess.run([*bench, "report", self.study, "--out", str(self.root)], check=False)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,7 +5,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from bench.commands import analyze, archives, inspect, results, show, study, top, tune
+from bench.commands import (
+    analyze,
+    archives,
+    cancel,
+    doctor,
+    inspect,
+    results,
+    show,
+    study,
+    top,
+    tune,
+)
 
 ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "": study.run_study,
@@ -21,5 +32,8 @@ ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "analyze": analyze.analyze,
     "log": inspect.show_log,
     "show": show.show_reconstructions,
+    "retry": cancel.retry,
+    "cancel": cancel.cancel,
+    "doctor": doctor.doctor,
     "ls": inspect.show_list,
 }

@@ -8,17 +8,20 @@ from pathlib import Path
 from tabulate import tabulate
 
 from bench import registry, suite
+from bench.commands.cluster import scheduled_states
 from bench.errors import NothingMeasuredError, unknown
+from bench.failures import remedy
 from bench.store import DONE, Store
 
 
 def show_status(args: argparse.Namespace) -> int:
     """Prints the state of every run in the folder."""
     store = Store(Path(args.out))
+    jobs = scheduled_states(store)
     rows = []
     for folder in store.folders():
         status = folder.status()
-        state = DONE if folder.is_done() else status["state"]
+        state = DONE if folder.is_done() else jobs.get(folder.run_id, status["state"])
         step = f"{status['step']}/{status['total']}" if "total" in status else ""
         rows.append(
             [folder.run_id, state, status.get("stage", ""), step, status.get("message", "")]
@@ -39,6 +42,8 @@ def show_log(args: argparse.Namespace) -> int:
     folder = store.run(args.run if args.run in found else found[0])
     status = folder.status()
     print(f"{folder.run_id}: {status['state']} {status.get('message', '')}".rstrip())
+    if status.get("failure"):
+        print(f"{status['failure']}: {remedy(status['failure'])}")
     if folder.log.exists():
         print(folder.log.read_text(), end="")
     return 0

@@ -11,10 +11,13 @@ from collections.abc import Mapping, Sequence
 import yaml
 from tabulate import tabulate
 
+from bench.commands.cluster import slurm_launcher
 from bench.commands.request import Request, make_request
 from bench.commands.results import TABLES, publish
 from bench.config import Resources
+from bench.errors import DetachedError
 from bench.estimate import cost, speed_key, stored_speeds
+from bench.failures import remedy
 from bench.fairness import arm_differences
 from bench.launchers.base import Launcher, Progress, register, survey
 from bench.launchers.inline import InlineLauncher
@@ -30,22 +33,27 @@ def run_study(args: argparse.Namespace) -> int:
         return show_plan(args)
     request = make_request(args)
     request.store.check_writable()
-    _freeze(request)
+    _freeze(request, args)
     tasks = request.study.tasks()
     missing = [p for p in survey(request.store, tasks, args.retry) if p.state != DONE]
     if missing:
         _announce(request, len(tasks), len(missing))
         for progress in missing:
             register(request.store, progress.task)
-        with StudyView() as view:
-            ended = make_launcher(args, request).launch(tasks, view)
+        try:
+            with StudyView() as view:
+                ended = make_launcher(args, request).launch(tasks, view)
+        except DetachedError as away:
+            print(away, file=sys.stderr)
+            return away.exit_code
         _explain(request, ended)
     return publish(request.store, request.folder, args, TABLES)
 
 
-def _freeze(request: Request) -> None:
+def _freeze(request: Request, args: argparse.Namespace) -> None:
     """Writes plan.json and the resolved settings, once: the first plan of a study stands."""
     path = request.folder / "plan.json"
+    write_json(request.folder / "command.json", {"arguments": args.command_line})
     if not path.exists():
         write_json(path, {**request.study.to_plain(), "warnings": request.warnings})
         configs = {c.config.arm: plain_config(c.config) for c in request.study.cells}
@@ -86,12 +94,14 @@ def make_launcher(args: argparse.Namespace, request: Request) -> Launcher:
     """The launcher asked for, with jobs and threads chosen for this machine."""
     if args.launcher == "inline":
         return InlineLauncher(request.store, request.resources, args.retry)
+    if args.launcher == "slurm":
+        return slurm_launcher(args, request)
     jobs, gpus = slots(args, request.resources)
     return LocalLauncher(request.store, request.resources, jobs, args.retry, gpus)
 
 
 def slots(args: argparse.Namespace, resources: Resources) -> tuple[int, list[str]]:
-    """Runs side by side, and the GPUs of this machine."""
+    """Runs side by side, and ids of GPUs, on this machine."""
     gpus = visible_gpus() if args.device in ("auto", "cuda") else []
     cores = len(os.sched_getaffinity(0))
     return args.jobs or len(gpus) or max(1, cores // resources.threads), gpus
@@ -99,6 +109,8 @@ def slots(args: argparse.Namespace, resources: Resources) -> tuple[int, list[str
 
 def _explain(request: Request, ended: Sequence[Progress]) -> None:
     failed = [p for p in ended if p.state == FAILED]
+    for failure in sorted({p.status.get("failure", "") for p in failed}):
+        print(f"{failure or 'failed'}: {remedy(failure)}", file=sys.stderr)
     if failed:
         print(
             f"{len(failed)} run(s) failed. Read one with 'python -m bench.run log "

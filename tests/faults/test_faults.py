@@ -136,10 +136,11 @@ def test_a_second_interrupt_stops_at_once(tmp_path: Path) -> None:
 def test_a_second_command_waits_for_the_first(tmp_path: Path) -> None:
     for task in (PRE, FIN):
         register(Store(tmp_path), task)
+    with Store(tmp_path).run(PRE.run_id).lock():
+        assert run(tmp_path, PRE) == 75
     first = start(tmp_path, PRE)
     while not Store(tmp_path).run(PRE.run_id).is_locked():
         time.sleep(0.01)
-    assert run(tmp_path, PRE) == 75
     launcher = LocalLauncher(Store(tmp_path), QUICK, jobs=2)
     ended = launcher.launch((PRE, FIN), lambda runs: None)
     first.join()

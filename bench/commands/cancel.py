@@ -1,0 +1,57 @@
+"""Stopping runs, and starting again what failed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+from pathlib import Path
+
+from bench.commands import study
+from bench.commands.results import study_folder
+from bench.errors import NothingMeasuredError, UsageError, unknown
+from bench.launchers.scheduler import Scheduler
+from bench.launchers.tracking import known_jobs
+from bench.store import Store, host_key, read_json
+
+
+def cancel(args: argparse.Namespace) -> int:
+    """Cancels the jobs of runs and stops those that run on this machine."""
+    store = Store(Path(args.out))
+    run_ids = [f.run_id for f in store.folders() if not f.is_done()]
+    for name in args.runs:
+        if not any(r.startswith(name) for r in run_ids):
+            raise unknown("run", name, run_ids[:8])
+    if args.runs:
+        run_ids = [r for r in run_ids if any(r.startswith(name) for name in args.runs)]
+    jobs = known_jobs(store, run_ids)
+    Scheduler(False).cancel(jobs.values())
+    stopped = [r for r in run_ids if r not in jobs and _stop_here(store, r)]
+    if not jobs and not stopped:
+        raise NothingMeasuredError(f"nothing to cancel in '{store.root}'.")
+    print(f"cancelled {len(jobs)} job(s), stopped {len(stopped)} local run(s); states are kept")
+    return 0
+
+
+def _stop_here(store: Store, run_id: str) -> bool:
+    """Asks the process on this machine that computes the run to save its state and stop."""
+    folder = store.run(run_id)
+    holder = folder.claim().split()
+    if not folder.is_locked() or holder[2:] != [host_key()]:
+        return False
+    os.kill(int(holder[0]), signal.SIGTERM)
+    return True
+
+
+def retry(args: argparse.Namespace) -> int:
+    """Runs a study's command again; failed and blocked cells are tried anew.
+
+    Raises:
+        UsageError: if the study does not say how it was started.
+    """
+    folder = study_folder(Store(Path(args.out)), args.study)
+    kept = read_json(folder / "command.json")
+    if kept is None:
+        raise UsageError(f"'{folder}' does not say how it was started; use --retry there instead.")
+    _, again = args.parse([*kept["arguments"], "--retry", "--out", args.out])
+    return study.run_study(again)

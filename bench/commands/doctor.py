@@ -1,0 +1,160 @@
+"""``doctor``: what a study needs, tried out, each finding with what to do about it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from bench import provenance, registry, suite
+from bench.commands.cluster import site_of
+from bench.errors import BenchError, SchedulerError
+from bench.launchers import scheduler as slurm
+from bench.launchers.local import visible_gpus
+from bench.launchers.probe import probe_node
+from bench.monitor import Monitor
+from bench.store import RunFolder, Store
+
+OK, WARN, BAD = "ok", "warn", "bad"
+SPACE_WANTED_GIB = 5.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was tried: ``state`` is ok, warn or bad."""
+
+    what: str
+    state: str
+    detail: str
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Tries everything a study needs; exit code 1 if something is bad."""
+    findings = [f for check in _checks(args) for f in _tried(check, args)]
+    if args.json:
+        print(json.dumps([asdict(f) for f in findings], indent=1))
+    else:
+        print(tabulate([[f.state, f.what, f.detail] for f in findings], tablefmt="plain"))
+    return int(any(f.state == BAD for f in findings))
+
+
+Check = Callable[[argparse.Namespace], Iterator[Finding]]
+
+
+def _checks(args: argparse.Namespace) -> list[Check]:
+    local: list[Check] = [_versions, _folder, _devices, _signals, _data]
+    return [*local, _scheduler, _compute_node] if args.launcher == "slurm" else local
+
+
+def _tried(check: Check, args: argparse.Namespace) -> list[Finding]:
+    try:
+        return list(check(args))
+    except (BenchError, OSError) as error:
+        return [Finding(check.__name__.strip("_").replace("_", " "), BAD, str(error))]
+
+
+def _versions(args: argparse.Namespace) -> Iterator[Finding]:
+    found = provenance.versions()
+    yield Finding("versions", OK, ", ".join(f"{k} {v}" for k, v in found.items()))
+    if "torch" not in found:
+        yield Finding("torch", BAD, "not installed: pip install -e .")
+    code = provenance.code()
+    state = WARN if code["dirty"] else OK
+    yield Finding("code", state, f"commit {code['commit']}" + " with changes" * bool(code["dirty"]))
+
+
+def _folder(args: argparse.Namespace) -> Iterator[Finding]:
+    store = Store(Path(args.out))
+    store.check_writable()
+    space = os.statvfs(store.root)
+    free = space.f_bavail * space.f_frsize / 2**30
+    state = OK if free >= SPACE_WANTED_GIB else WARN
+    yield Finding("folder", state, f"{store.root} can be written, {free:.1f} GiB free")
+    probe = RunFolder(store.root / f".doctor.{os.getpid()}")
+    with probe.lock():
+        held = probe.is_locked()
+    (probe.path / "run.lock").unlink()
+    probe.path.rmdir()
+    detail = "work" if held else "do not work here: two commands could compute one run twice"
+    yield Finding("file locks", OK if held else BAD, detail)
+
+
+def _devices(args: argparse.Namespace) -> Iterator[Finding]:
+    import torch
+
+    gpus = visible_gpus()
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    cores = len(os.sched_getaffinity(0))
+    if names:
+        yield Finding("devices", OK, f"{cores} cores; GPUs: {', '.join(names)}")
+    elif gpus:
+        yield Finding("devices", BAD, f"{len(gpus)} GPU(s) here, but torch sees none: check driver")
+    else:
+        yield Finding("devices", OK, f"{cores} cores, {provenance.cpu_name()}; no GPU")
+
+
+def _signals(args: argparse.Namespace) -> Iterator[Finding]:
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        monitor = Monitor(RunFolder(Path(args.out)))
+        with monitor.signals():
+            os.kill(os.getpid(), number)
+        heard = monitor.stopping == number.name
+        detail = "saves the state and stops" if heard else "is not delivered"
+        yield Finding(number.name, OK if heard else BAD, detail)
+
+
+def _data(args: argparse.Namespace) -> Iterator[Finding]:
+    from bench import data
+
+    name, root = suite.parse_data(args.data or "digits")
+    preset = registry.dataset(data.dataset_key(name)).preset
+    layers = (*suite.load_preset(preset), {"data": {"name": name}})
+    config = suite.Resolver(layers).resolve(suite.parse_arm("mae"), 1, 0)
+    images = data.load(config, root)
+    images.train.open(0), images.test.open(0)
+    counts = f"{len(images.train)} training and {len(images.test)} test images"
+    yield Finding("data", OK, f"{name}: {counts}, {images.classes} classes")
+
+
+def _scheduler(args: argparse.Namespace) -> Iterator[Finding]:
+    slurm.check_tools()
+    version = slurm.call(["sinfo", "--version"]).strip()
+    yield Finding("scheduler", OK, f"{version}, MaxArraySize {slurm.max_array_size()}")
+    accounting = slurm.has_accounting()
+    detail = "sacct answers" if accounting else "no sacct: states are read with squeue"
+    yield Finding("accounting", OK if accounting else WARN, detail)
+    partitions = slurm.call(["sinfo", "-h", "-o", "%R"]).split()
+    wanted = site_of(args).partition
+    if wanted and wanted not in partitions:
+        known = ", ".join(sorted(set(partitions)))
+        yield Finding("partition", BAD, f"no partition '{wanted}'. Known: {known}")
+
+
+def _compute_node(args: argparse.Namespace) -> Iterator[Finding]:
+    """A job that reads what was written here, and waits for the signal ahead of a time limit."""
+    begun = time.monotonic()
+    print("waiting for a small job on a compute node (Ctrl-C gives up) ...", file=sys.stderr)
+    seen: dict[str, Any] = probe_node(Path(args.out), site_of(args))
+    if not seen:
+        raise SchedulerError("the job left no answer: --out is not shared with the compute nodes")
+    waited = time.monotonic() - begun
+    yield Finding("compute node", OK, f"answered after {waited:.0f} s, {seen['cores']} cores")
+    shared = seen["read"] == "written here"
+    detail = "read and written on both sides" if shared else "written here, not seen there"
+    yield Finding("shared folder", OK if shared else BAD, detail)
+    state = OK if seen["signal"] else BAD
+    yield Finding("SIGUSR2 in a job", state, "arrives" if seen["signal"] else "does not arrive")
+    gpus, wanted = seen["gpus"], site_of(args).gpus_per_node
+    yield Finding("GPUs in a job", OK if gpus >= min(wanted, 1) else BAD, f"{gpus} of {wanted}")
+    same = seen["versions"] == provenance.versions()
+    detail = "as here" if same else ", ".join(f"{k} {v}" for k, v in seen["versions"].items())
+    yield Finding("versions in a job", OK if same else WARN, detail)

@@ -1,0 +1,138 @@
+"""Talking to SLURM: one call asks for the state of many jobs; every refusal is one clear error."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from bench.errors import SchedulerError
+
+TOOLS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
+CALL_S = 120
+DEFAULT_MAX_ARRAY = 1001
+"""SLURM's own default of MaxArraySize."""
+
+WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SUSPENDED"}
+WORKING = {"RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "STOPPED", "RESIZING"}
+ALIVE = WAITING | WORKING
+
+
+@dataclass(frozen=True)
+class Job:
+    """State of one job or array task as the scheduler last told it, and its reason."""
+
+    state: str
+    reason: str = ""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still waits or works."""
+        return self.state in ALIVE
+
+
+def call(command: Sequence[str]) -> str:
+    """Standard output of a scheduler command.
+
+    Raises:
+        SchedulerError: if it fails, does not answer or is not there.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=CALL_S)
+    except FileNotFoundError as error:
+        raise SchedulerError(f"no command '{command[0]}' here: is this a SLURM node?") from error
+    except subprocess.TimeoutExpired as error:
+        raise SchedulerError(f"'{command[0]}' did not answer within {CALL_S} s") from error
+    if done.returncode:
+        raise SchedulerError(f"'{command[0]}' refused: {done.stderr.strip() or done.stdout}")
+    return done.stdout
+
+
+def check_tools() -> None:
+    """Raises SchedulerError unless SLURM's commands are on PATH."""
+    missing = [t for t in TOOLS if shutil.which(t) is None]
+    if missing:
+        raise SchedulerError(
+            f"--launcher slurm needs {', '.join(missing)} on PATH. Run it on a login node, or "
+            "use --launcher local."
+        )
+
+
+def max_array_size() -> int:
+    """How many tasks one job array may hold here."""
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", call(["scontrol", "show", "config"]))
+    return max(1, int(found[1])) if found else DEFAULT_MAX_ARRAY
+
+
+def has_accounting() -> bool:
+    """Whether sacct answers."""
+    try:
+        call(["sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", "1"])
+    except SchedulerError:
+        return False
+    return True
+
+
+def expand(job_id: str) -> list[str]:
+    """Single ids of one printed by squeue or sacct: ``7_[1-3,5%2]`` is 7_1, 7_2, 7_3 and 7_5."""
+    found = re.fullmatch(r"(\d+)_\[([\d,-]+)(?::\d+)?(?:%\d+)?\]", job_id)
+    if not found:
+        return [job_id]
+    single = []
+    for part in found[2].split(","):
+        low, _, high = part.partition("-")
+        single += [f"{found[1]}_{i}" for i in range(int(low), int(high or low) + 1)]
+    return single
+
+
+def parse(text: str) -> dict[str, Job]:
+    """States by single job id, from lines ``id|STATE|reason``; job steps are left out."""
+    jobs: dict[str, Job] = {}
+    for line in text.splitlines():
+        job_id, _, rest = line.strip().partition("|")
+        state, _, reason = rest.partition("|")
+        if job_id and state and "." not in job_id:
+            word = state.split()[0].rstrip("+")  # "CANCELLED by 1000"
+            jobs |= {single: Job(word, reason) for single in expand(job_id)}
+    return jobs
+
+
+@dataclass
+class Scheduler:
+    """Asks for job states with sacct where there is accounting, else with squeue."""
+
+    accounting: bool
+
+    @classmethod
+    def found(cls) -> Scheduler:
+        """The scheduler of this machine."""
+        return cls(has_accounting())
+
+    def states(self, job_ids: Iterable[str]) -> dict[str, Job]:
+        """States of the jobs it still knows, in one call; falls back to squeue for good."""
+        bases = ",".join(sorted({i.partition("_")[0] for i in job_ids}, key=int))
+        if not bases:
+            return {}
+        if self.accounting:
+            try:
+                return parse(
+                    call(["sacct", "-X", "-n", "-P", "-o", "JobID,State,Reason", "-j", bases])
+                )
+            except SchedulerError:
+                self.accounting = False
+        try:
+            return parse(
+                call(["squeue", "-a", "-h", "-r", "-t", "all", "-o", "%i|%T|%r", "-j", bases])
+            )
+        except SchedulerError as error:
+            if "Invalid job id" in str(error):
+                return {}
+            raise
+
+    def cancel(self, job_ids: Iterable[str]) -> None:
+        """Cancels jobs; those that have ended already are left alone."""
+        wanted = sorted(set(job_ids))
+        if wanted:
+            call(["scancel", *wanted])

@@ -1,0 +1,95 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --array=0-1%2
+#SBATCH --chdir=OUT/code/SNAPSHOT
+#SBATCH --error=OUT/jobs/%A_%a_0_log.err
+#SBATCH --job-name=mto-pretrain
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output=OUT/jobs/%A_%a_0_log.out
+#SBATCH --partition=main
+#SBATCH --requeue
+#SBATCH --signal=USR2@120
+#SBATCH --time=60
+#SBATCH --wckey=submitit
+
+# setup
+export PYTHONPATH=OUT/code/SNAPSHOT${PYTHONPATH:+:$PYTHONPATH}
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output OUT/jobs/%A_%a_%t_log.out --error OUT/jobs/%A_%a_%t_log.err --kill-on-bad-exit=1 PYTHON -u -m submitit.core._submit OUT/jobs
+
+
+# teardown
+code=$?
+if [ "$code" -eq 137 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 2 ]; then
+  scontrol requeue "$SLURM_JOB_ID" && sleep 60
+fi
+exit "$code"
+#!/bin/bash
+
+# Parameters
+#SBATCH --array=0-1%2
+#SBATCH --chdir=OUT/code/SNAPSHOT
+#SBATCH --dependency=aftercorr:100
+#SBATCH --error=OUT/jobs/%A_%a_0_log.err
+#SBATCH --job-name=mto-cell
+#SBATCH --kill-on-invalid-dep=yes
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output=OUT/jobs/%A_%a_0_log.out
+#SBATCH --partition=main
+#SBATCH --requeue
+#SBATCH --signal=USR2@120
+#SBATCH --time=60
+#SBATCH --wckey=submitit
+
+# setup
+export PYTHONPATH=OUT/code/SNAPSHOT${PYTHONPATH:+:$PYTHONPATH}
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output OUT/jobs/%A_%a_%t_log.out --error OUT/jobs/%A_%a_%t_log.err --kill-on-bad-exit=1 PYTHON -u -m submitit.core._submit OUT/jobs
+
+
+# teardown
+code=$?
+if [ "$code" -eq 137 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 2 ]; then
+  scontrol requeue "$SLURM_JOB_ID" && sleep 60
+fi
+exit "$code"
+#!/bin/bash
+
+# Parameters
+#SBATCH --chdir=OUT/code/SNAPSHOT
+#SBATCH --dependency=afterany:100:101
+#SBATCH --error=OUT/jobs/%j_0_log.err
+#SBATCH --job-name=mto-report
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output=OUT/jobs/%j_0_log.out
+#SBATCH --partition=main
+#SBATCH --requeue
+#SBATCH --signal=USR2@60
+#SBATCH --time=60
+#SBATCH --wckey=submitit
+
+# setup
+export PYTHONPATH=OUT/code/SNAPSHOT${PYTHONPATH:+:$PYTHONPATH}
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output OUT/jobs/%j_%t_log.out --error OUT/jobs/%j_%t_log.err --kill-on-bad-exit=1 PYTHON -u -m submitit.core._submit OUT/jobs
+
+
+# teardown
+code=$?
+if [ "$code" -eq 137 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 2 ]; then
+  scontrol requeue "$SLURM_JOB_ID" && sleep 60
+fi
+exit "$code"
