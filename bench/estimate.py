@@ -9,6 +9,9 @@ from statistics import median
 from bench.plan import PRETRAIN, Task
 from bench.store import DONE, Record
 
+SpeedKey = tuple[str, str, str]
+"""Arm, data and model: what a speed depends on, on one machine."""
+
 
 @dataclass(frozen=True)
 class Speed:
@@ -34,9 +37,9 @@ class Cost:
     unknown: tuple[str, ...] = ()
 
 
-def stored_speeds(records: Sequence[Record]) -> dict[tuple[str, str, str], Speed]:
+def stored_speeds(records: Sequence[Record]) -> dict[SpeedKey, Speed]:
     """Median speeds of earlier runs, by (arm, data, model)."""
-    groups: dict[tuple[str, str, str], list[Record]] = {}
+    groups: dict[SpeedKey, list[Record]] = {}
     for record in records:
         if record.status == DONE and record.images_per_s and record.finetune_s is not None:
             groups.setdefault((record.arm, record.data, record.model), []).append(record)
@@ -50,14 +53,12 @@ def stored_speeds(records: Sequence[Record]) -> dict[tuple[str, str, str], Speed
     }
 
 
-def speed_key(task: Task) -> tuple[str, str, str]:
+def speed_key(task: Task) -> SpeedKey:
     """Arm, data and model of a task: what its speed depends on."""
     return (task.config.arm, task.config.data.name, task.config.model.name)
 
 
-def cost(
-    tasks: Sequence[Task], speeds: Mapping[tuple[str, str, str], Speed], slots: tuple[int, int]
-) -> Cost:
+def cost(tasks: Sequence[Task], speeds: Mapping[SpeedKey, Speed], slots: tuple[int, int]) -> Cost:
     """Cost of computing the tasks; ``slots`` is (runs side by side, devices or threads a run)."""
     jobs, units = slots
     pretrain = finetune = disk = longest = 0.0

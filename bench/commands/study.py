@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import yaml
 from tabulate import tabulate
@@ -16,13 +17,13 @@ from bench.commands.request import Request, make_request
 from bench.commands.results import TABLES, publish
 from bench.config import Resources
 from bench.errors import DetachedError
-from bench.estimate import cost, speed_key, stored_speeds
+from bench.estimate import Speed, SpeedKey, cost, speed_key, stored_speeds
 from bench.failures import remedy
 from bench.fairness import arm_differences
 from bench.launchers.base import Launcher, Progress, register, survey
 from bench.launchers.inline import InlineLauncher
 from bench.launchers.local import LocalLauncher, visible_gpus
-from bench.plan import Study, describe, plain_config
+from bench.plan import PRETRAIN, Study, Task, describe, plain_config
 from bench.store import DONE, FAILED, write_json
 from bench.view import StudyView, format_seconds
 
@@ -159,22 +160,43 @@ def _differences(study: Study) -> list[str]:
 def _cost_line(request: Request, args: argparse.Namespace, states: Mapping[str, str]) -> str:
     """Hours, wall time and disk of what is missing, from stored or freshly measured speeds."""
     missing = [t for t in request.study.tasks() if states[t.run_id] != DONE]
-    speeds = stored_speeds(request.store.records())
-    if args.calibrate:
-        from bench.calibrate import calibrate
-
-        for task in missing:
-            if speed_key(task) not in speeds:
-                speeds[speed_key(task)] = calibrate(task.config, request.resources)
-    jobs, gpus = slots(args, request.resources)
-    units = 1 if gpus else request.resources.threads
+    speeds = _speeds(request, missing, args.calibrate)
+    jobs, units, unit = _places(args, request, sum(t.stage == PRETRAIN for t in missing))
     found = cost(missing, speeds, (jobs, units))
     if found.unknown:
         names = ", ".join(found.unknown)
         return f"cost: no measured speed yet of {names}; add --calibrate to time a few steps"
-    unit = "GPU" if gpus else "core"
     return (
-        f"cost of what is missing: {found.pretrain_hours:.3g} {unit}-hours of pre-training, "
-        f"{found.finetune_hours:.3g} of fine-tuning; about {format_seconds(found.wall_s)} with "
-        f"{jobs} side by side; {found.disk_mib:.3g} MiB on disk"
+        f"cost of what is missing, at the speed of this machine: {found.pretrain_hours:.3g} "
+        f"{unit}-hours of pre-training, {found.finetune_hours:.3g} of fine-tuning; about "
+        f"{format_seconds(found.wall_s)} with {jobs} side by side; {found.disk_mib:.3g} MiB on disk"
     )
+
+
+def _speeds(request: Request, tasks: Sequence[Task], measure: bool) -> dict[SpeedKey, Speed]:
+    """Speeds of earlier runs in the folder; of other arms measured now, if asked to."""
+    records = request.store.records()
+    speeds = stored_speeds(records)
+    for record in records:
+        key = (record.arm, record.data, record.model)
+        if key in speeds and not speeds[key].disk_mib:
+            files = request.store.run(record.pretrain_id).path.glob("*.safetensors")
+            size = sum(f.stat().st_size for f in files)
+            speeds[key] = replace(speeds[key], disk_mib=size / 2**20)
+    if measure:
+        from bench.calibrate import calibrate
+
+        for task in tasks:
+            if speed_key(task) not in speeds:
+                speeds[speed_key(task)] = calibrate(task.config, request.resources)
+    return speeds
+
+
+def _places(args: argparse.Namespace, request: Request, runs: int) -> tuple[int, int, str]:
+    """Runs side by side, devices or cores a run, and which of them, for the launcher chosen."""
+    if args.launcher == "slurm":
+        gpus = (args.nodes or 1) * (args.gpus_per_node or 0)
+        jobs = args.array_parallelism or max(1, runs)
+        return jobs, gpus or request.resources.threads, "GPU" if gpus else "core"
+    jobs, found = slots(args, request.resources)
+    return (jobs, 1, "GPU") if found else (jobs, request.resources.threads, "core")
