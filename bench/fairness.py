@@ -21,7 +21,6 @@ LONG_WARMUP = 0.2
 
 STEP_CONSTANTS = {
     "ema_decay": "the teacher's time constant stays the same number of steps at every budget",
-    "milestones": "the learning rate drops at fixed epochs, whatever the budget",
 }
 
 
@@ -117,7 +116,7 @@ def _step_constants(configs: Sequence[RunConfig]) -> Iterable[str]:
         return
     for method in dict.fromkeys(c.method for c in configs):
         config = next(c for c in configs if c.method == method)
-        values = {**vars(config.hyper), "milestones": config.pretrain.milestones}
+        values = vars(config.hyper)
         for name, why in STEP_CONSTANTS.items():
             if values.get(name):
                 yield f"{method}: {name}={values[name]} does not scale with the budget: {why}"

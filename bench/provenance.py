@@ -77,7 +77,17 @@ def hardware(device: Any, threads: int) -> dict[str, Any]:
 
         facts["gpu"] = torch.cuda.get_device_name(device)
         facts["cuda"] = torch.version.cuda
+        facts["driver"] = _driver()
     return facts
+
+
+def _driver() -> str:
+    """Version of the NVIDIA driver, or 'unknown'."""
+    try:
+        words = Path("/proc/driver/nvidia/version").read_text().split()
+    except OSError:
+        return "unknown"
+    return next((w for w in words if w[0].isdigit() and w.count(".") >= 1), "unknown")
 
 
 def hardware_label(facts: dict[str, Any]) -> str:

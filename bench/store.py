@@ -80,7 +80,6 @@ class Record:
     data_wait_share: float | None = None
     digests: dict[str, str] = field(default_factory=dict)
     recipe: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
     commit: str = ""
     dirty: bool = False
     hardware: str = ""
