@@ -39,16 +39,23 @@ def run_study(args: argparse.Namespace) -> int:
     missing = [p for p in survey(request.store, tasks, args.retry) if p.state != DONE]
     if missing:
         _announce(request, len(tasks), len(missing))
-        for progress in missing:
-            register(request.store, progress.task)
         try:
-            with StudyView() as view:
-                ended = make_launcher(args, request).launch(tasks, view)
+            ended = compute(args, request, tasks)
         except DetachedError as away:
             print(away, file=sys.stderr)
             return away.exit_code
         _explain(request, ended)
     return publish(request.store, request.folder, args, TABLES)
+
+
+def compute(
+    args: argparse.Namespace, request: Request, tasks: Sequence[Task]
+) -> Sequence[Progress]:
+    """Computes what is missing of the tasks, each registered in its folder first."""
+    for task in tasks:
+        register(request.store, task)
+    with StudyView() as view:
+        return make_launcher(args, request).launch(tasks, view)
 
 
 def _freeze(request: Request, args: argparse.Namespace) -> None:

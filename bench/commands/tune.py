@@ -17,11 +17,10 @@ import pandas as pd
 
 from bench import suite
 from bench.commands.request import Request, make_request
-from bench.commands.study import make_launcher
+from bench.commands.study import compute
 from bench.errors import UsageError
 from bench.plan import Study, make_study
 from bench.store import write_bytes
-from bench.view import StudyView
 
 TUNING_SEED = 1000
 SCORES = ["finetune_top1", "probe_top1", "knn_top1"]
@@ -46,8 +45,7 @@ def tune(args: argparse.Namespace) -> int:
     if args.dry_run:
         print(f"{len(trials)} settings, {len(ordered)} runs")
         return 0
-    with StudyView() as view:
-        make_launcher(args, request).launch(ordered, view)
+    compute(args, request, ordered)
     table = pd.DataFrame([row for trial in trials for row in _rows(request, trial)])
     keys = ["arm", "epochs", "settings"]
     means = table.groupby(keys, sort=False)[SCORES].agg(["mean", "std", "count"]).round(2)

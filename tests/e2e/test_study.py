@@ -224,3 +224,17 @@ def test_a_plan_with_calibration_names_the_cost(
     assert "MiB on disk" in shown
     assert "mae+mto = mae + mto (" in shown
     assert not list(tmp_path.rglob("record.json"))
+
+
+def test_tuning_records_every_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = command(tmp_path, "tune", "--methods", "mae,simmim", "--epochs", "1")
+    assert main([*line, "--seeds", "1000-1000", "--grid", "pretrain.blr=1e-3,2e-3"]) == 0
+    assert "pretrain.blr=2e-3" in capsys.readouterr().out
+    (table,) = (tmp_path / "tuning").glob("*.csv")
+    rows = table.read_text().splitlines()
+    assert len(rows) == 1 + 4
+    assert rows[1].split(",")[2] == "1000"
+    runs = list((tmp_path / "runs").iterdir())
+    assert len(runs) == 8
+    assert all((run / "config.json").exists() for run in runs)
+    assert main([*line, "--grid", "pretrain.blr"]) == 2
