@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from baselines import masking
 from baselines.config import Data2VecConfig
-from baselines.vit import EPS, Style, VisionTransformer, ViTClassifier, init_beit, initialise
+from baselines.init import init_beit, initialise
+from baselines.official import from_data2vec
+from baselines.vit import Style, VisionTransformer, ViTClassifier
 from bench.api import (
     Batch,
     ClassifierOptions,
@@ -37,6 +39,10 @@ def style_of(config: Data2VecConfig, drop_path: float, attn_drop: float) -> Styl
         drop_path=drop_path,
         attn_drop=attn_drop,
     )
+
+
+TARGET_EPS = 1e-5
+"""Epsilon of the targets' norms: functional layer norms with PyTorch's default in the original."""
 
 
 class Data2Vec(nn.Module):
@@ -86,8 +92,8 @@ class Data2Vec(nn.Module):
         x = teacher.prepend_class(teacher.add_positions(teacher.embed(images)))
         top = teacher.run(x)[-self.config.target_layers :]
         width = (self.shape.width,)
-        normed = [F.layer_norm(block[:, 1:].float(), width, eps=EPS) for block in top]
-        return F.layer_norm(torch.stack(normed).mean(0), width, eps=EPS)
+        normed = [F.layer_norm(block[:, 1:].float(), width, eps=TARGET_EPS) for block in top]
+        return F.layer_norm(torch.stack(normed).mean(0), width, eps=TARGET_EPS)
 
     def train(self, mode: bool = True) -> Data2Vec:
         """The teacher stays in evaluation mode."""
@@ -119,6 +125,10 @@ class Data2Vec(nn.Module):
         slow, fast = self._pairs()
         torch._foreach_lerp_(slow, fast, 1 - self.decay(step, total_steps))
 
+    def import_official(self, official: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a released data2vec checkpoint under the names of this method."""
+        return from_data2vec(official, self.state_dict())
+
     def draw_hidden(self, stream: SampleStream) -> Tensor:
         """Random rectangles, bool [B, N]; counts are ragged."""
         shape, config = self.shape, self.config
@@ -130,8 +140,8 @@ class Data2Vec(nn.Module):
         return {"mask_token": self.mask_token}
 
     def no_weight_decay(self) -> set[str]:
-        """Nothing: the official groups decay mask token and bias table (baselines/README.md)."""
-        return set()
+        """The class token alone: mask token and bias table are decayed (optim_factory.py)."""
+        return {"vit.cls_token"}
 
     def encoder(self) -> nn.Module:
         """The student's encoder, as official fine-tuning takes it, under timm's ``Beit`` names."""

@@ -8,23 +8,24 @@ values a patch, D encoder width, E decoder width.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from baselines import masking
 from baselines.config import MAEConfig
+from baselines.init import init_mae, initialise
+from baselines.official import from_mae
 from baselines.patches import normalise_patches, patchify, pixels_first, pixels_last, unpatchify
+from baselines.positions import sincos_positions
 from baselines.vit import (
     EPS,
     Block,
     Style,
     VisionTransformer,
     ViTClassifier,
-    init_mae,
-    initialise,
     run_blocks,
-    sincos_positions,
 )
 from bench.api import (
     Batch,
@@ -102,15 +103,15 @@ class MAE(nn.Module):
         patches = pixels_last(patches.float(), self.shape.channels)
         return normalise_patches(patches) if self.config.norm_pix_loss else patches
 
-    def reconstruct(self, batch: Batch) -> Tensor:
-        """Predicted pixels [B, C, S, S] in the input's normalisation; visible patches copied.
+    def reconstruct(self, batch: Batch, prediction: Tensor) -> Tensor:
+        """A forward pass's prediction as pixels [B, C, S, S]; visible patches are the image's.
 
-        With ``norm_pix_loss`` each prediction is scaled back by its own patch's mean and
-        deviation, which the model did not see.
+        With ``norm_pix_loss`` each predicted patch is scaled back by the mean and deviation of the
+        true one, which the model did not see.
         """
         patches = patchify(batch.images, self.shape.patch_size)
         _, hidden = split(batch.hidden, self.hidden_count)
-        prediction = self(batch).prediction.float()
+        prediction = prediction.float()
         if self.config.norm_pix_loss:
             variance, mean = torch.var_mean(take(patches, hidden), dim=-1, keepdim=True)
             prediction = prediction * (variance + 1e-6).sqrt() + mean
@@ -121,7 +122,12 @@ class MAE(nn.Module):
 
     def reset_parameters(self, generator_for: GeneratorFor) -> None:
         """Initialises as models_mae.py:65-93, each parameter from its own stream."""
-        initialise(self, init_mae, generator_for)
+        pixels = self.shape.channels * self.shape.patch_size**2
+        initialise(self, partial(init_mae, patch_pixels=pixels), generator_for)
+
+    def import_official(self, official: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a released MAE checkpoint under the names of this method."""
+        return from_mae(official, self.state_dict())
 
     def draw_hidden(self, stream: SampleStream) -> Tensor:
         """Random masks, bool [B, N]."""

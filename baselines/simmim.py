@@ -7,6 +7,8 @@ their raw pixels. B images, N patches, C channels, p pixels a patch side, D widt
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +16,14 @@ from torch import Tensor, nn
 
 from baselines import masking
 from baselines.config import SimMIMConfig
+from baselines.init import init_beit, init_bias_as_torch, initialise
+from baselines.official import from_simmim
 from baselines.patches import patchify, unpatchify
-from baselines.vit import Style, VisionTransformer, ViTClassifier, init_beit, initialise
+from baselines.vit import (
+    Style,
+    VisionTransformer,
+    ViTClassifier,
+)
 from bench.api import (
     Batch,
     ClassifierOptions,
@@ -77,15 +85,19 @@ class SimMIM(nn.Module):
         weight, bias = self.decoder.parameters()
         return F.linear(x[:, 1:], weight.flatten(1), bias)
 
-    def reconstruct(self, batch: Batch) -> Tensor:
-        """Predicted pixels [B, C, S, S] in the input's normalisation; visible patches copied."""
+    def reconstruct(self, batch: Batch, prediction: Tensor) -> Tensor:
+        """A forward pass's prediction as pixels [B, C, S, S]; visible patches are the image's."""
         patches = patchify(batch.images, self.shape.patch_size)
-        full = torch.where(batch.hidden[:, :, None], self.predict(batch).to(patches.dtype), patches)
-        return unpatchify(full, self.shape.patch_size, self.shape.channels)
+        patches[batch.hidden] = prediction.to(patches.dtype)
+        return unpatchify(patches, self.shape.patch_size, self.shape.channels)
 
     def reset_parameters(self, generator_for: GeneratorFor) -> None:
         """Initialises as simmim.py:66-67; the prediction layer as any PyTorch convolution."""
-        initialise(self, _init_simmim, generator_for)
+        initialise(self, partial(_init_simmim, width=self.shape.width), generator_for)
+
+    def import_official(self, official: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a released SimMIM checkpoint under the names of this method."""
+        return from_simmim(official, self.state_dict())
 
     def draw_hidden(self, stream: SampleStream) -> Tensor:
         """Random square cells, bool [B, N]."""
@@ -97,8 +109,8 @@ class SimMIM(nn.Module):
         return {"mask_token": self.mask_token}
 
     def no_weight_decay(self) -> set[str]:
-        """Nothing: the official groups decay mask token and bias table (baselines/README.md)."""
-        return set()
+        """The class token alone: mask token and bias table are decayed (simmim.py:133-142)."""
+        return {"vit.cls_token"}
 
     def after_step(self, step: int, total_steps: int) -> None:
         """SimMIM has no teacher."""
@@ -108,16 +120,22 @@ class SimMIM(nn.Module):
         return self.vit
 
     def classifier(self, options: ClassifierOptions) -> ViTClassifier:
-        """A fresh classifier of this architecture."""
-        return ViTClassifier(self.shape, style_of(self.config, options.drop_path), options)
+        """A fresh classifier of this architecture, with one bias table a layer.
+
+        Source: vit_base fine-tune yaml, USE_RPB; the shared table is copied into each layer.
+        """
+        style = style_of(self.config, options.drop_path)
+        if style.positions == "relative":
+            style = replace(style, positions="relative_each")
+        return ViTClassifier(self.shape, style, options)
 
 
-def _init_simmim(name: str, parameter: nn.Parameter, generator: torch.Generator) -> None:
+def _init_simmim(
+    name: str, parameter: nn.Parameter, generator: torch.Generator, *, width: int
+) -> None:
     if not name.startswith("decoder.0"):
-        return init_beit(name, parameter, generator)
-    if name.endswith("weight"):
+        init_beit(name, parameter, generator)
+    elif name.endswith("weight"):
         nn.init.kaiming_uniform_(parameter, a=5**0.5, generator=generator)
-        return None
-    bound = parameter.shape[0] ** -0.5
-    nn.init.uniform_(parameter, -bound, bound, generator=generator)
-    return None
+    else:
+        init_bias_as_torch(parameter, width, generator)

@@ -7,7 +7,6 @@ With a fused qkv bias and absolute positions the names are those of timm's ``Vis
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,7 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.patches import patchify
+from baselines.positions import (
+    RelativePositionBias,
+    bias_table,
+    look_up,
+    relative_index,
+    sincos_positions,
+    spread_table,
+)
 from bench.api import ClassifierOptions, SampleStream, TokenHook, TokenLayer, VisionShape
+from bench.errors import RunError
 
 EPS = 1e-6
 """LayerNorm epsilon of every original (Hugging Face defaults to 1e-12)."""
@@ -28,29 +36,17 @@ Tap = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """What differs between the encoders: positions, biases, layer scale, norm and dropping."""
+    """What differs between the encoders: positions, biases, layer scale, norm and dropping.
 
-    positions: Literal["sincos", "relative", "none"] = "sincos"
+    ``relative`` is one bias table shared by all layers, ``relative_each`` one a layer.
+    """
+
+    positions: Literal["sincos", "relative", "relative_each"] = "sincos"
     split_bias: bool = False
     layer_scale: float = 0.0
     final_norm: bool = True
     drop_path: float = 0.0
     attn_drop: float = 0.0
-
-
-def sincos_positions(width: int, grid: int) -> Tensor:
-    """Fixed table [1, 1 + N, D], zeros for the class token, MAE's layout (float64 arithmetic).
-
-    The first half of the channels encodes the column, the second the row; within each half sines
-    come first (util/pos_embed.py:28, 42-68).
-    """
-    omega = 1.0 / 10000 ** (torch.arange(width // 4, dtype=torch.float64) / (width / 4))
-    angles = torch.arange(grid, dtype=torch.float64)[:, None] * omega
-    line = torch.cat([angles.sin(), angles.cos()], dim=1)
-    column = line.repeat(grid, 1)
-    row = line.repeat_interleave(grid, 0)
-    table = torch.cat([column, row], dim=1)
-    return torch.cat([torch.zeros(1, width, dtype=torch.float64), table])[None].float()
 
 
 class PatchEmbed(nn.Module):
@@ -69,17 +65,24 @@ class PatchEmbed(nn.Module):
 class Attention(nn.Module):
     """Fused multi-head self-attention with one additive bias and an optional tap on its inputs."""
 
-    def __init__(self, width: int, heads: int, split_bias: bool, drop: float = 0.0) -> None:
+    def __init__(self, width: int, heads: int, style: Style, grid: int = 0) -> None:
         super().__init__()
-        self.heads, self.drop, self.scale = heads, drop, (width // heads) ** -0.5
-        self.qkv = nn.Linear(width, 3 * width, bias=not split_bias)
-        self.q_bias = nn.Parameter(torch.zeros(width)) if split_bias else None
-        self.v_bias = nn.Parameter(torch.zeros(width)) if split_bias else None
+        self.heads, self.drop = heads, style.attn_drop
+        self.qkv = nn.Linear(width, 3 * width, bias=not style.split_bias)
+        self.q_bias = nn.Parameter(torch.zeros(width)) if style.split_bias else None
+        self.v_bias = nn.Parameter(torch.zeros(width)) if style.split_bias else None
         self.proj = nn.Linear(width, width)
+        self.relative_position_bias_table: nn.Parameter | None = None
+        if style.positions == "relative_each":
+            self.relative_position_bias_table = bias_table(grid, heads)
+            self.register_buffer("relative_position_index", relative_index(grid), persistent=False)
 
     def forward(self, x: Tensor, bias: Tensor | None = None, tap: Tap | None = None) -> Tensor:
         """[B, T, D] to [B, T, D]; ``bias`` broadcasts to [B, H, T, T]."""
         b, t, width = x.shape
+        if self.relative_position_bias_table is not None:
+            index: Tensor = self.relative_position_index  # type: ignore[assignment]
+            bias = look_up(self.relative_position_bias_table, index)
         qkv_bias: Tensor | None = self.qkv.bias
         if self.q_bias is not None and self.v_bias is not None:
             qkv_bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
@@ -110,10 +113,12 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block, with layer scale when ``style.layer_scale`` is above 0."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, style: Style) -> None:
+    def __init__(
+        self, width: int, heads: int, mlp_ratio: float, style: Style, grid: int = 0
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=EPS)
-        self.attn = Attention(width, heads, style.split_bias, style.attn_drop)
+        self.attn = Attention(width, heads, style, grid)
         self.norm2 = nn.LayerNorm(width, eps=EPS)
         self.mlp = Mlp(width, int(width * mlp_ratio))
         scale = style.layer_scale
@@ -134,34 +139,6 @@ class Block(nn.Module):
         if gamma is not None:
             y = gamma * y
         return y if keep is None else y * keep[:, None, None]
-
-
-class RelativePositionBias(nn.Module):
-    """One bias table shared by all layers, BEiT's indexing (beit/modeling_finetune.py)."""
-
-    def __init__(self, grid: int, heads: int) -> None:
-        super().__init__()
-        distances = (2 * grid - 1) ** 2 + 3
-        self.relative_position_bias_table = nn.Parameter(torch.zeros(distances, heads))
-        self.register_buffer("relative_position_index", relative_index(grid), persistent=False)
-
-    def forward(self) -> Tensor:
-        """Additive bias [1, H, T, T] for T = 1 + N."""
-        index: Tensor = self.relative_position_index  # type: ignore[assignment]
-        bias = self.relative_position_bias_table[index.flatten()]
-        return bias.view(*index.shape, -1).permute(2, 0, 1).contiguous()[None]
-
-
-def relative_index(grid: int) -> Tensor:
-    """Row of the bias table for each pair of tokens, [1 + N, 1 + N]; the class token's last."""
-    lines = torch.arange(grid)
-    places = torch.stack(torch.meshgrid(lines, lines, indexing="ij")).flatten(1)
-    offset = (places[:, :, None] - places[:, None, :]) + grid - 1
-    distances = (2 * grid - 1) ** 2 + 3
-    index = torch.zeros(grid**2 + 1, grid**2 + 1, dtype=torch.long)
-    index[1:, 1:] = offset[0] * (2 * grid - 1) + offset[1]
-    index[0, :], index[:, 0], index[0, 0] = distances - 3, distances - 2, distances - 1
-    return index
 
 
 def run_blocks(
@@ -222,7 +199,8 @@ class VisionTransformer(nn.Module):
         if style.positions == "relative":
             self.rel_pos_bias = RelativePositionBias(shape.grid, shape.heads)
         self.blocks = nn.ModuleList(
-            Block(shape.width, shape.heads, shape.mlp_ratio, style) for _ in range(shape.depth)
+            Block(shape.width, shape.heads, shape.mlp_ratio, style, shape.grid)
+            for _ in range(shape.depth)
         )
         self.norm = nn.LayerNorm(shape.width, eps=EPS) if style.final_norm else nn.Identity()
 
@@ -267,10 +245,15 @@ class VisionTransformer(nn.Module):
 
 
 class ViTClassifier(VisionTransformer):
-    """The encoder with a head. ``mean`` pooling norms after pooling (``fc_norm``), as in MAE."""
+    """The encoder with a head. ``mean`` pooling norms after pooling (``fc_norm``), as in MAE.
+
+    A sine-cosine table is only where fine-tuning starts: as in MAE's models_vit.py it learns.
+    """
 
     def __init__(self, shape: VisionShape, style: Style, options: ClassifierOptions) -> None:
         super().__init__(shape, style)
+        if style.positions == "sincos":
+            self.pos_embed.requires_grad_(True)
         self.pool = options.pool
         if options.pool == "mean":
             self.norm = nn.Identity()
@@ -284,57 +267,40 @@ class ViTClassifier(VisionTransformer):
         logits: Tensor = self.head(pooled)
         return logits
 
+    def load_encoder(self, weights: Mapping[str, Tensor]) -> None:
+        """Loads a pre-trained encoder; the head and its norm keep their values.
+
+        A shared bias table is copied into every layer where the layers have tables of their own,
+        as SimMIM's fine-tuning does (utils.py, remap_pretrained_keys_vit).
+
+        Raises:
+            RunError: naming what is missing or left over.
+        """
+        own = {n for n in self.state_dict() if n.startswith(("head.", "fc_norm."))}
+        wanted = set(self.state_dict()) - own
+        given = spread_table(weights, self.shape.depth) if self._tables_apart else dict(weights)
+        if self.pool == "mean":
+            given = {n: v for n, v in given.items() if not n.startswith("norm.")}
+        if set(given) != wanted:
+            missing, extra = sorted(wanted - set(given)), sorted(set(given) - wanted)
+            raise RunError(f"the encoder does not fit: missing {missing}, left over {extra}.")
+        self.load_state_dict(given, strict=False)
+
+    @property
+    def _tables_apart(self) -> bool:
+        return self.style.positions == "relative_each"
+
+    def no_weight_decay(self) -> set[str]:
+        """Class token and positions, in every original's fine-tuning."""
+        return {"cls_token", "pos_embed"}
+
     def group_matcher(self, coarse: bool = False) -> Mapping[str, Any]:
-        """Names by depth for timm's layer decay; the bias table goes with the last group (BEiT)."""
+        """Names by depth for timm's layer decay.
+
+        Whatever is not named (norms of the output, a shared bias table, the head) learns at the
+        full rate, as in MAE's and BEiT's lr_decay.py and optim_factory.py.
+        """
         return {
             "stem": r"^cls_token|^pos_embed|^patch_embed",
-            "blocks": [(r"^blocks\.(\d+)", None), (r"^norm|^fc_norm|^rel_pos_bias", (99999,))],
+            "blocks": [(r"^blocks\.(\d+)", None)],
         }
-
-
-Rule = Callable[[str, nn.Parameter, torch.Generator], None]
-
-
-def initialise(module: nn.Module, rule: Rule, generator_for: Callable[[str], Any]) -> None:
-    """Applies ``rule`` to every trainable parameter, each with the generator of its own name."""
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            if parameter.requires_grad:
-                rule(name, parameter, generator_for(name))
-
-
-def init_mae(name: str, parameter: nn.Parameter, generator: torch.Generator) -> None:
-    """MAE's rule: Xavier for every matrix (qkv and the patch embedding as one), N(0, 0.02) tokens.
-
-    Source: models_mae.py:65-93.
-    """
-    if name.endswith(("cls_token", "mask_token")):
-        nn.init.normal_(parameter, std=0.02, generator=generator)
-    elif parameter.ndim > 1:
-        nn.init.xavier_uniform_(parameter.flatten(1), generator=generator)
-    else:
-        _init_vector(name, parameter)
-
-
-def init_beit(name: str, parameter: nn.Parameter, generator: torch.Generator) -> None:
-    """The rule of SimMIM and data2vec: normal of std 0.02 cut at one std, deeper outputs smaller.
-
-    Source: simmim.py:66-67, vision_transformer.py (fix_init_weight); BEiT modeling_pretrain.py.
-    """
-    if name.endswith("relative_position_bias_table"):
-        nn.init.zeros_(parameter)
-    elif parameter.ndim > 1:
-        nn.init.trunc_normal_(parameter, std=0.02, a=-0.02, b=0.02, generator=generator)
-        if name.endswith(("attn.proj.weight", "mlp.fc2.weight")):
-            layer = int(name.split("blocks.")[1].split(".")[0])
-            parameter.div_(math.sqrt(2.0 * (layer + 1)))
-    else:
-        _init_vector(name, parameter)
-
-
-def _init_vector(name: str, parameter: nn.Parameter) -> None:
-    """Norm weights to 1 and biases to 0; layer scale keeps the constant it was made with."""
-    if name.endswith("bias"):
-        nn.init.zeros_(parameter)
-    elif "gamma" not in name:
-        nn.init.ones_(parameter)

@@ -199,6 +199,14 @@ class Classifier(Protocol):
         """Pooled features [B, D] of the frozen encoder: ``cls``, or ``mean`` over patches."""
         ...
 
+    def load_encoder(self, weights: Mapping[str, Tensor]) -> None:
+        """Loads the state of the method's encoder; the head keeps its values."""
+        ...
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters of two or more dimensions that fine-tuning does not decay."""
+        ...
+
     def group_matcher(self, coarse: bool = False) -> Mapping[str, Any]:
         """Parameter-name patterns by depth, in timm's form, for layer decay."""
         ...

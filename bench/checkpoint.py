@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 from pathlib import Path
@@ -16,6 +17,14 @@ from bench.store import write_bytes
 log = logging.getLogger(__name__)
 
 
+CHECKSUM_BYTES = 16
+"""Length of the checksum a state begins with: torch reads damaged tensors without complaint."""
+
+
+def _checksum(payload: bytes) -> bytes:
+    return hashlib.blake2b(payload, digest_size=CHECKSUM_BYTES).digest()
+
+
 def save_state(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> None:
     """Writes the state after ``step`` steps and removes all but the newest ``keep`` files.
 
@@ -23,7 +32,8 @@ def save_state(folder: Path, step: int, state: dict[str, Any], keep: int = 2) ->
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_bytes(folder / f"step-{step:09d}.pt", buffer.getvalue())
+    payload = buffer.getvalue()
+    write_bytes(folder / f"step-{step:09d}.pt", _checksum(payload) + payload)
     for old in [*_newest_first(folder)[keep:], *folder.glob(".step-*")]:
         old.unlink(missing_ok=True)
 
@@ -35,7 +45,11 @@ def load_state(folder: Path) -> dict[str, Any] | None:
     """
     for path in _newest_first(folder):
         try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            data = path.read_bytes()
+            if _checksum(data[CHECKSUM_BYTES:]) != data[:CHECKSUM_BYTES]:
+                raise ValueError("checksum does not match")
+            payload = io.BytesIO(data[CHECKSUM_BYTES:])
+            state: dict[str, Any] = torch.load(payload, map_location="cpu", weights_only=True)
             return state
         except Exception as error:
             log.warning("checkpoint %s is unreadable (%s); trying the one before", path.name, error)

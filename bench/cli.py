@@ -50,6 +50,7 @@ COMMANDS = {
     "retry": "run the failed and blocked cells of a study again, as it was started",
     "cancel": "stop runs; their states are kept",
     "doctor": "check versions, folder, devices, signals, data; --launcher slurm: the cluster",
+    "show": "draw original, masked and reconstructed images of a run or checkpoint",
     "ls": "list methods, plugins, datasets, presets or runs",
 }
 
@@ -102,6 +103,13 @@ def _add_study_flags(group: argparse._ArgumentGroup) -> None:
         "timm name such as torch/cifar10:DIR (default: the preset's)",
     )
     group.add_argument("--preset", help="model, recipe and data: see 'ls presets' (from --data)")
+    group.add_argument("--recipe", metavar="NAME", help="one of the preset's named recipes")
+    group.add_argument(
+        "--init",
+        default="",
+        metavar="FILE",
+        help="evaluate this checkpoint (a release's or our own) instead of pre-training",
+    )
     group.add_argument("-c", "--config", metavar="FILE", help="suite file in YAML")
     group.add_argument("--suite-seed", type=int, default=None, help="seed shared by all runs")
     group.add_argument(
@@ -214,6 +222,15 @@ def _analyze_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", default="layers", metavar="DIR", help="folder for the plots")
 
 
+def _show_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", help="run id, the beginning of one, or a checkpoint file")
+    parser.add_argument("--images", type=int, default=6, metavar="N", help="how many test images")
+    parser.add_argument("--to", metavar="PNG", help="the picture (default: beside the weights)")
+    parser.add_argument("--data", metavar="NAME:DIR", help="folder of the run's data set")
+    parser.add_argument("--method", metavar="M", help="for a released checkpoint: its method")
+    parser.add_argument("--preset", default="imagenet", help="and the preset of its size")
+
+
 def _log_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="run id, or the beginning of one")
 
@@ -242,6 +259,7 @@ FLAGS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "export": _export_flags,
     "import": _import_flags,
     "analyze": _analyze_flags,
+    "show": _show_flags,
     "log": _log_flags,
     "retry": _study_argument,
     "cancel": _cancel_flags,

@@ -28,10 +28,15 @@ Section = Any
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Training-time augmentation; ``crop_scale`` (1, 1) means no random crop."""
+    """Training-time augmentation; ``crop_scale`` (1, 1) means no random crop.
+
+    A crop that does not fit the image is drawn anew (``retry``, torchvision) or cut to fit
+    (``clamp``, MAE's linear probe). ``color_jitter`` acts before the crop, as in BEiT.
+    """
 
     crop_scale: tuple[float, float] = (1.0, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_misfit: Literal["retry", "clamp"] = "retry"
     flip: float = 0.0
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     color_jitter: float = 0.0
@@ -60,7 +65,10 @@ class PretrainConfig:
     """Pre-training recipe; ``batch_size`` is the effective one, over all devices.
 
     The peak learning rate is ``lr`` if given, else ``blr * batch_size / lr_batch``. Warm-up is
-    ``warmup_epochs``, or ``warmup_share`` of the run when that is above 0.
+    ``warmup_epochs``, or ``warmup_share`` of the run when that is above 0. With ``multistep`` the
+    rate falls tenfold at each of ``milestones``, shares of the run in (0, 1). ``precision`` is
+    that of the matrix products; weights and losses are always fp32. It is part of a run's
+    identity, so it is written in the preset and never guessed from the device.
     """
 
     epochs: int
@@ -70,7 +78,7 @@ class PretrainConfig:
     lr_batch: int = 256
     min_lr: float = 0.0
     schedule: Literal["cosine", "multistep"] = "cosine"
-    milestones: tuple[int, ...] = ()
+    milestones: tuple[float, ...] = ()
     warmup_epochs: float = 0.0
     warmup_share: float = 0.0
     weight_decay: float = 0.05
@@ -109,8 +117,12 @@ class FinetuneConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
-    """Linear probe on frozen features: LARS and a batch norm without affine parameters (MAE)."""
+    """Linear probe on frozen features behind a batch norm without affine parameters (MAE).
 
+    ``lars`` is MAE's optimizer; ``sgd`` with the same momentum suits small sets.
+    """
+
+    optimizer: Literal["lars", "sgd"] = "lars"
     epochs: int = 90
     batch_size: int = 16384
     blr: float = 0.1
@@ -137,7 +149,8 @@ class RunConfig:
 
     ``arm`` is the name shown in tables; ``alias`` sets two otherwise equal arms apart (an A/A
     comparison) and is empty in ordinary runs. ``hyper`` is the method's own configuration and
-    ``plugins`` the wrapped plug-ins with theirs, innermost first.
+    ``plugins`` the wrapped plug-ins with theirs, innermost first. ``init`` is the content hash of
+    a checkpoint that is evaluated instead of one pre-trained here; its path is a resource.
     """
 
     method: str
@@ -183,6 +196,7 @@ class Resources:
     nodes: int = 1
     gpus_per_node: int = 0
     data_root: str = ""
+    init_path: str = ""
     checkpoint_every_s: float = 60.0
     keep_checkpoints: int = 2
     strict_images: bool = False

@@ -7,6 +7,7 @@ C channels, S pixels a side.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -120,7 +121,7 @@ def crop_boxes(stream: Samples, augment: AugmentConfig, ratio: Tensor | float = 
     """Random resized crops and flips as fractions, [B, 5]; ``ratio`` is image width over height.
 
     Follows torchvision's RandomResizedCrop: ten tries of area and aspect, else the whole width
-    or height, centred.
+    or height, centred; or, with ``crop_misfit`` ``clamp``, one try cut to the image.
     """
     draws = stream.uniform(2 * CROP_TRIES + 3).double()
     low, high = augment.crop_scale
@@ -128,6 +129,8 @@ def crop_boxes(stream: Samples, augment: AugmentConfig, ratio: Tensor | float = 
     logs = torch.tensor(augment.crop_ratio, dtype=torch.float64, device=draws.device).log()
     aspect = (logs[0] + draws[:, CROP_TRIES : 2 * CROP_TRIES] * (logs[1] - logs[0])).exp()
     width, height = (area * aspect / ratio).sqrt(), (area / aspect * ratio).sqrt()
+    if augment.crop_misfit == "clamp":
+        width, height = width.clamp(max=1), height.clamp(max=1)
     fits = (width <= 1) & (height <= 1)
     first = fits.to(torch.uint8).argmax(1, keepdim=True)
     found = fits.any(1)
@@ -235,13 +238,18 @@ class _Pictures(Dataset[Any]):
 
 def _augment(picture: Any, config: FeedConfig) -> tuple[Tensor, Tensor]:
     """One augmented picture and its box. Library code draws from the scoped generators."""
-    from torchvision.transforms import RandomHorizontalFlip, RandomResizedCrop
+    from torchvision.transforms import ColorJitter, RandomHorizontalFlip, RandomResizedCrop
     from torchvision.transforms import functional as tvf
 
     augment, (width, height) = config.augment, picture.size
-    params = RandomResizedCrop.get_params(
-        picture, list(augment.crop_scale), list(augment.crop_ratio)
-    )
+    if augment.color_jitter:
+        picture = ColorJitter(*[augment.color_jitter] * 3)(picture)
+    if augment.crop_misfit == "clamp":
+        params = _one_try(picture.size, augment)
+    else:
+        params = RandomResizedCrop.get_params(
+            picture, list(augment.crop_scale), list(augment.crop_ratio)
+        )
     mode = tvf.InterpolationMode(augment.interpolation)
     picture = tvf.resized_crop(picture, *params, [config.image_size] * 2, mode)
     flipped = bool(torch.rand(()) < augment.flip)
@@ -252,21 +260,36 @@ def _augment(picture: Any, config: FeedConfig) -> tuple[Tensor, Tensor]:
     return _late_augment(picture, config), box
 
 
+def _one_try(size: tuple[int, int], augment: AugmentConfig) -> tuple[int, int, int, int]:
+    """Top, left, height and width of one random crop, cut to a picture of this width and height.
+
+    Source: MAE util/crop.py, the linear probe's own random resized crop.
+    """
+    width, height = size
+    area = width * height * torch.empty(()).uniform_(*augment.crop_scale).item()
+    low, high = (math.log(r) for r in augment.crop_ratio)
+    aspect = math.exp(torch.empty(()).uniform_(low, high).item())
+    wide = min(width, round((area * aspect) ** 0.5))
+    high_ = min(height, round((area / aspect) ** 0.5))
+    top = int(torch.randint(0, height - high_ + 1, ()))
+    left = int(torch.randint(0, width - wide + 1, ()))
+    return top, left, high_, wide
+
+
 def _late_augment(picture: Any, config: FeedConfig) -> Tensor:
-    """Colour jitter, RandAugment, normalisation and random erasing, timm's parts."""
+    """RandAugment, normalisation and random erasing: timm's parts, with timm's settings."""
     from timm.data.auto_augment import rand_augment_transform
     from timm.data.random_erasing import RandomErasing
-    from torchvision.transforms import ColorJitter
+    from timm.data.transforms import str_to_pil_interp
 
     augment, data = config.augment, config.data
-    if augment.color_jitter:
-        picture = ColorJitter(*[augment.color_jitter] * 3)(picture)
     if augment.auto_augment:
-        fill = tuple(round(255 * m) for m in data.mean)
-        picture = rand_augment_transform(
-            augment.auto_augment,
-            {"translate_const": int(config.image_size * 0.45), "img_mean": fill},
-        )(picture)
+        settings = {
+            "translate_const": int(config.image_size * 0.45),
+            "img_mean": tuple(min(255, round(255 * m)) for m in data.mean),
+            "interpolation": str_to_pil_interp(augment.interpolation),
+        }
+        picture = rand_augment_transform(augment.auto_augment, settings)(picture)
     image = _to_tensor(picture, data)
     if augment.random_erasing:
         image = RandomErasing(augment.random_erasing, mode="pixel", device="cpu")(image)
@@ -280,7 +303,11 @@ def _to_tensor(picture: Any, data: DataConfig) -> Tensor:
 
 
 class _Centre:
-    """Resize so that the centre crop covers 87.5 % of the shorter side, then crop (ImageNet)."""
+    """Resize so that the centre crop covers 87.5 % of the shorter side, then crop (ImageNet).
+
+    Above 224 px the crop covers all of it (MAE util/datasets.py:52-58), and below 64 px too: small
+    sets come at their own size.
+    """
 
     def __init__(self, config: FeedConfig) -> None:
         self.config = config
@@ -289,8 +316,8 @@ class _Centre:
         from torchvision.transforms import functional as tvf
 
         size = self.config.image_size
-        share = 0.875 if size >= 64 else 1.0
-        picture = tvf.resize(picture, round(size / share), tvf.InterpolationMode.BICUBIC)
+        share = 224 / 256 if 64 <= size <= 224 else 1.0
+        picture = tvf.resize(picture, int(size / share), tvf.InterpolationMode.BICUBIC)
         picture = tvf.center_crop(picture, [size, size])
         return _to_tensor(picture, self.config.data), torch.zeros(5)
 

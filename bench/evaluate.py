@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from timm.data import Mixup
+from timm.data.mixup import mixup_target
 from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor, nn
 
@@ -86,11 +87,7 @@ class Evaluation:
             classes=self.images.classes, drop_path=recipe.drop_path, pool=recipe.pool
         )
         model: Any = self.method.classifier(options)
-        state = model.state_dict()
-        own = {name for name in state if name.startswith(("head.", "fc_norm."))}
-        model.load_state_dict(
-            {n: state[n] if n in own else self.weights[n] for n in state}, strict=True
-        )
+        model.load_encoder(self.weights)
         generator = self.session.streams.generator("head", str(recipe.repeat))
         nn.init.trunc_normal_(model.head.weight, std=recipe.head_init_std, generator=generator)
         nn.init.zeros_(model.head.bias)
@@ -137,15 +134,19 @@ class Evaluation:
         encoder.to(self.session.device).eval().requires_grad_(False)
         subset = labelled_subset(self.images.train, self.config.data.labels, self.session.streams)
         everything = torch.arange(len(self.images.test))
-        features = {
-            pool: (
-                self._features(encoder, pool, self.images.train, subset),
-                self._features(encoder, pool, self.images.test, everything),
-            )
-            for pool in {self.config.probe.pool, self.config.knn.pool}
+        probe, knn = self.config.probe, self.config.knn
+        cached = probe.augment == AugmentConfig()
+        train = {
+            pool: self._features(encoder, pool, self.images.train, subset)
+            for pool in {knn.pool, probe.pool if cached else knn.pool}
         }
-        knn = self._knn(*features[self.config.knn.pool])
-        return self._probe(encoder, subset, features[self.config.probe.pool]), knn
+        test = {
+            pool: self._features(encoder, pool, self.images.test, everything)
+            for pool in {knn.pool, probe.pool}
+        }
+        found = train[probe.pool][0] if cached else None
+        score = self._probe(encoder, subset, found, test[probe.pool])
+        return score, self._knn(train[knn.pool], test[knn.pool])
 
     @torch.no_grad()
     def _features(
@@ -156,10 +157,16 @@ class Evaluation:
         found, labels = [], []
         world = self.session.world
         for images, truth in evaluation_batches(split, subset[world.span(len(subset))], feed):
-            with autocast(self.session.device, self.config.probe.precision):
-                found.append(encoder.features(images, pool).float())
+            found.append(self._embed(encoder, images, pool))
             labels.append(truth)
         return world.gather(torch.cat(found)), world.gather(torch.cat(labels))
+
+    @torch.no_grad()
+    def _embed(self, encoder: Any, images: Tensor, pool: str) -> Tensor:
+        """Features [B, D] in float32, a limited number of images at a time."""
+        with autocast(self.session.device, self.config.probe.precision):
+            parts = images.split(self.session.micro_batch or EVAL_BATCH)
+            return torch.cat([encoder.features(part, pool).float() for part in parts])
 
     def _knn(self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> float:
         """Accuracy of the cosine-weighted vote of the k nearest training images."""
@@ -171,27 +178,27 @@ class Evaluation:
         return 100.0 * float((torch.cat(guesses) == test[1]).float().mean())
 
     def _probe(
-        self,
-        encoder: Any,
-        subset: Tensor,
-        features: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]],
+        self, encoder: Any, subset: Tensor, train: Tensor | None, test: tuple[Tensor, Tensor]
     ) -> float:
         """Accuracy of a linear classifier behind a batch norm without affine parameters.
 
-        Without augmentation the features are computed once; with it, every step anew. Several
-        processes share the encoder's work; each then trains the same head on the whole batch.
+        ``train`` holds the features of ``subset`` [n, D], or is None when each step augments its
+        images anew; ``test`` features and labels. Several processes share the encoder's work; each
+        then trains the same head on the whole batch.
         """
-        recipe, (train, test), world = self.config.probe, features, self.session.world
-        head = _probe_head(train[0].shape[1], self.images.classes, self.session)
-        purpose = self._feed("probe", min(recipe.batch_size, len(subset)), recipe.augment)
-        feed = make_feed(self.images.train, subset, purpose)
-        cached = recipe.augment == AugmentConfig()
-        rows = torch.zeros(len(self.images.train), dtype=torch.long, device=train[0].device)
-        rows[subset] = torch.arange(len(subset), device=rows.device)
+        recipe, device, world = self.config.probe, self.session.device, self.session.world
+        head = _probe_head(test[0].shape[1], self.images.classes, self.session)
+        feed_config = self._feed("probe", min(recipe.batch_size, len(subset)), recipe.augment)
+        feed = make_feed(self.images.train, subset, feed_config)
+        rows = torch.zeros(len(self.images.train), dtype=torch.long, device=device)
+        rows[subset] = torch.arange(len(subset), device=device)
 
         def losses(step: Step, number: int, epoch: int) -> Iterator[Tensor]:
-            x = train[0][rows[step.ids]] if cached else encoder.features(step.images, recipe.pool)
-            yield F.cross_entropy(head(world.gather(x.float())), world.gather(step.labels))
+            if train is None:
+                x = self._embed(encoder, step.images, recipe.pool)
+            else:
+                x = train[rows[step.ids]]
+            yield F.cross_entropy(head(world.gather(x)), world.gather(step.labels))
 
         optimizer = probe_optimizer(head, recipe)
         warm = round(recipe.warmup_epochs * feed.steps)
@@ -229,8 +236,8 @@ class _FinetuneLoss:
         """One loss for each micro-batch; their sum is the mean over the batch."""
         recipe, count = self.config.finetune, len(step.ids)
         images, labels = step.images, step.labels
-        if self.mixup is not None and step.count % 2 == 0:
-            images, labels = self.mixup(images.clone(), labels)
+        if self.mixup is not None:
+            images, labels = self._mix(images, labels)
         noise = self.session.streams.samples(
             f"finetune {recipe.repeat} drop path", number, step.ids
         )
@@ -240,6 +247,19 @@ class _FinetuneLoss:
             with autocast(self.session.device, recipe.precision):
                 logits = self.model(images[part], noise.select(part))
             yield self._criterion(logits.float(), labels[part]) * (len(images[part]) / step.count)
+
+    def _mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mixed images [B, C, S, S] and soft labels [B, K]; of an odd number the last stays whole.
+
+        timm mixes pairs only; the originals drop a last batch that is not full.
+        """
+        even = len(images) // 2 * 2
+        smoothing = self.config.finetune.label_smoothing
+        rest = images[even:], mixup_target(labels[even:], self.classes, 1.0, smoothing)
+        if not even:
+            return rest
+        mixed, soft = self.mixup(images[:even].clone(), labels[:even])  # type: ignore[misc]
+        return torch.cat([mixed, rest[0]]), torch.cat([soft, rest[1]])
 
     def _criterion(self, logits: Tensor, labels: Tensor) -> Tensor:
         if labels.ndim == 2:

@@ -198,10 +198,14 @@ def _collect(pending: list[Tensor], meter: Meter, job: Job) -> None:
 
 def _check_finite(meter: Meter, job: Job) -> None:
     if not math.isfinite(meter.loss_sum):
-        raise NonFiniteLossError(
-            f"{job.stage} loss is not finite at step {meter.step} of {job.total}; the last good "
-            f"checkpoint is kept. Try a lower learning rate, bf16 instead of fp16, or clip_grad."
-        )
+        raise _not_finite(job, meter, "loss is")
+
+
+def _not_finite(job: Job, meter: Meter, what: str) -> NonFiniteLossError:
+    return NonFiniteLossError(
+        f"{job.stage} {what} not finite at step {meter.step} of {job.total}; the last good "
+        f"checkpoint is kept. Try a lower learning rate, bf16 instead of fp16, or clip_grad."
+    )
 
 
 def _count_time(meter: Meter, images: int, begin: float, fetched: float) -> None:
@@ -220,8 +224,16 @@ def _close_epoch(job: Job, meter: Meter) -> None:
 
 
 def _state(job: Job, scaler: torch.amp.GradScaler, meter: Meter) -> dict[str, Any]:
+    """What a checkpoint holds.
+
+    Raises:
+        NonFiniteLossError: if weights are no numbers, though the loss before the step still was.
+    """
+    module = job.module.state_dict()
+    if not all(bool(v.isfinite().all()) for v in module.values()):
+        raise _not_finite(job, meter, "weights are")
     return {
-        "module": job.module.state_dict(),
+        "module": module,
         "optimizer": job.optimizer.state_dict(),
         "scaler": scaler.state_dict(),
         "meter": vars(meter).copy(),

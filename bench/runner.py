@@ -8,11 +8,12 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench import checkpoint, data, failures, provenance
+from bench import checkpoint, data, failures, provenance, released
 from bench.config import Resources, RunConfig, recipe_digest, to_plain
 from bench.distributed import SOLO, World
 from bench.errors import (
@@ -21,6 +22,7 @@ from bench.errors import (
     RunError,
     StopRequestedError,
     StorageError,
+    UsageError,
 )
 from bench.evaluate import Evaluation
 from bench.loop import Session
@@ -142,13 +144,14 @@ def _compute(store: Store, task: Task, resources: Resources, place: Place) -> No
         "versions": provenance.versions(),
         "hardware": facts,
         "data": images.fingerprint(),
-        "resources": {**to_plain(resources), "data_root": ""},
+        "resources": {**to_plain(resources), "data_root": "", "init_path": ""},
     }
     if world.leads:
         write_json(folder.path / "provenance.json", origin)
-    if task.stage == PRETRAIN:
-        pretraining = Pretraining(build_method(config), images, config, session)
-        result = _pretrain(pretraining, threads)
+    if task.stage == PRETRAIN and config.init:
+        result = _import(folder, task, resources.init_path, world)
+    elif task.stage == PRETRAIN:
+        result = _pretrain(Pretraining(build_method(config), images, config, session), threads)
     else:
         weights = checkpoint.load_weights(store.run(task.parent).encoder)
         scores = Evaluation(build_method(config), weights, images, config, session).run()
@@ -189,6 +192,22 @@ def _pretrain(pretraining: Pretraining, threads: int) -> dict[str, Any]:
     units = session.world.size * (1 if session.device.type == "cuda" else threads)
     result["device_hours"] = result["pretrain_s"] * units / 3600
     return {"stage": PRETRAIN, "run_id": folder.run_id, **result}
+
+
+def _import(folder: RunFolder, task: Task, path: str, world: World) -> dict[str, Any]:
+    """Takes a given checkpoint's encoder in place of a pre-training.
+
+    Raises:
+        UsageError: if the file is not the one that was planned, or does not fit the model.
+    """
+    config = task.config
+    if released.fingerprint(Path(path)) != config.init:
+        raise UsageError(f"'{path}' is not the checkpoint that was planned ({config.init}).")
+    weights = released.encoder_weights(build_method(config), Path(path))
+    if world.leads:
+        checkpoint.save_weights(folder.encoder, weights)
+    notes = [f"encoder imported, not pre-trained here: {Path(path).name}, {config.init}"]
+    return {"stage": PRETRAIN, "run_id": folder.run_id, "notes": notes}
 
 
 def _record(task: Task, parent: RunFolder, scores: dict[str, Any], origin: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,10 @@ SECTIONS: dict[str, type] = {
     "knn": KnnConfig,
 }
 
-STUDY_KEYS = ("methods", "epochs", "seeds", "suite_seed", "target", "margin", "extends", "trials")
+STUDY_KEYS = (
+    *("methods", "epochs", "seeds", "suite_seed", "target", "margin", "extends", "trials"),
+    *("recipe", "recipes"),
+)
 
 Layer = Mapping[str, Any]
 
@@ -191,8 +194,8 @@ def preset_names() -> list[str]:
 
 
 @cache
-def load_preset(name: str) -> Layer:
-    """A built-in preset, merged onto those it extends.
+def load_preset(name: str) -> tuple[Layer, ...]:
+    """A built-in preset as layers: those it extends first.
 
     Raises:
         UsageError: for an unknown name.
@@ -202,8 +205,11 @@ def load_preset(name: str) -> Layer:
     return load_yaml(PRESETS / f"{name}.yaml")
 
 
-def load_yaml(path: Path) -> Layer:
-    """A suite file, merged onto the preset that it ``extends``.
+def load_yaml(path: Path) -> tuple[Layer, ...]:
+    """A suite file as layers: those of the preset that it ``extends`` first.
+
+    Layers stay apart, so that a common section of the file wins over a preset's section for one
+    method.
 
     Raises:
         UsageError: if it is missing or no mapping of sections.
@@ -213,11 +219,16 @@ def load_yaml(path: Path) -> Layer:
     except OSError as error:
         raise UsageError(f"cannot read suite file '{path}': {error.strerror}.") from error
     except yaml.YAMLError as error:
-        raise UsageError(f"suite file '{path}' is not valid YAML: {error}") from error
+        text = " ".join(str(error).split())
+        raise UsageError(f"suite file '{path}' is not valid YAML: {text}") from error
     if not isinstance(layer, dict):
         raise UsageError(f"suite file '{path}' must hold sections such as 'pretrain:'.")
-    base = load_preset(layer["extends"]) if layer.get("extends") else {}
-    return merge(base, layer)
+    return (*(load_preset(layer["extends"]) if layer.get("extends") else ()), layer)
+
+
+def merged(layers: Iterable[Layer]) -> dict[str, Any]:
+    """All layers in one, later ones winning; for what is not resolved per method."""
+    return reduce(merge, layers, {})
 
 
 def merge(base: Layer, over: Layer) -> dict[str, Any]:
@@ -228,6 +239,18 @@ def merge(base: Layer, over: Layer) -> dict[str, Any]:
         nested = isinstance(value, Mapping) and isinstance(old, Mapping)
         merged[key] = merge(old, value) if nested else value  # type: ignore[arg-type]
     return merged
+
+
+def load_recipe(name: str, values: Layer) -> Layer:
+    """The layer called ``name`` among a preset's ``recipes``; none for an empty name.
+
+    Raises:
+        UsageError: for an unknown name.
+    """
+    recipes = values.get("recipes") or {}
+    if name and name not in recipes:
+        raise unknown("recipe", name, recipes, "A preset or suite file lists its 'recipes'.")
+    return recipes[name] or {} if name else {}
 
 
 def check_keys(layer: Layer, where: str) -> None:
@@ -253,6 +276,7 @@ class Resolver:
 
     layers: tuple[Layer, ...]
     suite_seed: int = 0
+    init: str = ""
 
     def resolve(self, arm: Arm, epochs: int, seed: int) -> RunConfig:
         """The complete configuration of one cell.
@@ -281,6 +305,7 @@ class Resolver:
             method=arm.method,
             alias=arm.alias,
             suite_seed=self.suite_seed,
+            init=self.init,
             hyper=hyper,
             plugins=tuple(_plugin(name, terms, values) for name, terms in arm.plugins),
             **sections,

@@ -126,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=0, help="data workers a process")
     parser.add_argument("--batch-size", type=int, default=0, help="images at once on a device")
     parser.add_argument("--data-root", default="", help="folder of the data set")
+    parser.add_argument("--init-path", default="", help="weights the encoder starts from")
     parser.add_argument("--checkpoint-every", type=float, default=60.0, metavar="SECONDS")
     return parser
 
@@ -139,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         workers=args.workers,
         micro_batch=args.batch_size,
         data_root=args.data_root,
+        init_path=args.init_path,
         checkpoint_every_s=args.checkpoint_every,
     )
     try:

@@ -40,7 +40,7 @@ def tiny_study(
     methods: str, epochs: str = "2", seeds: str = "1", more: Sequence[str] = ()
 ) -> Study:
     """A study on a two-block model of width 16, resolved as the command line would."""
-    layers = (suite.load_preset("digits"), suite.parse_overrides([*TINY, *more]))
+    layers = (*suite.load_preset("digits"), suite.parse_overrides([*TINY, *more]))
     resolver = suite.Resolver(layers)
     arms, budgets = suite.parse_arms(methods), suite.parse_epochs(epochs)
     cells = make_study(resolver, arms, budgets, suite.parse_seeds(seeds))

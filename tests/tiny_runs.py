@@ -59,7 +59,7 @@ Fault = Callable[[], None]
 @cache
 def tasks(arm: str, epochs: int = 2) -> tuple[Task, Task]:
     """The pre-training and the evaluation of a tiny cell."""
-    layers = (suite.load_preset("procedural"), suite.parse_overrides(TINY))
+    layers = (*suite.load_preset("procedural"), suite.parse_overrides(TINY))
     config = suite.Resolver(layers, 0).resolve(suite.parse_arms([arm])[0], epochs, 0)
     pre, fin = pretrain_id(config), cell_id(config)
     return Task(PRETRAIN, pre, config), Task(CELL, fin, config, pre)

@@ -5,7 +5,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from bench.commands import analyze, archives, cancel, doctor, inspect, results, study, top, tune
+from bench.commands import (
+    analyze,
+    archives,
+    cancel,
+    doctor,
+    inspect,
+    results,
+    show,
+    study,
+    top,
+    tune,
+)
 
 ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "": study.run_study,
@@ -23,5 +34,6 @@ ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "retry": cancel.retry,
     "cancel": cancel.cancel,
     "doctor": doctor.doctor,
+    "show": show.show_reconstructions,
     "ls": inspect.show_list,
 }

@@ -117,7 +117,7 @@ def _data(args: argparse.Namespace) -> Iterator[Finding]:
 
     name, root = suite.parse_data(args.data or "digits")
     preset = registry.dataset(data.dataset_key(name)).preset
-    layers = (suite.load_preset(preset), {"data": {"name": name}})
+    layers = (*suite.load_preset(preset), {"data": {"name": name}})
     config = suite.Resolver(layers).resolve(suite.parse_arm("mae"), 1, 0)
     images = data.load(config, root)
     images.train.open(0), images.test.open(0)

@@ -44,19 +44,23 @@ def make_request(args: argparse.Namespace) -> Request:
     Raises:
         UsageError: for anything wrong with the request.
     """
-    file = suite.load_yaml(Path(args.config)) if args.config else {}
+    file = suite.load_yaml(Path(args.config)) if args.config else ()
     data = suite.parse_data(args.data) if args.data else ("", "")
-    preset = args.preset or file.get("extends") or _preset_for(data[0])
-    layers = [suite.load_preset(preset), file, suite.parse_overrides(args.overrides)]
-    if data[0]:
-        layers.append({"data": {"name": data[0]}})
-    for layer, where in zip(layers, ("the preset", "the suite file", "the settings"), strict=False):
-        suite.check_keys(layer, where)
-    values = suite.merge(layers[0], file)
-    resolver = suite.Resolver(tuple(layers), _first(args.suite_seed, values.get("suite_seed"), 0))
+    named = file[-1].get("extends") if file else None
+    preset = args.preset or named or _preset_for(data[0])
+    base = suite.load_preset(preset) if args.preset or not named else ()
+    values = suite.merged([*base, *file])
+    recipe = suite.load_recipe(str(_first(args.recipe, values.get("recipe"), "")), values)
+    typed = suite.parse_overrides(args.overrides)
+    suite.check_keys(suite.merged([*file, recipe]), "the suite file")
+    suite.check_keys(typed, "the settings")
+    layers = [*base, *file, recipe, typed, {"data": {"name": data[0]}} if data[0] else {}]
+    suite_seed = _first(args.suite_seed, values.get("suite_seed"), 0)
+    resolver = suite.Resolver(tuple(layers), suite_seed, _content(args.init))
     arms = suite.parse_arms(_wanted(args.methods, values, "methods"))
     budgets = suite.parse_epochs(_wanted(args.epochs, values, "epochs"))
     seeds = suite.parse_seeds(_wanted(args.seeds, values, "seeds"))
+    _check_init(args.init, arms, budgets)
     study = Study(
         cells=make_study(resolver, arms, budgets, seeds),
         preset=preset,
@@ -96,6 +100,24 @@ def _target(target: int | None, budgets: Sequence[int]) -> int | None:
     return target
 
 
+def _content(init: str) -> str:
+    """The content hash by which a checkpoint counts, or nothing."""
+    if not init:
+        return ""
+    from bench.released import fingerprint
+
+    return fingerprint(Path(init))
+
+
+def _check_init(init: str, arms: Sequence[suite.Arm], budgets: Sequence[int]) -> None:
+    """A given checkpoint is one encoder: of one bare method, at the epochs it was trained for."""
+    if init and (len(arms) != 1 or arms[0].plugins or len(budgets) != 1):
+        raise UsageError(
+            "--init evaluates one checkpoint: give one method without plug-ins, and as --epochs "
+            "the epochs it was pre-trained for."
+        )
+
+
 def _check_data(study: Study, root: str) -> None:
     name = study.cells[0].config.data.name
     row = registry.dataset("timm" if "/" in name else name)
@@ -118,6 +140,7 @@ def _resources(args: argparse.Namespace, study: Study, root: str) -> Resources:
         data_root=os.path.abspath(root) if root else "",
         checkpoint_every_s=args.checkpoint_every,
         strict_images=args.strict_images,
+        init_path=str(Path(args.init).resolve()) if args.init else "",
     )
 
 

@@ -167,7 +167,7 @@ def test_two_commands_at_once_share_the_work(tmp_path: Path) -> None:
 
 def diverging() -> Task:
     layers = (
-        suite.load_preset("procedural"),
+        *suite.load_preset("procedural"),
         suite.parse_overrides([*TINY, "pretrain.lr=1e30", "pretrain.warmup_epochs=0"]),
     )
     config = suite.Resolver(layers, 0).resolve(suite.parse_arms(["mae"])[0], 2, 0)

@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def both_tasks() -> tuple[Task, Task]:
-    layers = (suite.load_preset("procedural"), suite.parse_overrides([*TINY, *DATA]))
+    layers = (*suite.load_preset("procedural"), suite.parse_overrides([*TINY, *DATA]))
     config = suite.Resolver(layers, 0).resolve(suite.parse_arms(["mae"])[0], 1, 0)
     pre, fin = pretrain_id(config), cell_id(config)
     return Task(PRETRAIN, pre, config), Task(CELL, fin, config, pre)

@@ -165,3 +165,8 @@ def test_shared_pretraining_is_one_run() -> None:
     cells = list(itertools.chain(*(s.cells for s in studies)))
     assert len({c.pretrain_id for c in cells}) == 1
     assert len({c.run_id for c in cells}) == 3
+
+
+if __name__ == "__main__":  # python -m tests.unit.test_config writes the stored ids anew
+    ids = {n: [pretrain_id(c), cell_id(c)] for n, c in configs().items()}
+    FIXTURES.write_text(json.dumps(ids, indent=1) + "\n")

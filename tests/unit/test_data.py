@@ -135,7 +135,7 @@ AUGMENT = AugmentConfig(
 
 
 def test_a_folder_gives_the_same_batches_for_any_number_of_workers(folder: str) -> None:
-    config = suite.load_preset("imagenet")["data"]
+    config = suite.merged(suite.load_preset("imagenet"))["data"]
     settings = DataConfig(name="folder", mean=tuple(config["mean"]), std=tuple(config["std"]))
     images = image_folder(settings, folder, 16)
     assert images.classes == 2

@@ -9,7 +9,7 @@ from bench.errors import UsageError
 
 
 def resolve(methods: str, *overrides: str, preset: str = "digits") -> list:
-    layers = (suite.load_preset(preset), suite.parse_overrides(overrides))
+    layers = (*suite.load_preset(preset), suite.parse_overrides(overrides))
     return [suite.Resolver(layers).resolve(a, 10, 0) for a in suite.parse_arms(methods)]
 
 
@@ -83,9 +83,9 @@ def test_plug_in_settings_can_differ_by_method() -> None:
 def test_a_suite_file_extends_a_preset(tmp_path: Path) -> None:
     path = tmp_path / "suite.yaml"
     path.write_text("extends: digits\npretrain: {blr: 1e-3}\nmethods: mae\n")
-    layer = suite.load_yaml(path)
-    assert layer["pretrain"]["batch_size"] == suite.load_preset("digits")["pretrain"]["batch_size"]
-    config = suite.Resolver((layer,)).resolve(suite.parse_arm("mae"), 3, 0)
+    layers = suite.load_yaml(path)
+    assert layers[:-1] == suite.load_preset("digits")
+    config = suite.Resolver(layers).resolve(suite.parse_arm("mae"), 3, 0)
     assert config.pretrain.blr == 1e-3
 
 
