@@ -82,8 +82,11 @@ class SlurmRun:
         try:
             compute(self.root, self.run_id, self.resources)
         except StopRequestedError as stop:
-            if stop.signal == "SIGUSR2" and os.environ.get("SLURM_PROCID", "0") == "0":
-                self._requeue()
+            if stop.signal == "SIGUSR2":
+                if os.environ.get("SLURM_PROCID", "0") == "0":
+                    self._requeue()
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                time.sleep(REQUEUE_WAIT_S)  # one that leaves early takes the others with it
             raise
 
     def checkpoint(self, *args: Any, **kwargs: Any) -> Any:
@@ -99,8 +102,6 @@ class SlurmRun:
             Store(self.root).run(self.run_id).set_status(FAILED, failure=TIMEOUT, message=message)
             return
         subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True, timeout=60)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        time.sleep(REQUEUE_WAIT_S)
 
 
 @dataclass(frozen=True)

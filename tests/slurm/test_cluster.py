@@ -155,6 +155,22 @@ def test_two_tasks_compute_one_run(tmp_path: Path) -> None:
         assert origin["hardware"]["processes"] == 2
 
 
+def test_two_tasks_are_requeued_together(tmp_path: Path) -> None:
+    pre = tasks("mae", 100)[0]
+    assert main([*argv(tmp_path, "mae", "100", "--tasks-per-node", "2"), "--detach"]) == 0
+    until(lambda: steps(tmp_path, pre) > 5, "the run's start")
+    subprocess.run(["scancel", "--signal=USR2", job_of(tmp_path, pre)], check=True)
+    until(lambda: Store(tmp_path).run(pre.run_id).is_done(), "the run's end")
+    assert restarts(job_of(tmp_path, pre)) == 1
+    assert run(tmp_path / "here", pre, slow()) == 0
+    digests = [
+        (Store(root).run(pre.run_id).result() or {})["digests"]
+        for root in (tmp_path, tmp_path / "here")
+    ]
+    assert digests[0] == digests[1]
+    main(["cancel", "--out", str(tmp_path)])
+
+
 def test_cancel_kill_and_retry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Cancelled once, killed without a signal once, and the numbers are the undisturbed ones."""
     pre = tasks("simmim", LONG)[0]
