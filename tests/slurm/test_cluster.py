@@ -117,7 +117,7 @@ def test_a_failing_cell_blocks_its_dependent_alone(
 
 def test_time_limit_and_preemption_resume_to_the_same_numbers(tmp_path: Path) -> None:
     """One run outlives its one-minute limit; another is pushed off the node by an urgent job."""
-    (tmp_path / "site.toml").write_text("[slurm]\nsignal_delay_s = 30\n")
+    (tmp_path / "site.toml").write_text("[slurm]\nsignal_delay_s = 45\n")
     limited, urgent = tmp_path / "limited", tmp_path / "preempted"
     command = argv(limited, "mae+mto", str(LONGER), "--site", str(tmp_path / "site.toml"))
     assert main([*command, "--timeout", "1", "--detach"]) == 0

@@ -159,6 +159,19 @@ def test_a_requeued_node_failure_is_waited_for(fake: Fake, store: Store) -> None
     assert set(follow(launcher(store), [PRE, FIN], run).values()) == {DONE}
 
 
+def test_cells_that_wait_are_not_lost_however_long_it_takes(fake: Fake, store: Store) -> None:
+    def end() -> None:
+        for task in (PRE, FIN):
+            fake.move(job(store, task), "COMPLETED")
+            finish(store, task)
+
+    ended = follow(launcher(store), [PRE, FIN], {20: end})
+    assert set(ended.values()) == {DONE}
+    calls = fake.read()["calls"]
+    assert calls["sacct"] <= 2, "sacct is asked only about jobs that left the queue"
+    assert calls["squeue"] <= 25, "one call a look"
+
+
 def test_sacct_goes_down_on_the_way(fake: Fake, store: Store) -> None:
     def end() -> None:
         for task in (PRE, FIN):
@@ -277,7 +290,7 @@ def test_a_thousand_cells_in_few_calls(fake: Fake, store: Store) -> None:
     assert calls["sbatch"] == 2 * 4 + 1
     assert sum(calls.values()) <= 12
     assert time.monotonic() - begun < 60
-    looks = calls["sacct"]
+    looks = calls["squeue"]
 
     def end() -> None:
         jobs = fake.read()["jobs"]
@@ -287,7 +300,7 @@ def test_a_thousand_cells_in_few_calls(fake: Fake, store: Store) -> None:
 
     ended = follow(launcher(store), every, {0: end})
     assert set(ended.values()) == {DONE}
-    assert fake.read()["calls"]["sacct"] - looks <= 4
+    assert fake.read()["calls"]["squeue"] - looks <= 4
 
 
 def shown(text: str, store: Store) -> str:
