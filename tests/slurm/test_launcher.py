@@ -290,7 +290,7 @@ def test_a_thousand_cells_in_few_calls(fake: Fake, store: Store) -> None:
     assert calls["sbatch"] == 2 * 4 + 1
     assert sum(calls.values()) <= 12
     assert time.monotonic() - begun < 60
-    looks = calls["squeue"]
+    looks = calls.get("squeue", 0)
 
     def end() -> None:
         jobs = fake.read()["jobs"]
