@@ -243,6 +243,17 @@ def test_a_cancelled_run_is_submitted_again(fake: Fake, store: Store) -> None:
     assert job(store, PRE) != first
 
 
+def test_cancel_leaves_ended_jobs_alone(fake: Fake, store: Store, capsys: Any) -> None:
+    with pytest.raises(DetachedError):
+        launcher(store, detach=True).launch([PRE, FIN], lambda runs: None)
+    fake.move(job(store, PRE), "FAILED")
+    assert main(["cancel", "--out", str(store.root)]) == 0
+    assert "cancelled 1 job(s)" in capsys.readouterr().out
+    states = fake.read()["jobs"]
+    assert states[job(store, PRE)][0] == "FAILED"
+    assert states[job(store, FIN)][0] == "CANCELLED"
+
+
 def test_cells_of_a_parent_that_waits_follow_that_job(fake: Fake, store: Store) -> None:
     with pytest.raises(DetachedError):
         launcher(store, detach=True).launch([PRE], lambda runs: None)
