@@ -47,10 +47,10 @@ COMMANDS = {
     "import": "bring an archive's runs into a results folder",
     "analyze": "layers of runs: heterogeneity and attention mass against depth",
     "log": "print the log of a run",
+    "show": "draw original, masked and reconstructed images of a run or checkpoint",
     "retry": "run the failed and blocked cells of a study again, as it was started",
     "cancel": "stop runs; their states are kept",
     "doctor": "check versions, folder, devices, signals, data; --launcher slurm: the cluster",
-    "show": "draw original, masked and reconstructed images of a run or checkpoint",
     "ls": "list methods, plugins, datasets, presets or runs",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from bench.config import recipe_digest
+from bench.config import identity
 from bench.index import load_records
 from bench.provenance import hardware_label
 from bench.store import BLOCKED, FAILED, Record, RunFolder, Store, read_json
@@ -36,18 +36,9 @@ def _broken(store: Store, run_id: str) -> Record | None:
     return Record(
         run_id=run_id,
         pretrain_id=stored["parent"],
-        arm=config.arm,
-        base_arm=config.base_arm,
-        method=config.method,
-        plugins=[name for name, _ in config.plugins],
-        data=config.data.name,
-        model=config.model.name,
-        epochs=config.pretrain.epochs,
-        seed=config.seed,
-        repeat=config.finetune.repeat,
+        **identity(config),
         status=FAILED,
         failure=status.get("failure", ""),
-        recipe=recipe_digest(config),
         **_origin(parent),
     )
 

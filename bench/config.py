@@ -358,6 +358,22 @@ def recipe_digest(config: RunConfig) -> str:
     return digest(config.data, config.model, finetune, config.probe, config.knn)
 
 
+def identity(config: RunConfig) -> dict[str, Any]:
+    """What a record says of its cell beside the scores, by field name."""
+    return {
+        "arm": config.arm,
+        "base_arm": config.base_arm,
+        "method": config.method,
+        "plugins": [name for name, _ in config.plugins],
+        "data": config.data.name,
+        "model": config.model.name,
+        "epochs": config.pretrain.epochs,
+        "seed": config.seed,
+        "repeat": config.finetune.repeat,
+        "recipe": recipe_digest(config),
+    }
+
+
 def _readable(stage: str, config: RunConfig) -> str:
     arm = "".join(c if c.isalnum() or c in "+@" else "." for c in config.arm).strip(".")
     name = config.data.name.replace("/", ".")

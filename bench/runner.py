@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from bench import checkpoint, data, failures, provenance, released
-from bench.config import Resources, RunConfig, recipe_digest, to_plain
+from bench.config import Resources, RunConfig, identity, to_plain
 from bench.distributed import SOLO, World
 from bench.errors import (
     BenchError,
@@ -218,17 +218,8 @@ def _record(task: Task, parent: RunFolder, scores: dict[str, Any], origin: Any) 
     record = Record(
         run_id=task.run_id,
         pretrain_id=task.parent,
-        arm=config.arm,
-        base_arm=config.base_arm,
-        method=config.method,
-        plugins=[name for name, _ in config.plugins],
-        data=config.data.name,
-        model=config.model.name,
-        epochs=config.pretrain.epochs,
-        seed=config.seed,
-        repeat=config.finetune.repeat,
+        **identity(config),
         device=origin["hardware"]["device"],
-        recipe=recipe_digest(config),
         commit=origin["code"]["commit"],
         dirty=bool(origin["code"]["dirty"]),
         hardware=provenance.hardware_label(origin["hardware"]),

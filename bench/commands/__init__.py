@@ -31,9 +31,9 @@ ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "import": archives.import_archive,
     "analyze": analyze.analyze,
     "log": inspect.show_log,
+    "show": show.show_reconstructions,
     "retry": cancel.retry,
     "cancel": cancel.cancel,
     "doctor": doctor.doctor,
-    "show": show.show_reconstructions,
     "ls": inspect.show_list,
 }

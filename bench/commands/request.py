@@ -138,9 +138,9 @@ def _resources(args: argparse.Namespace, study: Study, root: str) -> Resources:
         workers=workers,
         micro_batch=args.batch_size,
         data_root=os.path.abspath(root) if root else "",
+        init_path=str(Path(args.init).resolve()) if args.init else "",
         checkpoint_every_s=args.checkpoint_every,
         strict_images=args.strict_images,
-        init_path=str(Path(args.init).resolve()) if args.init else "",
     )
 
 

@@ -72,7 +72,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(7, 3, 2, 2, generator=generator)
     labels = torch.tensor([0, 1, 2, 3, 0, 1, 2])
-    step = Step(torch.arange(7), images, labels, torch.zeros(7, 5))
+    step = Step(torch.arange(7), images, labels, torch.zeros(7, 5), torch.arange(7), 7)
     gradients = []
     for size in (0, micro_batch):
         torch.manual_seed(0)
@@ -196,7 +196,8 @@ class Feed:
 
     def epoch(self, epoch: int, first: int = 0) -> Any:
         for _ in range(first, self.steps):
-            yield Step(torch.arange(2), torch.zeros(2), torch.zeros(2), torch.zeros(2, 5))
+            two = torch.arange(2)
+            yield Step(two, torch.zeros(2), torch.zeros(2), torch.zeros(2, 5), two, 2)
 
 
 def failing_job(model: nn.Module, losses: Any, precision: str = "fp32") -> Job:

@@ -16,7 +16,7 @@ ARMS = [f"{m}{p}" for m in ("mae", "simmim", "data2vec") for p in ("", "+mto")]
 
 def config_of(arm: str) -> RunConfig:
     layers = (
-        suite.load_preset("imagenet"),
+        *suite.load_preset("imagenet"),
         {"pretrain": {"blr": 0, "lr": 5e-4, "warmup_epochs": 0}},
     )
     return suite.Resolver(layers).resolve(suite.parse_arm(arm), 800, 0)

@@ -30,7 +30,7 @@ QUIET = {
 
 
 def config_of(arm: str) -> RunConfig:
-    layers = (suite.load_preset("digits"), QUIET, {"model": {"heads": 2}})
+    layers = (*suite.load_preset("digits"), QUIET, {"model": {"heads": 2}})
     return suite.Resolver(layers).resolve(suite.parse_arm(arm), 4, 0)
 
 

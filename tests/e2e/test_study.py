@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from bench.run import main
 from tests.conftest import TINY
@@ -156,3 +159,68 @@ def test_the_list_of_methods_and_help_need_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "simmim" in done.stdout
+
+
+def test_no_part_of_training_reads_a_global_generator(tmp_path: Path) -> None:
+    weights, scores = [], []
+    for poison in (1, 2):
+        out = tmp_path / str(poison)
+        random.seed(poison), np.random.seed(poison), torch.manual_seed(poison)
+        more = ["finetune.mixup=0.8", "finetune.drop_path=0.3", "pretrain.augment.flip=0.5"]
+        line = command(out, "--methods", "data2vec+mto", "--epochs", "2", "--seeds", "1", *more)
+        assert main([*line, "data2vec.drop_path=0.2", "data2vec.attn_drop=0.1"]) == 0
+        weights.append(next(out.glob("runs/pre-*/method.safetensors")).read_bytes())
+        record = json.loads(next(out.glob("runs/fin-*/record.json")).read_text())
+        scores.append([record[s] for s in ("finetune_top1", "probe_top1", "knn_top1")])
+    assert weights[0] == weights[1]
+    assert scores[0] == scores[1]
+
+
+def test_every_look_at_a_finished_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path / "a")]
+    line = command(tmp_path / "a", "--methods", "mae,mae+mto", "--epochs", "1,2", "--seeds", "2")
+    assert main([*line, "--name", "s"]) == 0
+    runs = sorted(p.name for p in (tmp_path / "a" / "runs").iterdir())
+    capsys.readouterr()
+
+    def shown(*arguments: str, code: int = 0) -> str:
+        assert main([*arguments]) == code
+        return capsys.readouterr().out
+
+    assert runs[0] in shown("status", *out)
+    assert "16 runs: done 16" in shown("top", "--once", *out)
+    assert "done" in shown("log", runs[0], *out)
+    assert "mae+mto" in shown("report", "s", *out)
+    assert (tmp_path / "a" / "studies" / "s" / "report.html").exists()
+    assert "mae" in shown("report", "--all", *out)
+    assert shown("power", *out)
+    assert shown("compare", "s", "s", *out)
+    layers = tmp_path / "layers"
+    pre = [r for r in runs if r.startswith("pre-") and "-e2-s0-" in r]
+    assert "mask-token distance" in shown("analyze", *pre, "--to", str(layers), *out)
+    assert (layers / "heterogeneity.png").stat().st_size > 1000
+    archive = tmp_path / "s.tar.gz"
+    assert "17 folders" in shown("export", "s", "--to", str(archive), *out)
+    other = ["--out", str(tmp_path / "b")]
+    assert "17 imported" in shown("import", str(archive), *other)
+    assert shown("report", "s", *other) == shown("report", "s", *out)
+
+
+@pytest.mark.parametrize(
+    ("gate", "code"), [("accuracy(mae)>=0", 0), ("accuracy(mae)>=101", 4), ("acuracy(mae)>1", 2)]
+)
+def test_gates_have_exit_codes(gate: str, code: int, tmp_path: Path) -> None:
+    line = command(tmp_path, "--methods", "mae", "--epochs", "1", "--seeds", "1")
+    assert main([*line, "--assert", gate]) == code
+
+
+def test_a_plan_with_calibration_names_the_cost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = command(tmp_path, "--methods", "mae,mae+mto", "--epochs", "1,2", "--seeds", "1")
+    assert main([*line, "--dry-run", "--calibrate"]) == 0
+    shown = capsys.readouterr().out
+    assert "core-hours of pre-training" in shown
+    assert "MiB on disk" in shown
+    assert "mae+mto = mae + mto (" in shown
+    assert not list(tmp_path.rglob("record.json"))

@@ -159,8 +159,8 @@ def test_places_partition_a_batch_and_keep_mirror_pairs(count: int, size: int) -
 @given(count=st.integers(0, 40), size=st.integers(1, 7))
 def test_spans_partition(count: int, size: int) -> None:
     everything = list(range(count))
-    spans = [everything[World(r, size).span(count)] for r in range(size)]
-    assert [i for span in spans for i in span] == everything
+    parts = [everything[World(rank, size).span(count)] for rank in range(size)]
+    assert [i for part in parts for i in part] == everything
 
 
 SLURM = {

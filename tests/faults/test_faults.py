@@ -139,6 +139,8 @@ def test_a_second_command_waits_for_the_first(tmp_path: Path) -> None:
     with Store(tmp_path).run(PRE.run_id).lock():
         assert run(tmp_path, PRE) == 75
     first = start(tmp_path, PRE)
+    while not Store(tmp_path).run(PRE.run_id).is_locked():
+        time.sleep(0.01)
     launcher = LocalLauncher(Store(tmp_path), QUICK, jobs=2)
     ended = launcher.launch((PRE, FIN), lambda runs: None)
     first.join()
