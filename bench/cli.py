@@ -218,7 +218,11 @@ def _import_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _analyze_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run ids, or beginnings of them")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run ids, or checkpoint files")
+    parser.add_argument("--images", type=int, default=64, help="test images, for a file")
+    parser.add_argument("--data", metavar="NAME:DIR", help="their data set (default: procedural)")
+    parser.add_argument("--method", metavar="M", help="for a released checkpoint: its method")
+    parser.add_argument("--preset", default="imagenet", help="and the preset of its size")
     parser.add_argument("--to", default="layers", metavar="DIR", help="folder for the plots")
 
 

@@ -1,4 +1,4 @@
-"""Reconstruction pictures: original, masked and predicted pixels of a run or checkpoint.
+"""Looking into a run or checkpoint: reconstruction pictures, and its layers measured.
 
 B images, C channels, S pixels a side.
 """
@@ -64,16 +64,13 @@ def reconstruct(
     plain: Any = registry.method(config.method)(config.model, config.hyper)
     if not hasattr(plain, "reconstruct"):
         raise UsageError(f"'{config.method}' predicts features, not pixels: nothing to draw.")
-    method: Any = build_method(config)
-    missing = method.load_state_dict(method_weights(method, weights), strict=False).missing_keys
-    if missing:
-        raise UsageError(f"the checkpoint holds an encoder alone; to draw, {missing[0]} is needed.")
+    method = _loaded(config, weights)
     images, labels = _test_images(config, root, count)
     streams = Streams(config.suite_seed, config.seed)
     hidden = plain.draw_hidden(streams.samples("show", 0, torch.arange(len(images))))
     batch = Batch(images, hidden)
     with torch.no_grad():
-        prediction = method.eval()(batch).prediction
+        prediction = method(batch).prediction
     pixels = plain.reconstruct(batch, prediction)
     original = _visible(images, config.data)
     patch = config.model.patch_size
@@ -81,6 +78,36 @@ def reconstruct(
     cells = cells.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
     masked = original * (1 - cells) + GREY * cells
     return Pictures(original, masked, _visible(pixels, config.data)), labels
+
+
+def _loaded(config: RunConfig, weights: dict[str, Tensor]) -> Any:
+    """The arm with these weights, in evaluation mode."""
+    method: Any = build_method(config)
+    missing = method.load_state_dict(method_weights(method, weights), strict=False).missing_keys
+    if missing:
+        raise UsageError(f"the checkpoint holds an encoder alone; {missing[0]} is needed as well.")
+    return method.eval()
+
+
+@torch.no_grad()
+def measure_layers(
+    config: RunConfig, weights: dict[str, Tensor], root: str, count: int
+) -> dict[str, Any]:
+    """Heterogeneity, attention mass and mask-token distance of a checkpoint.
+
+    Measured on the first ``count`` test images, masked from the configuration's seed.
+
+    Raises:
+        UsageError: if the weights are not all there.
+    """
+    method = _loaded(config, weights)
+    images, _ = _test_images(config, root, count)
+    streams = Streams(config.suite_seed, config.seed)
+    hidden = method.draw_hidden(streams.samples("show", 0, torch.arange(len(images))))
+    probe = registry.load(registry.PROBE)()
+    method(Batch(images, hidden), probe)
+    summary: dict[str, Any] = probe.summary()
+    return summary
 
 
 def _test_images(config: RunConfig, root: str, count: int) -> tuple[Tensor, list[int]]:

@@ -1,8 +1,9 @@
 """``analyze``: heterogeneity and attention mass against depth, along training.
 
-Reads what every run logs, baseline and variant alike, from its initialisation (epoch 0) on. The
-observation behind MTO is that higher heterogeneity between masked and visible tokens in early
-layers goes with faster convergence.
+Reads what every run logs, baseline and variant alike, from its initialisation (epoch 0) on; a
+checkpoint file, also one released by the authors, is measured on test images. The observation
+behind MTO is that higher heterogeneity between masked and visible tokens in early layers goes with
+faster convergence.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
-from bench import figures
+from bench import figures, suite
+from bench.commands.show import stored_config
 from bench.errors import UsageError, unknown
 from bench.store import RunFolder, Store, write_bytes
 
@@ -33,7 +36,10 @@ def analyze(args: argparse.Namespace) -> int:
         UsageError: for a name that is no run, or a run that has logged nothing yet.
     """
     store, folder = Store(Path(args.out)), Path(args.to)
-    series = {name: _points(store, name) for name in args.runs}
+    series = {
+        name: _measured(Path(name), args) if Path(name).is_file() else _points(store, name)
+        for name in args.runs
+    }
     for name, points in series.items():
         print(f"\n{name}\n{_table(points)}")
     for key, label in LAYERED.items():
@@ -43,6 +49,20 @@ def analyze(args: argparse.Namespace) -> int:
     write_bytes(folder / "layers.json", json.dumps(series, indent=1).encode())
     print(f"\nsaved in {folder}: {', '.join(f'{key}.png' for key in LAYERED)}, layers.json")
     return 0
+
+
+def _measured(path: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The layers of a checkpoint file, on test images of ``--data`` or on procedural ones."""
+    config = stored_config(path.parent, args)
+    root = suite.parse_data(args.data)[1] if args.data else ""
+    if not args.data:
+        images = {"name": "procedural", "train_images": 4, "test_images": args.images}
+        config = replace(config, data=replace(config.data, **images, classes=4))
+
+    from bench.pictures import measure_layers
+    from bench.released import read_weights
+
+    return [{"epoch": "file", **measure_layers(config, read_weights(path), root, args.images)}]
 
 
 def _points(store: Store, name: str) -> list[dict[str, Any]]:
@@ -77,11 +97,16 @@ def _join(values: Sequence[float]) -> str:
     return " ".join(f"{v:.3f}" for v in values)
 
 
+def _label(name: str, point: Mapping[str, Any]) -> str:
+    file = Path(name).name if point["epoch"] == "file" else ""
+    return file or f"{name.rsplit('-', 1)[0]}, epoch {point['epoch']}"
+
+
 def _plot(key: str, label: str, series: Mapping[str, Sequence[Mapping[str, Any]]]) -> figures.Plot:
     """First and last measurement of every run against depth."""
     lines = [
         figures.Series(
-            label=f"{name.rsplit('-', 1)[0]}, epoch {point['epoch']}",
+            label=_label(name, point),
             x=tuple(float(i + 1) for i in range(len(point[key]))),
             y=tuple(point[key]),
         )

@@ -16,7 +16,7 @@ def show_reconstructions(args: argparse.Namespace) -> int:
     path = Path(args.what)
     given = path.is_file()
     folder = path.parent if given else _run_folder(Store(Path(args.out)), args.what)
-    config = _config(folder, args)
+    config = stored_config(folder, args)
     root = suite.parse_data(args.data)[1] if args.data else ""
 
     from bench.pictures import draw, reconstruct, run_weights
@@ -46,7 +46,7 @@ def _run_folder(store: Store, what: str) -> Path:
     return store.run(parent).path if parent else folder.path
 
 
-def _config(folder: Path, args: argparse.Namespace) -> RunConfig:
+def stored_config(folder: Path, args: argparse.Namespace) -> RunConfig:
     """The configuration stored beside the weights, or that of ``--method`` and ``--preset``.
 
     Raises:

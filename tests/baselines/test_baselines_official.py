@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import types
 from pathlib import Path
@@ -21,6 +22,7 @@ from baselines.simmim import SimMIM
 from bench.api import VisionShape
 from bench.errors import UsageError
 from bench.released import encoder_weights, fingerprint, read_weights
+from bench.run import main
 
 SHAPE = VisionShape(image_size=32, patch_size=8, width=16, depth=2, heads=2)
 TOKENS, ROWS, PIXELS = 17, 7 * 7 + 3, 3 * 8 * 8
@@ -200,3 +202,25 @@ def test_identity_is_the_content_not_the_path(tmp_path: Path) -> None:
     (tmp_path / "c").write_bytes(b"other")
     first, second, third = (fingerprint(tmp_path / n) for n in "abc")
     assert first == second != third
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_the_layers_of_a_release_are_measured_without_training(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_file(official(name), tmp_path / "released.safetensors")
+    sizes = ["model.image_size=32", "model.patch_size=8", "model.width=16", "model.depth=2"]
+    more = {
+        "mae": ["mae.decoder_width=8", "mae.decoder_depth=2", "mae.decoder_heads=2"],
+        "simmim": [],
+        "data2vec": ["data2vec.target_layers=1", "data2vec.min_block=2"],
+    }[name]
+    path = str(tmp_path / "released.safetensors")
+    line = ["analyze", path, "--method", name, "--images", "3", "--to", str(tmp_path / "layers")]
+    assert main([*line, "model.heads=2", *sizes, *more]) == 0
+    assert "file" in capsys.readouterr().out
+    stored = json.loads((tmp_path / "layers" / "layers.json").read_text())
+    (point,) = stored[path]
+    assert len(point["heterogeneity"]) == 2
+    assert all(0 <= h <= 1 for h in point["heterogeneity"])
+    assert all(0 <= m <= 1 for m in point["mass_to_masked"])
