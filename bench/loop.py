@@ -22,7 +22,7 @@ from bench import checkpoint
 from bench.data import Feed, Step
 from bench.distributed import SOLO, World
 from bench.errors import NonFiniteLossError, StopRequestedError
-from bench.monitor import GO_ON, STOP, Monitor
+from bench.monitor import GO_ON, REQUEUE, STOP, Monitor
 from bench.streams import Digest, Streams
 
 CHECK_EVERY = 50
@@ -160,10 +160,10 @@ def _run_epoch(
         if due != GO_ON and meter.step < job.total:
             _collect(pending, meter, job)
             save()
-        if due == STOP and meter.step < job.total:
-            signal = session.monitor.stopping or "another process"
-            message = f"stopped by {signal}, state saved at step {meter.step}"
-            raise StopRequestedError(message, session.monitor.stopping)
+        if due >= STOP and meter.step < job.total:
+            signal = "SIGUSR2" if due == REQUEUE else session.monitor.stopping
+            message = f"stopped by {signal or 'another process'}, state saved at step {meter.step}"
+            raise StopRequestedError(message, signal)
 
 
 def _optimise(

@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 BEAT_S = 0.5
 """Seconds between heartbeats."""
 
-GO_ON, SAVE, STOP = 0, 1, 2
-"""What is due after a step, in rising urgency."""
+GO_ON, SAVE, STOP, REQUEUE = 0, 1, 2, 3
+"""What is due after a step, in rising urgency; the processes of a run agree on the highest."""
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Monitor:
         """What is due now: a checkpoint at intervals, or a stop when one was asked for."""
         now = time.monotonic()
         if self.stopping:
-            return STOP
+            return REQUEUE if self.stopping == "SIGUSR2" else STOP
         if self.silent or now - self._last_checkpoint < self.checkpoint_every_s:
             return GO_ON
         self._last_checkpoint = now

@@ -82,8 +82,11 @@ class SlurmRun:
         try:
             compute(self.root, self.run_id, self.resources)
         except StopRequestedError as stop:
-            if stop.signal == "SIGUSR2" and os.environ.get("SLURM_PROCID", "0") == "0":
-                self._requeue()
+            if stop.signal == "SIGUSR2":
+                if os.environ.get("SLURM_PROCID", "0") == "0":
+                    self._requeue()
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                time.sleep(REQUEUE_WAIT_S)  # one that leaves early takes the others with it
             raise
 
     def checkpoint(self, *args: Any, **kwargs: Any) -> Any:
@@ -99,8 +102,6 @@ class SlurmRun:
             Store(self.root).run(self.run_id).set_status(FAILED, failure=TIMEOUT, message=message)
             return
         subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True, timeout=60)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        time.sleep(REQUEUE_WAIT_S)
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=0, help="data workers a process")
     parser.add_argument("--batch-size", type=int, default=0, help="images at once on a device")
     parser.add_argument("--data-root", default="", help="folder of the data set")
+    parser.add_argument("--init-path", default="", help="weights the encoder starts from")
     parser.add_argument("--checkpoint-every", type=float, default=60.0, metavar="SECONDS")
     return parser
 
@@ -139,6 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         workers=args.workers,
         micro_batch=args.batch_size,
         data_root=args.data_root,
+        init_path=args.init_path,
         checkpoint_every_s=args.checkpoint_every,
     )
     try:

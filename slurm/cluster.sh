@@ -70,7 +70,7 @@ KillWait=5
 OverTimeLimit=0
 MinJobAge=${MTO_SLURM_MIN_JOB_AGE:-300}
 MaxArraySize=1001
-SchedulerParameters=bf_interval=1,batch_sched_delay=0,sched_min_interval=0
+SchedulerParameters=bf_interval=1,batch_sched_delay=0,sched_min_interval=0,sched_interval=2
 SlurmdParameters=config_overrides
 NodeName=$NODE NodeAddr=127.0.0.1 CPUs=$CPUS RealMemory=8000 State=UNKNOWN
 PartitionName=main Nodes=$NODE Default=YES MaxTime=INFINITE PriorityTier=1 PreemptMode=REQUEUE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from bench.commands import study
 from bench.commands.results import study_folder
 from bench.errors import NothingMeasuredError, UsageError, unknown
 from bench.launchers.scheduler import Scheduler
-from bench.launchers.tracking import known_jobs
+from bench.launchers.tracking import known_jobs, live_jobs
 from bench.store import Store, host_key, read_json
 
 
@@ -24,8 +25,9 @@ def cancel(args: argparse.Namespace) -> int:
             raise unknown("run", name, run_ids[:8])
     if args.runs:
         run_ids = [r for r in run_ids if any(r.startswith(name) for name in args.runs)]
-    jobs = known_jobs(store, run_ids)
-    Scheduler(False).cancel(jobs.values())
+    scheduler = Scheduler(accounting=shutil.which("sacct") is not None)
+    jobs = live_jobs(store, known_jobs(store, run_ids), scheduler)
+    scheduler.cancel(jobs.values())
     stopped = [r for r in run_ids if r not in jobs and _stop_here(store, r)]
     if not jobs and not stopped:
         raise NothingMeasuredError(f"nothing to cancel in '{store.root}'.")

@@ -130,7 +130,7 @@ def _scheduler(args: argparse.Namespace) -> Iterator[Finding]:
     version = slurm.call(["sinfo", "--version"]).strip()
     yield Finding("scheduler", OK, f"{version}, MaxArraySize {slurm.max_array_size()}")
     accounting = slurm.has_accounting()
-    detail = "sacct answers" if accounting else "no sacct: states are read with squeue"
+    detail = "sacct answers" if accounting else "no sacct: ended jobs are judged by their files"
     yield Finding("accounting", OK if accounting else WARN, detail)
     partitions = slurm.call(["sinfo", "-h", "-o", "%R"]).split()
     wanted = site_of(args).partition

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from bench.errors import SchedulerError
 
 TOOLS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
+SQUEUE = ("squeue", "-a", "-h", "-r", "-t", "all")
+SACCT = ("sacct", "-X", "-n", "-P")
 CALL_S = 120
 DEFAULT_MAX_ARRAY = 1001
 """SLURM's own default of MaxArraySize."""
@@ -69,7 +71,7 @@ def max_array_size() -> int:
 def has_accounting() -> bool:
     """Whether sacct answers."""
     try:
-        call(["sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", "1"])
+        call([*SACCT, "-o", "JobID,State", "-j", "1"])
     except SchedulerError:
         return False
     return True
@@ -99,9 +101,27 @@ def parse(text: str) -> dict[str, Job]:
     return jobs
 
 
+def _bases(job_ids: Iterable[str]) -> str:
+    return ",".join(sorted({i.partition("_")[0] for i in job_ids}, key=int))
+
+
+def _queued(job_ids: set[str]) -> dict[str, Job]:
+    if not job_ids:
+        return {}
+    try:
+        return parse(call([*SQUEUE, "-o", "%i|%T|%r", "-j", _bases(job_ids)]))
+    except SchedulerError as error:
+        if "Invalid job id" in str(error):
+            return {}
+        raise
+
+
 @dataclass
 class Scheduler:
-    """Asks for job states with sacct where there is accounting, else with squeue."""
+    """Asks squeue for job states, and sacct, where there is accounting, for jobs that left it.
+
+    squeue comes first because sacct does not list jobs that still wait for others.
+    """
 
     accounting: bool
 
@@ -111,25 +131,18 @@ class Scheduler:
         return cls(has_accounting())
 
     def states(self, job_ids: Iterable[str]) -> dict[str, Job]:
-        """States of the jobs it still knows, in one call; falls back to squeue for good."""
-        bases = ",".join(sorted({i.partition("_")[0] for i in job_ids}, key=int))
-        if not bases:
-            return {}
-        if self.accounting:
+        """States of the jobs it still knows: one call, a second if some have left the queue."""
+        wanted = set(job_ids)
+        listed = _queued(wanted)
+        gone = wanted - set(listed)
+        if gone and self.accounting:
             try:
-                return parse(
-                    call(["sacct", "-X", "-n", "-P", "-o", "JobID,State,Reason", "-j", bases])
-                )
+                told = call([*SACCT, "-o", "JobID,State,Reason", "-j", _bases(gone)])
             except SchedulerError:
-                self.accounting = False
-        try:
-            return parse(
-                call(["squeue", "-a", "-h", "-r", "-t", "all", "-o", "%i|%T|%r", "-j", bases])
-            )
-        except SchedulerError as error:
-            if "Invalid job id" in str(error):
-                return {}
-            raise
+                self.accounting = False  # squeue alone will do from now on
+            else:
+                listed |= {i: job for i, job in parse(told).items() if i in gone}
+        return listed
 
     def cancel(self, job_ids: Iterable[str]) -> None:
         """Cancels jobs; those that have ended already are left alone."""

@@ -224,3 +224,21 @@ def test_a_line_torn_by_a_kill_costs_that_line_alone(tmp_path: Path) -> None:
         file.write('{"stage": "pretr')
     folder.append_metrics({"stage": "pretrain", "step": 2, "loss": 0.5})
     assert [m["step"] for m in folder.metrics()] == [1, 2]
+
+
+def test_two_interrupts_end_a_launcher_whose_run_does_not_answer(tmp_path: Path) -> None:
+    task = tasks("mae", 400)[0]
+    folder = Store(tmp_path).run(task.run_id)
+    command = in_process(launch_all, tmp_path, [task])
+    while folder.status().get("step", 0) < 2:
+        time.sleep(0.05)
+    run_pid = int(folder.claim().split()[0])
+    os.kill(run_pid, signal.SIGSTOP)
+    os.kill(command.pid, signal.SIGINT)
+    time.sleep(0.5)
+    assert command.is_alive(), "one interrupt waits for the run's state"
+    os.kill(command.pid, signal.SIGINT)
+    command.join(30)
+    assert command.exitcode == 1
+    assert not folder.is_locked()
+    assert folder.status()["state"] == STOPPED

@@ -117,7 +117,7 @@ def test_a_failing_cell_blocks_its_dependent_alone(
 
 def test_time_limit_and_preemption_resume_to_the_same_numbers(tmp_path: Path) -> None:
     """One run outlives its one-minute limit; another is pushed off the node by an urgent job."""
-    (tmp_path / "site.toml").write_text("[slurm]\nsignal_delay_s = 30\n")
+    (tmp_path / "site.toml").write_text("[slurm]\nsignal_delay_s = 45\n")
     limited, urgent = tmp_path / "limited", tmp_path / "preempted"
     command = argv(limited, "mae+mto", str(LONGER), "--site", str(tmp_path / "site.toml"))
     assert main([*command, "--timeout", "1", "--detach"]) == 0
@@ -153,6 +153,22 @@ def test_two_tasks_compute_one_run(tmp_path: Path) -> None:
     for task in (pre, fin):
         origin = read_json(Store(tmp_path).run(task.run_id).path / "provenance.json") or {}
         assert origin["hardware"]["processes"] == 2
+
+
+def test_two_tasks_are_requeued_together(tmp_path: Path) -> None:
+    pre = tasks("mae", 100)[0]
+    assert main([*argv(tmp_path, "mae", "100", "--tasks-per-node", "2"), "--detach"]) == 0
+    until(lambda: steps(tmp_path, pre) > 5, "the run's start")
+    subprocess.run(["scancel", "--signal=USR2", job_of(tmp_path, pre)], check=True)
+    until(lambda: Store(tmp_path).run(pre.run_id).is_done(), "the run's end")
+    assert restarts(job_of(tmp_path, pre)) == 1
+    assert run(tmp_path / "here", pre, slow()) == 0
+    digests = [
+        (Store(root).run(pre.run_id).result() or {})["digests"]
+        for root in (tmp_path, tmp_path / "here")
+    ]
+    assert digests[0] == digests[1]
+    main(["cancel", "--out", str(tmp_path)])
 
 
 def test_cancel_kill_and_retry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,7 +53,8 @@ def listing(state: dict, words: list[str], ended: bool) -> str:
     wanted = set(words[words.index("-j") + 1].split(","))
     rows = {i: s for i, s in state["jobs"].items() if i.partition("_")[0] in wanted}
     gone = {"COMPLETED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "CANCELLED"}
-    kept = {i: s for i, s in rows.items() if ended or s[0] not in gone}
+    waits = {i for i, s in rows.items() if "Dependency" in s[1]}  # as sacct leaves them out
+    kept = {i: s for i, s in rows.items() if (i not in waits if ended else s[0] not in gone)}
     if not kept and not ended:
         sys.exit("slurm_load_jobs error: Invalid job id specified")
     return "\n".join("|".join((i, *s)) for i, s in kept.items())

@@ -1,0 +1,151 @@
+"""Parts of the SLURM side on their own: requeue, snapshot, teardown, doctor."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_runs import QUICK, tasks
+
+from bench import provenance, worker
+from bench.errors import StopRequestedError, UsageError
+from bench.failures import REMEDIES, remedy
+from bench.launchers.base import register
+from bench.launchers.slurm import _teardown
+from bench.run import main
+from bench.snapshot import take_snapshot
+from bench.store import FAILED, RUNNING, STOPPED, Store, host_key
+from bench.worker import SlurmRun, load_task
+
+PRE, FIN = tasks("mae")
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A scontrol that writes down what it is told."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
+    (folder / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setattr(worker, "REQUEUE_WAIT_S", 0.0)
+    monkeypatch.setattr(worker.signal, "signal", lambda *_: None)
+    return tmp_path / "calls"
+
+
+def stopped_by(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compute(*_: Any) -> None:
+        raise StopRequestedError(f"stopped by {name}", name)
+
+    monkeypatch.setattr(worker, "compute", compute)
+
+
+def test_the_signal_ahead_of_the_limit_requeues(
+    calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_by("SIGUSR2", monkeypatch)
+    with pytest.raises(StopRequestedError):
+        SlurmRun(tmp_path, PRE.run_id, QUICK, 5)()
+    assert calls.read_text() == "requeue 77\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "rank", "restarts"),
+    [("SIGTERM", "0", "0"), ("SIGUSR2", "1", "0"), ("SIGUSR2", "0", "5")],
+    ids=["cancelled", "not leading", "too often"],
+)
+def test_otherwise_it_does_not(
+    name: str,
+    rank: str,
+    restarts: str,
+    calls: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stopped_by(name, monkeypatch)
+    monkeypatch.setenv("SLURM_PROCID", rank)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+    with pytest.raises(StopRequestedError):
+        SlurmRun(tmp_path, PRE.run_id, QUICK, 5)()
+    assert not calls.exists()
+    if restarts == "5":
+        status = Store(tmp_path).run(PRE.run_id).status()
+        assert (status["state"], status["failure"]) == (FAILED, "time-out")
+
+
+@pytest.mark.parametrize(
+    ("code", "restarts", "requeued"), [(137, 0, True), (137, 2, False), (1, 0, False)]
+)
+def test_teardown_requeues_the_killed_alone(
+    code: int, restarts: int, requeued: bool, calls: Path
+) -> None:
+    lines = "\n".join(_teardown(2)).replace("sleep 60", "true")
+    environment = {**os.environ, "SLURM_RESTART_COUNT": str(restarts)}
+    done = subprocess.run(["bash", "-c", f"(exit {code})\n{lines}"], env=environment)
+    assert done.returncode == code
+    assert calls.exists() == requeued
+
+
+def test_a_registered_task_is_loaded_as_it_was(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    register(store, FIN)
+    assert load_task(store, FIN.run_id) == FIN
+    with pytest.raises(UsageError, match="no run 'pre-x'"):
+        load_task(store, "pre-x")
+
+
+def test_snapshot_is_complete_and_taken_once(tmp_path: Path) -> None:
+    first = take_snapshot(tmp_path)
+    assert take_snapshot(tmp_path) == first
+    assert [p.name for p in tmp_path.iterdir()] == [first.name]
+    program = "import bench, bench.provenance as p; print(bench.__file__, p.code())"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=first, capture_output=True, text=True
+    )
+    assert str(first) in done.stdout, done.stderr
+    assert provenance.code()["commit"] in done.stdout
+    assert (first / "bench" / "presets" / "digits.yaml").exists()
+
+
+def test_a_run_elsewhere_counts_as_running_while_it_beats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Store(tmp_path).run("pre-x")
+    with folder.lock() as claim:
+        folder.set_status(RUNNING)
+    assert claim.split()[2] == host_key()
+    assert folder.status()["state"] == STOPPED
+    (folder.path / "run.lock").write_text("17 abc elsewhere")
+    assert folder.status()["state"] == RUNNING
+    monkeypatch.setattr("bench.store.now", lambda: 1e12)
+    assert folder.status()["state"] == STOPPED
+
+
+def test_every_failure_class_has_its_remedy() -> None:
+    assert set(REMEDIES) == {"oom", "non-finite", "time-out", "node", "code", "data"}
+    assert all(len(text) > 20 and "\n" not in text for text in REMEDIES.values())
+    assert remedy("unheard of") == ""
+
+
+def test_doctor_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--out", str(tmp_path), "--json"]) == 0
+    found = {f["what"]: f["state"] for f in json.loads(capsys.readouterr().out)}
+    assert found["data"] == found["file locks"] == found["SIGUSR2"] == "ok"
+    assert not list(tmp_path.glob(".doctor*"))
+
+
+def test_doctor_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["doctor", "--out", str(tmp_path), "--data", f"folder:{tmp_path / 'none'}"]
+    assert main(words) == 1
+    assert "none' does not exist" in capsys.readouterr().out
+
+
+def test_cancel_without_anything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cancel", "--out", str(tmp_path)]) == 3
+    assert "nothing to cancel" in capsys.readouterr().err
