@@ -21,7 +21,7 @@ from bench.loop import Job, Session, fit
 from bench.monitor import Monitor
 from bench.store import RunFolder
 from bench.streams import Streams
-from tests.baselines.test_baselines_facts import resolved
+from tests.originals.test_baselines_facts import resolved
 from tests.unit.test_data import feed_config
 
 CPU = torch.device("cpu")
