@@ -23,6 +23,7 @@ LEFT_OUT = ("checkpoints", "run.lock", ".index.json")
 def export(store: Store, folders: Iterable[Path], target: Path) -> int:
     """Packs folders of the store into a .tar.gz, atomically; returns how many."""
     count = 0
+    target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     os.close(handle)
     try:

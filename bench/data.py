@@ -338,8 +338,8 @@ class FileFeed:
         """The steps of an epoch, from step ``first`` on."""
         batches = list(_batches(self, epoch, first))
         plan = [[(epoch, int(i)) for i in ids] for ids, _, _ in batches]
-        loader = _loader(self.pictures, plan, self.config)
-        for (ids, places, count), (images, boxes, readable) in zip(batches, loader, strict=True):
+        decoded = _decoded(self.pictures, plan, self.config)
+        for (ids, places, count), (images, boxes, readable) in zip(batches, decoded, strict=True):
             self.split.note_unreadable(ids[~readable])
             device = self.config.device
             yield Step(
@@ -350,6 +350,20 @@ class FileFeed:
                 places.to(device),
                 count,
             )
+
+
+def _decoded(
+    pictures: _Pictures, plan: Sequence[Sequence[Any]], config: FeedConfig
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Images, boxes and readability of each batch; a process may have no image of a small one."""
+    batches = iter(_loader(pictures, [items for items in plan if items], config))
+    size, channels = config.image_size, len(config.data.mean)
+    for items in plan:
+        if items:
+            yield next(batches)
+        else:
+            none = torch.zeros(0, dtype=torch.bool)
+            yield torch.zeros(0, channels, size, size), torch.zeros(0, 5), none
 
 
 def _loader(pictures: _Pictures, plan: Sequence[Any], config: FeedConfig) -> DataLoader[Any]:
@@ -374,7 +388,7 @@ def evaluation_batches(
         return
     pictures = _Pictures(split, config, training=False)
     plan = [[(0, int(i)) for i in ids] for ids in chunks]
-    loader = _loader(pictures, plan, config)
-    for ids, (images, _, readable) in zip(chunks, loader, strict=True):
+    decoded = _decoded(pictures, plan, config)
+    for ids, (images, _, readable) in zip(chunks, decoded, strict=True):
         split.note_unreadable(ids[~readable])
         yield images.to(config.device), split.labels[ids].to(config.device)

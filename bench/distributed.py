@@ -85,13 +85,15 @@ class World:
 
         Place ``i`` and its mirror image ``count - 1 - i`` stay together, in that order, so that
         mixing a batch with itself reversed (timm's mixup) pairs the same images at any world size.
+        Of an odd number the last image has no mirror image; the last process takes it, last.
         """
         if self.size == 1:
             return torch.arange(count)
-        half = self.span(count // 2)
+        even = count // 2 * 2
+        half = self.span(even // 2)
         front = torch.arange(half.start, half.stop)
-        middle = [count // 2] if count % 2 and self.rank == self.size - 1 else []
-        return torch.cat([front, torch.tensor(middle, dtype=torch.long), count - 1 - front.flip(0)])
+        last = [even] if count % 2 and self.rank == self.size - 1 else []
+        return torch.cat([front, even - 1 - front.flip(0), torch.tensor(last, dtype=torch.long)])
 
     def add_gradients(self, parameters: Iterable[torch.nn.Parameter], count: int) -> None:
         """Sums the gradients of a batch of ``count`` images over processes.

@@ -12,8 +12,8 @@ OOM, NON_FINITE, TIMEOUT, NODE, CODE, DATA = (
 )
 
 REMEDIES: dict[str, str] = {
-    OOM: "out of memory: hold fewer images at once (--batch-size N; the effective batch and the "
-    "numbers stay), or ask for more memory; then --retry",
+    OOM: "out of memory: hold fewer images at once (--batch-size N; the effective batch stays, and "
+    "but for attention dropout the numbers), or ask for more memory; then --retry",
     NON_FINITE: "the loss diverged: lower pretrain.blr, set pretrain.clip_grad, or bf16 instead of "
     "fp16; the cell counts as not reaching the target",
     TIMEOUT: "the time limit passed: raise --timeout; --retry goes on from the last checkpoint",

@@ -31,6 +31,7 @@ def check(configs: Sequence[RunConfig], trials: Mapping[str, int]) -> list[str]:
         UsageError: if arms or budgets differ in an undeclared setting.
     """
     _check_declared(configs)
+    _check_stages(list({c.method: c for c in configs}.values()))
     unique = list({(c.arm, c.pretrain.epochs): c for c in configs}.values())
     return [
         *_long_warmups(unique),
@@ -109,6 +110,17 @@ def _long_warmups(configs: Sequence[RunConfig]) -> Iterable[str]:
                 f"{config.arm} at {config.pretrain.epochs} epochs spends {share:.0%} of its budget "
                 "warming up; set pretrain.warmup_share to scale it with the budget"
             )
+
+
+def _check_stages(configs: Sequence[RunConfig]) -> None:
+    """Raises: UsageError: if a stage would end before its warm-up does."""
+    for config in configs:
+        for stage, recipe in (("finetune", config.finetune), ("probe", config.probe)):
+            if recipe.warmup_epochs >= recipe.epochs:
+                raise UsageError(
+                    f"{stage}.warmup_epochs={recipe.warmup_epochs:g} leaves nothing of "
+                    f"{stage}.epochs={recipe.epochs}. Set {stage}.warmup_epochs lower."
+                )
 
 
 def _step_constants(configs: Sequence[RunConfig]) -> Iterable[str]:

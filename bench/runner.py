@@ -18,6 +18,7 @@ from bench.config import Resources, RunConfig, identity, to_plain
 from bench.distributed import SOLO, World
 from bench.errors import (
     BenchError,
+    DataError,
     NonFiniteLossError,
     RunError,
     StopRequestedError,
@@ -138,6 +139,7 @@ def _compute(store: Store, task: Task, resources: Resources, place: Place) -> No
         world=world,
     )
     images = data.load(config, resources.data_root, resources.strict_images)
+    _check_images(images.fingerprint(), folder, store.run(task.parent) if task.parent else folder)
     facts = {**provenance.hardware(device, threads), "processes": world.size}
     origin = {
         "code": provenance.code(),
@@ -158,6 +160,16 @@ def _compute(store: Store, task: Task, resources: Resources, place: Place) -> No
         result = _record(task, store.run(task.parent), scores, origin)
     if world.leads:
         _leave_result(monitor, result, images.notes())
+
+
+def _check_images(here: str, *folders: RunFolder) -> None:
+    """Raises: DataError: if the run, or the pre-training it builds on, saw other images."""
+    for folder in folders:
+        if folder.images() not in ("", here):
+            raise DataError(
+                f"run {folder.run_id} saw other images ({folder.images()}) than the data folder "
+                f"holds now ({here}). Restore the data set or choose another --out."
+            )
 
 
 def _leave_result(monitor: Monitor, result: dict[str, Any], notes: list[str]) -> None:

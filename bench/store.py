@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,7 @@ def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
+            os.fchmod(file.fileno(), _mode())
             if durable:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -122,6 +124,14 @@ def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+@lru_cache(maxsize=1)
+def _mode() -> int:
+    """Mode of new files by the user's mask; temporary ones are private to their owner."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def write_json(path: Path, values: Any, durable: bool = True) -> None:
@@ -192,6 +202,20 @@ class RunFolder:
         kept = read_json(self.path / "status.json") or {}
         status = {**kept, **values, "state": state, "beat": now()}
         write_json(self.path / "status.json", status, durable=state != RUNNING)
+
+    def cancel(self) -> None:
+        """Tells a launcher that has yet to start the run not to."""
+        write_json(self.path / "cancelled.json", {"time": now()})
+
+    def cancelled_since(self, moment: float) -> bool:
+        """Whether the run was cancelled after ``moment`` (seconds since the epoch)."""
+        values = read_json(self.path / "cancelled.json") or {}
+        return float(values.get("time", 0.0)) > moment
+
+    def images(self) -> str:
+        """Fingerprint of the images the run saw, '' if it has not started."""
+        origin = read_json(self.path / "provenance.json") or {}
+        return str(origin.get("data", ""))
 
     def append_metrics(self, values: dict[str, Any]) -> None:
         """Appends one line to metrics.jsonl; a line torn by a kill is closed first."""

@@ -179,7 +179,7 @@ def parse_overrides(items: Iterable[str]) -> Layer:
         inner = layer
         for key in keys[:-1]:
             inner = inner.setdefault(key, {})
-        inner[keys[-1]] = yaml.safe_load(value) if value[:1] in "[{" else value
+        inner[keys[-1]] = yaml.safe_load(value) if value.startswith(("[", "{")) else value
     return layer
 
 
@@ -223,6 +223,8 @@ def load_yaml(path: Path) -> tuple[Layer, ...]:
         raise UsageError(f"suite file '{path}' is not valid YAML: {text}") from error
     if not isinstance(layer, dict):
         raise UsageError(f"suite file '{path}' must hold sections such as 'pretrain:'.")
+    layer = {k: {} if v is None and k not in STUDY_KEYS else v for k, v in layer.items()}
+    check_keys(layer, f"'{path.name}'")
     return (*(load_preset(layer["extends"]) if layer.get("extends") else ()), layer)
 
 
@@ -239,6 +241,25 @@ def merge(base: Layer, over: Layer) -> dict[str, Any]:
         nested = isinstance(value, Mapping) and isinstance(old, Mapping)
         merged[key] = merge(old, value) if nested else value  # type: ignore[arg-type]
     return merged
+
+
+RIVALS = {
+    "pretrain": {"blr": "lr", "warmup_epochs": "warmup_share"},
+    "finetune": {"blr": "lr"},
+}
+"""By section: a setting, and the one that would silently win over it unless it is 0."""
+
+
+def clear_rivals(layer: Layer) -> dict[str, Any]:
+    """The layer, where a setting also switches off its rival of an earlier layer."""
+    cleared = {}
+    for key, value in layer.items():
+        if isinstance(value, Mapping):
+            pairs = RIVALS.get(key, {}).items()
+            off = {r: 0 for name, r in pairs if name in value and r not in value}
+            value = {**clear_rivals(value), **off}
+        cleared[key] = value
+    return cleared
 
 
 def load_recipe(name: str, values: Layer) -> Layer:
@@ -265,9 +286,11 @@ def check_keys(layer: Layer, where: str) -> None:
         *registry.names("methods"),
         *registry.names("plugins"),
     }
-    for key in layer:
+    for key, value in layer.items():
         if key not in known:
             raise unknown("section", key, known, f"It stands in {where}.")
+        if key not in STUDY_KEYS and not isinstance(value, Mapping):
+            raise UsageError(f"section '{key}' in {where} must hold settings, not {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -314,7 +337,7 @@ class Resolver:
     def _values(self, method: str) -> dict[str, Any]:
         """All layers merged for one method; its own settings lie at the top level."""
         merged: dict[str, Any] = {"pretrain": {"epochs": 1}}
-        for layer in self.layers:
+        for layer in map(clear_rivals, self.layers):
             own = layer.get(method, {})
             common = {k: v for k, v in layer.items() if k not in registry.names("methods")}
             merged = merge(merge(merged, common), {"own": own})

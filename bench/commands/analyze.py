@@ -53,7 +53,7 @@ def analyze(args: argparse.Namespace) -> int:
 
 def _measured(path: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
     """The layers of a checkpoint file, on test images of ``--data`` or on procedural ones."""
-    config = stored_config(path.parent, args)
+    config = stored_config(path.parent, args, str(path))
     root = suite.parse_data(args.data)[1] if args.data else ""
     if not args.data:
         images = {"name": "procedural", "train_images": 4, "test_images": args.images}

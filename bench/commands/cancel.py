@@ -28,7 +28,10 @@ def cancel(args: argparse.Namespace) -> int:
     scheduler = Scheduler(accounting=shutil.which("sacct") is not None)
     jobs = live_jobs(store, known_jobs(store, run_ids), scheduler)
     scheduler.cancel(jobs.values())
-    stopped = [r for r in run_ids if r not in jobs and _stop_here(store, r)]
+    here = [r for r in run_ids if r not in jobs]
+    for run_id in here:
+        store.run(run_id).cancel()
+    stopped = [r for r in here if _stop_here(store, r)]
     if not jobs and not stopped:
         raise NothingMeasuredError(f"nothing to cancel in '{store.root}'.")
     print(f"cancelled {len(jobs)} job(s), stopped {len(stopped)} local run(s); states are kept")

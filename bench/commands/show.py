@@ -16,7 +16,7 @@ def show_reconstructions(args: argparse.Namespace) -> int:
     path = Path(args.what)
     given = path.is_file()
     folder = path.parent if given else _run_folder(Store(Path(args.out)), args.what)
-    config = stored_config(folder, args)
+    config = stored_config(folder, args, args.what)
     root = suite.parse_data(args.data)[1] if args.data else ""
 
     from bench.pictures import draw, reconstruct, run_weights
@@ -46,7 +46,7 @@ def _run_folder(store: Store, what: str) -> Path:
     return store.run(parent).path if parent else folder.path
 
 
-def stored_config(folder: Path, args: argparse.Namespace) -> RunConfig:
+def stored_config(folder: Path, args: argparse.Namespace, what: str) -> RunConfig:
     """The configuration stored beside the weights, or that of ``--method`` and ``--preset``.
 
     Raises:
@@ -54,12 +54,12 @@ def stored_config(folder: Path, args: argparse.Namespace) -> RunConfig:
     """
     for place in (folder, *folder.parents[:2]):
         stored = read_json(place / "config.json")
-        if stored and not args.method:
+        if stored and "config" in stored and not args.method:
             return suite.run_from_plain(stored["config"])
     if not args.method:
         raise UsageError(
-            f"'{args.what}' lies in no run folder: say --method and --preset, as "
-            "'show FILE --method mae --preset imagenet --data imagenet:DIR'."
+            f"'{what}' lies in no run folder: say --method and --preset, as "
+            "'FILE --method mae --preset imagenet --data imagenet:DIR'."
         )
     layers = (*suite.load_preset(args.preset), suite.parse_overrides(args.overrides))
     return suite.Resolver(layers).resolve(suite.parse_arm(args.method), 1, 0)

@@ -8,6 +8,8 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import yaml
 from tabulate import tabulate
@@ -16,7 +18,7 @@ from bench.commands.cluster import slurm_launcher
 from bench.commands.request import Request, make_request
 from bench.commands.results import TABLES, publish
 from bench.config import Resources
-from bench.errors import DetachedError
+from bench.errors import DetachedError, UsageError
 from bench.estimate import Speed, SpeedKey, cost, speed_key, stored_speeds
 from bench.failures import remedy
 from bench.fairness import arm_differences
@@ -24,7 +26,7 @@ from bench.launchers.base import Launcher, Progress, register, survey
 from bench.launchers.inline import InlineLauncher
 from bench.launchers.local import LocalLauncher, visible_gpus
 from bench.plan import PRETRAIN, Study, Task, describe, plain_config
-from bench.store import DONE, FAILED, write_json
+from bench.store import DONE, FAILED, read_json, write_json
 from bench.view import StudyView, format_seconds
 
 
@@ -37,6 +39,7 @@ def run_study(args: argparse.Namespace) -> int:
     _freeze(request, args)
     tasks = request.study.tasks()
     missing = [p for p in survey(request.store, tasks, args.retry) if p.state != DONE]
+    _check_same_images(request, tasks)
     if missing:
         _announce(request, len(tasks), len(missing))
         try:
@@ -46,6 +49,27 @@ def run_study(args: argparse.Namespace) -> int:
             return away.exit_code
         _explain(request, ended)
     return publish(request.store, request.folder, args, TABLES)
+
+
+def _check_same_images(request: Request, tasks: Sequence[Task]) -> None:
+    """Refuses to mix runs on another copy of a data set of the same name into a study.
+
+    Raises:
+        UsageError: if runs in the folder saw other images than ``--data`` holds.
+    """
+    root = request.resources.data_root
+    stored = {request.store.run(t.run_id).images() for t in tasks} - {""}
+    if not root or not stored:
+        return
+    from bench import data
+
+    config = request.study.cells[0].config
+    here = data.load(config, root).fingerprint()
+    if stored != {here}:
+        raise UsageError(
+            f"runs in '{request.store.root}' were computed on other images than '{root}' holds "
+            f"(fingerprints {', '.join(sorted(stored))} and {here}). Choose another --out."
+        )
 
 
 def compute(
@@ -62,10 +86,31 @@ def _freeze(request: Request, args: argparse.Namespace) -> None:
     """Writes plan.json and the resolved settings, once: the first plan of a study stands."""
     path = request.folder / "plan.json"
     write_json(request.folder / "command.json", {"arguments": args.command_line})
-    if not path.exists():
-        write_json(path, {**request.study.to_plain(), "warnings": request.warnings})
+    plan = {**request.study.to_plain(), "warnings": request.warnings}
+    kept = read_json(path)
+    if kept is not None:
+        _extend(path, kept, plan)
+    else:
+        write_json(path, plan)
         configs = {c.config.arm: plain_config(c.config) for c in request.study.cells}
         (request.folder / "resolved.yaml").write_text(yaml.safe_dump(configs, sort_keys=False))
+
+
+def _extend(path: Path, kept: dict[str, Any], plan: dict[str, Any]) -> None:
+    """Adds new cells to a frozen plan; its seeds, budgets, arms and analysis stay as planned.
+
+    The report then lists what was added as deviations.
+    """
+    for key in ("target_epochs", "margin", "alpha"):
+        if kept.get(key) != plan[key]:
+            print(
+                f"warning: this study was planned with {key}={kept.get(key)}, which stands; "
+                f"give another --name to plan one with {plan[key]}",
+                file=sys.stderr,
+            )
+    ids = list(dict.fromkeys([*kept["ids"], *plan["ids"]]))
+    if ids != kept["ids"]:
+        write_json(path, {**kept, "ids": ids})
 
 
 def _announce(request: Request, total: int, missing: int) -> None:

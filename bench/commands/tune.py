@@ -18,7 +18,8 @@ import pandas as pd
 from bench import suite
 from bench.commands.request import Request, make_request
 from bench.commands.study import compute
-from bench.errors import UsageError
+from bench.config import digest
+from bench.errors import NothingMeasuredError, UsageError
 from bench.plan import Study, make_study
 from bench.store import write_bytes
 
@@ -46,14 +47,18 @@ def tune(args: argparse.Namespace) -> int:
         print(f"{len(trials)} settings, {len(ordered)} runs")
         return 0
     compute(args, request, ordered)
-    table = pd.DataFrame([row for trial in trials for row in _rows(request, trial)])
+    rows = [row for trial in trials for row in _rows(request, trial)]
+    if not rows:
+        raise NothingMeasuredError("no trial has finished, so there is no table.")
+    table = pd.DataFrame(rows)
     keys = ["arm", "epochs", "settings"]
     means = table.groupby(keys, sort=False)[SCORES].agg(["mean", "std", "count"]).round(2)
     print(means.to_string())
-    path = Path(args.out) / "tuning" / f"{request.study.preset}-{request.name[-6:]}.csv"
+    search = digest(*sorted(r for t in trials for r in t.study.ids))[:6]
+    path = Path(args.out) / "tuning" / f"{request.study.preset}-{search}.csv"
     write_bytes(path, table.to_csv(index=False).encode())
     print(f"saved: {path}", file=sys.stderr)
-    return 0
+    return int(len(rows) < sum(len(t.study.ids) for t in trials))
 
 
 def grid(axes: Sequence[str]) -> list[list[str]]:
@@ -73,8 +78,9 @@ def grid(axes: Sequence[str]) -> list[list[str]]:
 
 
 def _trial(request: Request, settings: list[str]) -> Trial:
-    layers = (*request.resolver.layers, suite.parse_overrides(settings))
-    resolver = suite.Resolver(layers, request.resolver.suite_seed)
+    layer = suite.parse_overrides(settings)
+    suite.check_keys(layer, "the grid")
+    resolver = replace(request.resolver, layers=(*request.resolver.layers, layer))
     configs = [c.config for c in request.study.cells]
     cells = make_study(
         resolver,

@@ -72,6 +72,14 @@ def refresh(store: Store, progress: Progress) -> None:
     progress.share = start + width * done
 
 
+def stop_dependents(progresses: Sequence[Progress]) -> None:
+    """Runs whose parent was stopped from outside wait for another command."""
+    stopped = {p.task.run_id for p in progresses if p.state == STOPPED}
+    for progress in progresses:
+        if progress.state == PENDING and progress.task.parent in stopped:
+            progress.state = STOPPED
+
+
 def block_dependents(store: Store, progresses: Sequence[Progress]) -> None:
     """Marks runs whose parent failed; they are not started."""
     failed = {p.task.run_id for p in progresses if p.state == FAILED}

@@ -16,7 +16,14 @@ from pathlib import Path
 from bench.config import Resources
 from bench.errors import BusyError, StopRequestedError
 from bench.failures import NODE
-from bench.launchers.base import Observer, Progress, block_dependents, refresh, survey
+from bench.launchers.base import (
+    Observer,
+    Progress,
+    block_dependents,
+    refresh,
+    stop_dependents,
+    survey,
+)
 from bench.plan import CELL, Task
 from bench.store import DONE, FAILED, PENDING, RUNNING, STOPPED, Store
 
@@ -42,6 +49,7 @@ class LocalLauncher:
     gpus: Sequence[str] = ()
     _running: dict[str, tuple[BaseProcess, Progress, int]] = field(default_factory=dict)
     _tries: dict[str, int] = field(default_factory=dict)
+    _since: float = 0.0
     _seen: dict[str, int] = field(default_factory=dict)
 
     def launch(self, tasks: Sequence[Task], observe: Observer) -> list[Progress]:
@@ -57,10 +65,12 @@ class LocalLauncher:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["bench.runner"])
         previous = signal.signal(signal.SIGTERM, _interrupt)
+        self._since = time.time()
         try:
             while any(p.state in (PENDING, RUNNING) for p in progresses):
                 self._start_ready(context, progresses)
                 self._reap(progresses)
+                stop_dependents(progresses)
                 observe(progresses)
                 time.sleep(POLL_S)
         finally:
@@ -82,6 +92,8 @@ class LocalLauncher:
             folder = self.store.run(task.run_id)
             if folder.is_done():
                 progress.state, progress.share = DONE, 1.0
+            elif folder.cancelled_since(self._since):
+                progress.state = STOPPED
             elif self._failed_elsewhere(progress):
                 progress.state, progress.status = FAILED, folder.status()
             elif not folder.is_locked():

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from bench.run import main
 from tests.conftest import TINY
@@ -238,3 +239,52 @@ def test_tuning_records_every_trial(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert len(runs) == 8
     assert all((run / "config.json").exists() for run in runs)
     assert main([*line, "--grid", "pretrain.blr"]) == 2
+
+
+def test_seeds_added_later_enter_the_table_as_deviations(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = command(tmp_path, "--methods", "mae", "--epochs", "1", "--name", "s")
+    assert main([*line, "--seeds", "1"]) == 0
+    capsys.readouterr()
+    assert main([*line, "--seeds", "2", "--margin", "7"]) == 0
+    shown = capsys.readouterr()
+    assert "2/2" in shown.out
+    assert "planned with margin=1.0, which stands" in shown.err
+    report = json.loads((tmp_path / "studies" / "s" / "report.json").read_text())
+    assert any("seed not in the plan: 1" in text for text in report["deviations"])
+    plan = json.loads((tmp_path / "studies" / "s" / "plan.json").read_text())
+    assert plan["seeds"] == [0]
+    assert len(plan["ids"]) == 2
+
+
+def test_other_images_under_the_same_name_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for copy, names in (("a", "012345"), ("b", "123456")):
+        for part in ("train", "val"):
+            for kind in ("x", "y"):
+                (tmp_path / copy / part / kind).mkdir(parents=True)
+                for name in names:
+                    picture = Image.new("RGB", (8, 8), (40 * int(name), 9, 9))
+                    picture.save(tmp_path / copy / part / kind / f"{name}.png")
+    more = ["data.mean=[0.5,0.5,0.5]", "data.std=[0.5,0.5,0.5]", "model.channels=3"]
+    base = ["--methods", "mae", "--epochs", "1", "--seeds", "1", "--preset", "digits"]
+    line = [*command(tmp_path / "o", *base, *more), "data.labels=4", "pretrain.batch_size=6"]
+    assert main([*line, "--data", f"folder:{tmp_path / 'a'}"]) == 0
+    assert main([*line, "--data", f"folder:{tmp_path / 'b'}"]) == 2
+    assert "computed on other images" in capsys.readouterr().err
+
+
+def test_a_checkpoint_outside_a_run_needs_its_method(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.pth").write_bytes(b"")
+    assert main(["analyze", str(tmp_path / "x.pth"), "--to", str(tmp_path)]) == 2
+    assert "--method and --preset" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("grid", "code"), [("pretrian.blr=1,2", 2), ("pretrain.blr=1e30,2e30", 3)])
+def test_a_search_that_measures_nothing_says_so(grid: str, code: int, tmp_path: Path) -> None:
+    line = command(tmp_path, "tune", "--methods", "simmim", "--epochs", "1", "--grid", grid)
+    assert main([*line, "--seeds", "1000-1000"]) == code

@@ -159,3 +159,15 @@ def test_a_model_of_other_channels_is_refused() -> None:
     config = tiny_study("mae", more=["model.channels=3"]).cells[0].config
     with pytest.raises(DataError, match=r"model\.channels=1"):
         data.load(config, "")
+
+
+def test_a_process_without_an_image_of_a_batch_gets_an_empty_one(folder: str) -> None:
+    settings = DataConfig(name="folder", mean=(0.5,) * 3, std=(0.5,) * 3)
+    images = image_folder(settings, folder, 16)
+    request = feed_config(settings, AUGMENT, size=16, batch=4)
+    none, some = [], [(0, 1), (0, 2)]
+    batches = list(
+        data._decoded(data._Pictures(images.train, request, True), [none, some], request)
+    )
+    assert [b[0].shape for b in batches] == [(0, 3, 16, 16), (2, 3, 16, 16)]
+    assert [len(b[2]) for b in batches] == [0, 2]

@@ -107,3 +107,8 @@ def test_arms_without_a_measured_speed_are_named() -> None:
     assert found.unknown == ("mae", "mae+mto")
     long = {("mae", "digits", configs("mae")[0].model.name): Speed(1.0, 100.0, 5.0)}
     assert cost(tiny_study("mae", "7").tasks(), long, (8, 1)).wall_s == 700
+
+
+def test_a_stage_that_ends_before_its_warm_up_is_an_error() -> None:
+    with pytest.raises(UsageError, match=r"finetune\.warmup_epochs=5 leaves nothing"):
+        fairness.check(configs("mae", more=("finetune.warmup_epochs=5",)), {})

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -125,3 +126,18 @@ def test_an_unwritable_folder_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="--out DIR"):
         Store(tmp_path / "file").check_writable()
+
+
+def test_files_can_be_read_by_those_whom_the_mask_allows(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "f", b"")
+    (tmp_path / "g").write_bytes(b"")
+    assert (tmp_path / "f").stat().st_mode == (tmp_path / "g").stat().st_mode
+
+
+def test_a_cancellation_holds_for_launches_before_it(store: Store) -> None:
+    folder = store.run("r")
+    assert not folder.cancelled_since(0.0)
+    before = time.time() - 1
+    folder.cancel()
+    assert folder.cancelled_since(before)
+    assert not folder.cancelled_since(time.time() + 1)

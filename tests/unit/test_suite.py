@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench import suite
+from bench.config import peak_lr, warmup
 from bench.errors import UsageError
 
 
@@ -103,3 +104,41 @@ def test_every_preset_resolves_for_every_arm(preset: str) -> None:
     for config in resolve(arms, preset=preset):
         assert config.model.image_size % config.model.patch_size == 0
         assert config.model.width % config.model.heads == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "preset", "override", "section", "expected"),
+    [
+        ("data2vec", "imagenet", "pretrain.blr=3e-4", "pretrain", 3e-4 * 2048 / 256),
+        ("data2vec", "imagenet", "data2vec.pretrain.blr=3e-4", "pretrain", 3e-4 * 2048 / 256),
+        ("mae", "digits", "finetune.blr=1e-2", "finetune", 1e-2 * 100 / 256),
+        ("mae", "digits", "finetune.lr=1e-2", "finetune", 1e-2),
+    ],
+)
+def test_a_rate_that_is_set_later_wins_over_its_rival(
+    method: str, preset: str, override: str, section: str, expected: float
+) -> None:
+    (config,) = resolve(method, override, preset=preset)
+    assert peak_lr(getattr(config, section)) == pytest.approx(expected)
+
+
+def test_a_warm_up_in_epochs_wins_over_an_earlier_share() -> None:
+    (config,) = resolve("mae", "pretrain.warmup_epochs=3")
+    assert warmup(config.pretrain) == 3
+
+
+def test_a_text_setting_can_be_emptied() -> None:
+    (config,) = resolve("mae", "finetune.augment.auto_augment=", preset="imagenet")
+    assert config.finetune.augment.auto_augment == ""
+
+
+def test_an_empty_section_is_no_section_and_a_value_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text("extends: digits\nmae:\npretrain:\n")
+    config = suite.Resolver(suite.load_yaml(path)).resolve(suite.parse_arm("mae"), 3, 0)
+    assert config == suite.Resolver(suite.load_preset("digits")).resolve(
+        suite.parse_arm("mae"), 3, 0
+    )
+    path.write_text("mae: 3\n")
+    with pytest.raises(UsageError, match=r"'mae' in 'suite\.yaml' must hold settings, not 3"):
+        suite.load_yaml(path)
