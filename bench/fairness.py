@@ -31,10 +31,10 @@ def check(configs: Sequence[RunConfig], trials: Mapping[str, int]) -> list[str]:
         UsageError: if arms or budgets differ in an undeclared setting.
     """
     _check_declared(configs)
-    _check_stages(list({c.method: c for c in configs}.values()))
     unique = list({(c.arm, c.pretrain.epochs): c for c in configs}.values())
     return [
         *_long_warmups(unique),
+        *_short_stages(list({c.method: c for c in configs}.values())),
         *_step_constants(unique),
         *_recipes(unique),
         *_tuning(unique, trials),
@@ -112,14 +112,13 @@ def _long_warmups(configs: Sequence[RunConfig]) -> Iterable[str]:
             )
 
 
-def _check_stages(configs: Sequence[RunConfig]) -> None:
-    """Raises: UsageError: if a stage would end before its warm-up does."""
+def _short_stages(configs: Sequence[RunConfig]) -> Iterable[str]:
     for config in configs:
-        for stage, recipe in (("finetune", config.finetune), ("probe", config.probe)):
+        for stage, recipe in (("fine-tuning", config.finetune), ("the probe", config.probe)):
             if recipe.warmup_epochs >= recipe.epochs:
-                raise UsageError(
-                    f"{stage}.warmup_epochs={recipe.warmup_epochs:g} leaves nothing of "
-                    f"{stage}.epochs={recipe.epochs}. Set {stage}.warmup_epochs lower."
+                yield (
+                    f"{config.method}: {stage} ends in its warm-up ({recipe.warmup_epochs:g} of "
+                    f"{recipe.epochs} epochs): the rate never reaches its peak"
                 )
 
 

@@ -226,6 +226,13 @@ def test_a_line_torn_by_a_kill_costs_that_line_alone(tmp_path: Path) -> None:
     assert [m["step"] for m in folder.metrics()] == [1, 2]
 
 
+def has_pending(pid: int, number: signal.Signals) -> bool:
+    """Whether a stopped process has been sent a signal that it cannot yet handle."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd", "ShdPnd"))]
+    return any(mask >> (number - 1) & 1 for mask in masks)
+
+
 def test_two_interrupts_end_a_launcher_whose_run_does_not_answer(tmp_path: Path) -> None:
     task = tasks("mae", 400)[0]
     folder = Store(tmp_path).run(task.run_id)
@@ -235,7 +242,8 @@ def test_two_interrupts_end_a_launcher_whose_run_does_not_answer(tmp_path: Path)
     run_pid = int(folder.claim().split()[0])
     os.kill(run_pid, signal.SIGSTOP)
     os.kill(command.pid, signal.SIGINT)
-    time.sleep(0.5)
+    while not has_pending(run_pid, signal.SIGTERM):
+        time.sleep(0.05)
     assert command.is_alive(), "one interrupt waits for the run's state"
     os.kill(command.pid, signal.SIGINT)
     command.join(30)
