@@ -36,27 +36,27 @@ Plan = Mapping[str, Any] | None
 Plots = dict[Key, list[Plot]]
 
 
-def summary(records: Iterable[Record], plan: Plan) -> str:
+def summary(records: Iterable[Record] | Study, plan: Plan) -> str:
     """Markdown for the end of the main command: main table and a line a comparison.
 
     Raises:
         NothingMeasuredError: if no run has a score.
     """
-    return markdown.summary_text(_study(records, plan))
+    return markdown.summary_text(prepare(records, plan))
 
 
-def results(records: Iterable[Record], plan: Plan) -> dict[str, Any]:
+def results(records: Iterable[Record] | Study, plan: Plan) -> dict[str, Any]:
     """The report as plain JSON values; numbers that do not exist are None.
 
     Raises:
         NothingMeasuredError: if no run has a score.
     """
-    return _plain(_study(records, plan))
+    return _plain(prepare(records, plan))
 
 
-def shortcomings(records: Iterable[Record], plan: Plan) -> list[str]:
+def shortcomings(records: Iterable[Record] | Study, plan: Plan) -> list[str]:
     """Why a strict report refuses: missing, failed and ambiguous cells, mixtures, deviations."""
-    found = _study(records, plan)
+    found = prepare(records, plan)
     return [text for _, texts in found.remarks for text in texts]
 
 
@@ -79,7 +79,7 @@ def compare(a: Iterable[Record], b: Iterable[Record], names: tuple[str, str] = (
     Raises:
         NothingMeasuredError: if one of them has no score.
     """
-    return contrast.text(_study(a, None), _study(b, None), names)
+    return contrast.text(prepare(a, None), prepare(b, None), names)
 
 
 def power(records: Iterable[Record], plan: Plan, seeds: Iterable[int] = (3, 5, 8, 10)) -> str:
@@ -88,11 +88,11 @@ def power(records: Iterable[Record], plan: Plan, seeds: Iterable[int] = (3, 5, 8
     Raises:
         NothingMeasuredError: if no run has a score.
     """
-    return advice.text(_study(records, plan), list(seeds))
+    return advice.text(prepare(records, plan), list(seeds))
 
 
 def write_report(
-    records: Iterable[Record],
+    records: Iterable[Record] | Study,
     plan: Plan,
     out: Path,
     formats: Iterable[str],
@@ -115,7 +115,7 @@ def write_report(
     for name in wanted:
         if name not in FORMATS:
             raise unknown("report format", name, FORMATS)
-    found = _study(records, plan)
+    found = prepare(records, plan)
     drawn = ["svg", *(["png"] if "png" in wanted else [])] if PICTURED & {*wanted} else []
     shown = _plots(found, store) if drawn else {}
     pictures = _draw(shown, out / "figures", drawn)
@@ -130,7 +130,14 @@ def write_report(
     return [path for path, _ in files] + pictures
 
 
-def _study(records: Iterable[Record], plan: Plan) -> Study:
+def prepare(records: Iterable[Record] | Study, plan: Plan) -> Study:
+    """The study that all functions here read; prepared once, it may be given in place of records.
+
+    Raises:
+        NothingMeasuredError: if no run has a score.
+    """
+    if isinstance(records, Study):
+        return records
     return study((vars(record) for record in records), plan)
 
 

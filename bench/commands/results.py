@@ -29,9 +29,10 @@ def publish(store: Store, folder: Path, args: argparse.Namespace, formats: tuple
     records = collect(store, ids)
     if not any(r.status == DONE for r in records):
         raise NothingMeasuredError(f"no cell of '{folder.name}' has finished: there is no table.")
-    paths = report.write_report(records, plan, folder, formats, store)
-    values = report.results(records, plan)
-    print(json.dumps(values, indent=1) if args.json else report.summary(records, plan))
+    study = report.prepare(records, plan)
+    paths = report.write_report(study, plan, folder, formats, store)
+    values = report.results(study, plan) if args.json or args.gates else {}
+    print(json.dumps(values, indent=1) if args.json else report.summary(study, plan))
     shown = ", ".join(sorted({p.name for p in paths if p.parent == folder}))
     print(f"\nsaved in {folder}: {shown}", file=sys.stderr)
     _gates(args.gates, values)
