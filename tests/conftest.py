@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from bench.config import Resources
 from bench.plan import Study, make_study
 from bench.store import Store
 
+# A background shell ignores interrupts, and its children inherit that: some tests send them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("repeatable")
 os.environ.setdefault("MPLBACKEND", "Agg")
