@@ -90,6 +90,10 @@ class Meter:
         """Images/s, the first epoch of each attempt left out; None if there was no second one."""
         return self.steady_images / self.steady_s if self.steady_s else None
 
+    def wait_share(self) -> float | None:
+        """Share of the time that steps waited for their data."""
+        return self.waited_s / self.elapsed_s if self.elapsed_s else None
+
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """Automatic mixed precision in bf16 or fp16; nothing in fp32."""
@@ -155,7 +159,8 @@ def _run_epoch(
         if ends_epoch:
             _close_epoch(job, meter)
         loss = meter.loss_sum / meter.loss_count if meter.loss_count else meter.epoch_loss
-        session.monitor.beat(job.stage, meter.step, job.total, meter.rate(), loss)
+        rate, waited = meter.rate(), meter.wait_share()
+        session.monitor.beat(job.stage, meter.step, job.total, rate, loss, waited)
         due = session.world.highest(session.monitor.urgency())
         if due != GO_ON and meter.step < job.total:
             _collect(pending, meter, job)

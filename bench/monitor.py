@@ -40,8 +40,18 @@ class Monitor:
     _last_beat: float = 0.0
     _last_checkpoint: float = field(default_factory=time.monotonic)
 
-    def beat(self, stage: str, step: int, total: int, rate: float | None, loss: float) -> None:
-        """Reports progress, at most twice a second; ``rate`` in images/s.
+    def beat(
+        self,
+        stage: str,
+        step: int,
+        total: int,
+        rate: float | None,
+        loss: float,
+        waited: float | None = None,
+    ) -> None:
+        """Reports progress, at most twice a second.
+
+        ``rate`` is in images/s, ``waited`` the share of the time spent waiting for data.
 
         A heartbeat that cannot be written costs nothing but a warning.
 
@@ -54,6 +64,7 @@ class Monitor:
         self._last_beat = now
         self.check()
         values = {"step": step, "total": total, "images_per_s": rate, "loss": loss}
+        values["data_wait_share"] = waited
         try:
             self.folder.set_status(RUNNING, stage=stage, **values)
         except OSError as error:

@@ -31,6 +31,9 @@ from bench.errors import BusyError, StoreError, UsageError
 SCHEMA = 1
 """Version of record.json; :func:`migrate` brings older ones up to it."""
 
+WAIT_LIMIT = 0.05
+"""Share of a pre-training spent waiting for data from which on a reader is warned."""
+
 PENDING, RUNNING, DONE, FAILED, BLOCKED, STOPPED = (
     "pending",
     "running",

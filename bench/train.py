@@ -65,7 +65,7 @@ class Pretraining:
             "images_seen": meter.images,
             "images_per_s": meter.rate(),
             "pretrain_s": meter.elapsed_s,
-            "data_wait_share": meter.waited_s / meter.elapsed_s if meter.elapsed_s else None,
+            "data_wait_share": meter.wait_share(),
             "flops": per_image * meter.images,
             "peak_memory_mib": peak_memory_mib(self.session.device),
             "digests": {name: digest.text() for name, digest in job.digests.items()},

@@ -20,7 +20,8 @@ from rich.progress import (
 from rich.text import Text
 
 from bench.launchers.base import Progress as RunProgress
-from bench.store import BLOCKED, DONE, FAILED, RUNNING
+from bench.plan import PRETRAIN
+from bench.store import BLOCKED, DONE, FAILED, RUNNING, WAIT_LIMIT
 
 
 class _Eta(ProgressColumn):
@@ -96,7 +97,17 @@ class StudyView:
             done = sum(r.state == DONE for r in runs)
             clock = format_seconds(time.monotonic() - self.started)
             line = f"[{clock}] {done}/{len(runs)} {run.state:8} {run.task.run_id}"
-            print(line, file=sys.stderr, flush=True)
+            print(f"{line}  {speed(run)}".rstrip(), file=sys.stderr, flush=True)
+        self._warn_of_waiting(run)
+
+    def _warn_of_waiting(self, run: RunProgress) -> None:
+        waited = run.status.get("data_wait_share") or 0.0
+        if run.state == DONE and run.task.stage == PRETRAIN and waited > WAIT_LIMIT:
+            self.console.print(
+                f"warning: {run.task.run_id} spent {waited:.0%} of its time waiting for data; "
+                "more --workers may help",
+                style="yellow",
+            )
 
     def _draw(self, runs: Sequence[RunProgress]) -> None:
         total = sum(r.weight for r in runs)
@@ -119,6 +130,12 @@ class StudyView:
 
 
 def _note(run: RunProgress) -> str:
-    rate, stage = run.status.get("images_per_s"), run.status.get("stage", "")
-    speed = f" {rate:,.0f} img/s" if rate else ""
-    return f"{stage}{speed}"
+    return f"{run.status.get('stage', '')} {speed(run)}".rstrip()
+
+
+def speed(run: RunProgress) -> str:
+    """Images/s and the share of the time spent waiting for data, of a pre-training."""
+    rate, waited = run.status.get("images_per_s"), run.status.get("data_wait_share")
+    if run.task.stage != PRETRAIN or not rate or waited is None:
+        return ""
+    return f"{rate:,.0f} img/s, waiting for data {waited:.1%}"

@@ -9,6 +9,7 @@ import pandas as pd
 
 from bench.aggregate import CELL, SECTION, Analysis, records
 from bench.reporting import words
+from bench.store import WAIT_LIMIT
 
 
 def matching(runs: pd.DataFrame) -> pd.DataFrame:
@@ -66,7 +67,18 @@ def warnings(runs: pd.DataFrame) -> list[str]:
         if len(recipes) > 1:
             names = ", ".join(recipes)
             found.append(f"{data} · {model}: {len(recipes)} recipes ({names}), in tables apart")
-    return found + _ambiguous(runs) + _failures(runs)
+    return found + _waits(runs) + _ambiguous(runs) + _failures(runs)
+
+
+def _waits(runs: pd.DataFrame) -> list[str]:
+    """Arms whose pre-trainings waited for data: their times are the loader's."""
+    runs = runs[runs["ok"]]
+    slow = runs[pd.to_numeric(runs["data_wait_share"]) > WAIT_LIMIT]
+    return [
+        f"{arm} on {data}: {len(group)} runs spent up to {group['data_wait_share'].max():.0%} of "
+        "pre-training waiting for data: more --workers; its times are the loader's"
+        for (arm, data), group in slow.groupby(["arm", "data"])
+    ]
 
 
 def _mixtures(group: pd.DataFrame) -> Iterable[str]:

@@ -226,6 +226,15 @@ def test_mixed_code_hardware_and_versions_are_warned_about() -> None:
     assert target(mixed)["verdict"] == "saves epochs; time not comparable"
 
 
+def test_runs_that_waited_for_data_are_warned_about() -> None:
+    waiting = with_run(runs(RISING), "mae", 400, 4, data_wait_share=0.31)
+    assert "mae on digits: 1 runs spent up to 31% of pre-training waiting for data" in "\n".join(
+        report.results(waiting, None)["warnings"]
+    )
+    close = with_run(runs(RISING), "mae", 400, 4, data_wait_share=0.049)
+    assert "waiting" not in "\n".join(report.results(close, None)["warnings"])
+
+
 def test_recipes_never_meet_in_a_table() -> None:
     other = [dataclasses.replace(r, recipe="other", run_id=r.run_id + "o") for r in runs(RISING)]
     found = report.results([*runs(RISING), *other], None)
