@@ -105,17 +105,29 @@ class Streams:
         Inside, draws of ``random``, numpy and torch depend only on this run, purpose and place.
         """
         key = self.key(purpose, *where) & ((1 << 63) - 1)
-        python, numpy = random.getstate(), np.random.get_state()
-        devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-        with torch.random.fork_rng(devices=devices):
-            random.seed(key)
-            np.random.seed(key % (1 << 32))
-            torch.manual_seed(key)
-            try:
-                yield
-            finally:
-                random.setstate(python)
-                np.random.set_state(numpy)
+        python, numpy, generators = random.getstate(), np.random.get_state(), _generators()
+        states = [generator.get_state() for generator in generators]
+        random.seed(key)
+        np.random.seed(key % (1 << 32))
+        for generator in generators:
+            generator.manual_seed(key)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
+
+
+def _generators() -> list[torch.Generator]:
+    """PyTorch's global generators, of the CPU and of the GPU in use.
+
+    Taken directly: ``torch.manual_seed`` formats a traceback for a GPU that is not in use yet,
+    which costs more than all the rest.
+    """
+    gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    return [torch.default_generator, *(torch.cuda.default_generators[gpu] for gpu in gpus)]
 
 
 @dataclass

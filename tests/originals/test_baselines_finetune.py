@@ -15,7 +15,7 @@ from torch import nn
 
 from bench import checkpoint, evaluate, optim
 from bench.config import AugmentConfig, FinetuneConfig, ProbeConfig, RunConfig
-from bench.data import Step, _augment, _evaluation, crop_boxes
+from bench.data import Step, _augment, _centre, crop_boxes
 from bench.errors import NonFiniteLossError
 from bench.loop import Job, Session, fit
 from bench.monitor import Monitor
@@ -150,7 +150,7 @@ def test_the_probes_crop_keeps_area_and_aspect_where_they_fit() -> None:
 
 
 @pytest.mark.parametrize(("size", "shorter"), [(224, 256), (96, 109), (384, 384), (32, 32)])
-def test_evaluation_resizes_and_crops_as_mae_does(
+def test_centre_resizes_and_crops_as_mae_does(
     size: int, shorter: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torchvision.transforms import functional as tvf
@@ -163,8 +163,8 @@ def test_evaluation_resizes_and_crops_as_mae_does(
         return resize(image, to, mode)
 
     monkeypatch.setattr(tvf, "resize", spy)
-    transform = _evaluation(feed_config(resolved("mae").data, AugmentConfig(), size=size))
-    image, _ = transform(picture(500, 400))
+    config = feed_config(resolved("mae").data, AugmentConfig(), size=size)
+    image, _ = _centre(picture(500, 400), config)
     assert image.shape == (3, size, size)
     assert asked == [(shorter, tvf.InterpolationMode.BICUBIC)]
 

@@ -149,6 +149,36 @@ def test_a_folder_gives_the_same_batches_for_any_number_of_workers(folder: str) 
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_a_picture_is_resized_as_pillow_does_it(mode: str) -> None:
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 255, (30, 40, 3), dtype=np.uint8))
+    picture = coarse.resize((300, 200), Image.Resampling.BICUBIC)
+    augment = AugmentConfig(crop_scale=(0.2, 1.0), flip=0.5, interpolation=mode)
+    settings = DataConfig(name="folder", mean=(0.5,) * 3, std=(0.5,) * 3)
+    request = feed_config(settings, augment, size=64)
+    for epoch in range(8):
+        with request.streams.scoped("test", epoch):
+            image, (top, left, high, wide, flipped) = data._augment(picture, request)
+        box = (left * 300, top * 200, (left + wide) * 300, (top + high) * 200)
+        cut = picture.crop(tuple(round(float(v)) for v in box))
+        expected = np.asarray(cut.resize((64, 64), Image.Resampling[mode.upper()])).astype(int)
+        found = image.flip(-1) if flipped else image
+        assert found.dtype == torch.uint8
+        assert abs(found.permute(1, 2, 0).numpy() - expected).max() <= 1
+
+
+def test_a_batch_of_pictures_is_normalised(folder: str) -> None:
+    settings = DataConfig(name="folder", mean=(0.5,) * 3, std=(0.25,) * 3)
+    images = image_folder(settings, folder, 16)
+    plain, erasing = AugmentConfig(), AugmentConfig(random_erasing=1e-9)
+    for augment in (plain, erasing):
+        request = feed_config(settings, augment, size=16, batch=4)
+        step = next(make_feed(images.train, torch.arange(4), request).epoch(0))
+        assert step.images.dtype == torch.float32
+        assert -2 <= step.images.min() < -1 < 1 < step.images.max() <= 2
+
+
 def test_a_folder_in_another_layout_is_named(tmp_path: Path) -> None:
     settings = DataConfig(name="folder", mean=(0.5,) * 3, std=(0.5,) * 3)
     with pytest.raises(DataError, match="ImageNet's layout"):

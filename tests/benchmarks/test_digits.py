@@ -1,0 +1,128 @@
+"""The `digits` preset: images/s of one core, and what the harness adds around the bare steps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench import data, suite
+from bench.api import Batch
+from bench.config import RunConfig
+from bench.loop import Session
+from bench.monitor import Monitor
+from bench.optim import pretrain_optimizer, pretrain_scheduler
+from bench.store import RunFolder
+from bench.streams import Streams
+from bench.train import Pretraining, build_method
+from tests.benchmarks import peers
+from tests.benchmarks.side_by_side import race
+
+pytestmark = [pytest.mark.benchmark(group="digits"), pytest.mark.timeout(900)]
+
+EPOCHS = int(os.environ.get("BENCH_EPOCHS", "100"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
+METHODS = ("mae", "simmim", "data2vec")
+OVERHEAD_BAR = 1.02
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def config_of(arm: str) -> RunConfig:
+    resolver = suite.Resolver(suite.load_preset("digits"))
+    return resolver.resolve(suite.parse_arm(arm), EPOCHS, 0)
+
+
+def by_the_harness(arm: str, folder: Path) -> Callable[[], None]:
+    """A complete pre-training: streams, digests, heartbeats, log lines, a checkpoint a minute."""
+    config, count = config_of(arm), iter(range(10**6))
+
+    def run() -> None:
+        own = RunFolder(folder / f"{arm}-{next(count)}")
+        own.path.mkdir(parents=True)
+        images = data.load(config, "")
+        session = Session(torch.device("cpu"), Streams(0, 0), Monitor(own))
+        method: Any = build_method(config)
+        Pretraining(method.train(), images, config, session).run()
+
+    return run
+
+
+def bare(arm: str) -> Callable[[], None]:
+    """The same steps and nothing else."""
+    config, streams = config_of(arm), Streams(0, 0)
+    everything = data.load(config, "").train.images
+    pixels = data.normalise(everything, config.data)  # type: ignore[union-attr]
+    recipe, size = config.pretrain, config.pretrain.batch_size
+    steps = len(pixels) // size
+
+    def run() -> None:
+        method: Any = build_method(config)
+        optimizer = pretrain_optimizer(method.train(), recipe, method.no_weight_decay())
+        scheduler = pretrain_scheduler(optimizer, recipe, steps)
+        for step in range(EPOCHS * steps):
+            epoch, place = divmod(step, steps)
+            ids = streams.order(epoch, len(pixels))[place * size : (place + 1) * size]
+            scheduler.step_update(step)
+            hidden = method.draw_hidden(streams.samples("mask", epoch, ids))
+            noise = streams.samples("drop path", step, ids)
+            optimizer.zero_grad(set_to_none=True)
+            output = method(Batch(pixels[ids], hidden, noise))
+            loss = output.loss if output.penalty is None else output.loss + output.penalty
+            loss.backward()
+            optimizer.step()
+            method.after_step(step, EPOCHS * steps)
+
+    return run
+
+
+def hugging_face() -> Callable[[], None]:
+    """The steps of MAE by Hugging Face's model of the same sizes, masks included."""
+    config = config_of("mae")
+    everything = data.load(config, "").train.images
+    pixels = data.normalise(everything, config.data)  # type: ignore[union-attr]
+    size, hyper = config.pretrain.batch_size, config.hyper
+    decoder = (hyper.decoder_width, hyper.decoder_depth, hyper.decoder_heads)
+    module, _ = peers.hugging_face_mae(config.model, decoder=decoder, ratio=hyper.mask_ratio)
+    optimizer = pretrain_optimizer(module, config.pretrain, set())
+
+    def run() -> None:
+        for _ in range(EPOCHS):
+            for ids in torch.randperm(len(pixels)).split(size)[: len(pixels) // size]:
+                optimizer.zero_grad(set_to_none=True)
+                module(pixels[ids]).loss.backward()
+                optimizer.step()
+
+    return run
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_harness_adds_little_to_the_bare_steps(
+    benchmark: Any, name: str, tmp_path: Path
+) -> None:
+    ratios = race(
+        benchmark, {"bare steps": bare(name), name: by_the_harness(name, tmp_path)}, ROUNDS
+    )
+    assert ratios[name] <= OVERHEAD_BAR
+
+
+def test_images_a_second(benchmark: Any, tmp_path: Path) -> None:
+    arms = {name: by_the_harness(name, tmp_path) for name in (*METHODS, "mae+mto")}
+    race(benchmark, {**arms, "mae, Hugging Face": hugging_face()}, ROUNDS)
+    recipe = config_of("mae").pretrain
+    images = len(data.load(config_of("mae"), "").train) // recipe.batch_size * recipe.batch_size
+    seconds = benchmark.extra_info["seconds"]
+    rates = {name: EPOCHS * images / taken for name, taken in seconds.items()}
+    benchmark.extra_info["images_per_s"] = rates
+    for name, rate in rates.items():
+        print(f"  {name:32} {rate:10,.0f} images/s on one core")
