@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from baselines import masking
 from baselines.config import Data2VecConfig
 from baselines.init import init_beit, initialise
+from baselines.linear import Linear
 from baselines.official import from_data2vec
 from baselines.vit import Style, VisionTransformer, ViTClassifier
 from bench.api import (
@@ -55,7 +56,7 @@ class Data2Vec(nn.Module):
         self.shape, self.config = shape, config
         self.vit = VisionTransformer(shape, style_of(config, config.drop_path, config.attn_drop))
         self.mask_token = nn.Parameter(torch.zeros(1, 1, shape.width))
-        self.lm_head = nn.Linear(shape.width, shape.width)
+        self.lm_head = Linear(shape.width, shape.width)
         teacher = VisionTransformer(shape, style_of(config, 0.0, 0.0))
         teacher.norm = nn.Identity()  # targets are block outputs: the teacher's norm is never read
         self.teacher = teacher.requires_grad_(False)

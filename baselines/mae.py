@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from baselines import masking
 from baselines.config import MAEConfig
 from baselines.init import init_mae, initialise
+from baselines.linear import Linear
 from baselines.official import from_mae
 from baselines.patches import normalise_patches, patchify, pixels_first, pixels_last, unpatchify
 from baselines.positions import sincos_positions
@@ -51,7 +52,7 @@ class MAE(nn.Module):
         self.shape, self.config = shape, config
         width = config.decoder_width
         self.vit = VisionTransformer(shape, STYLE)
-        self.decoder_embed = nn.Linear(shape.width, width)
+        self.decoder_embed = Linear(shape.width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         table = sincos_positions(width, shape.grid)
         self.decoder_pos_embed = nn.Parameter(table, requires_grad=False)
@@ -59,7 +60,7 @@ class MAE(nn.Module):
             Block(width, config.decoder_heads, 4.0, STYLE) for _ in range(config.decoder_depth)
         )
         self.decoder_norm = nn.LayerNorm(width, eps=EPS)
-        self.decoder_pred = nn.Linear(width, shape.patch_size**2 * shape.channels)
+        self.decoder_pred = Linear(width, shape.patch_size**2 * shape.channels)
 
     def forward(self, batch: Batch, hook: TokenHook | None = None) -> MethodOutput:
         """Mean squared error of the hidden patches' (normalised) pixels, models_mae.py:198-214."""

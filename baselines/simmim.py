@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from baselines import masking
 from baselines.config import SimMIMConfig
 from baselines.init import init_beit, init_bias_as_torch, initialise
+from baselines.linear import linear
 from baselines.official import from_simmim
 from baselines.patches import patchify, unpatchify
 from baselines.vit import (
@@ -83,7 +84,7 @@ class SimMIM(nn.Module):
         watch = None if hook is None else (hook, F.pad(batch.hidden, (1, 0)))
         x = self.vit.norm(self.vit.run(x, batch.noise, watch)[-1])
         weight, bias = self.decoder.parameters()
-        return F.linear(x[:, 1:], weight.flatten(1), bias)
+        return linear(x[:, 1:], weight.flatten(1), bias)
 
     def reconstruct(self, batch: Batch, prediction: Tensor) -> Tensor:
         """A forward pass's prediction as pixels [B, C, S, S]; visible patches are the image's."""

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from baselines.linear import Linear, linear
 from baselines.patches import patchify
 from baselines.positions import (
     RelativePositionBias,
@@ -59,7 +60,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         """[B, N, C*p*p] to [B, N, D]."""
-        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+        return linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
 class Attention(nn.Module):
@@ -68,10 +69,10 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, style: Style, grid: int = 0) -> None:
         super().__init__()
         self.heads, self.drop = heads, style.attn_drop
-        self.qkv = nn.Linear(width, 3 * width, bias=not style.split_bias)
+        self.qkv = Linear(width, 3 * width, bias=not style.split_bias)
         self.q_bias = nn.Parameter(torch.zeros(width)) if style.split_bias else None
         self.v_bias = nn.Parameter(torch.zeros(width)) if style.split_bias else None
-        self.proj = nn.Linear(width, width)
+        self.proj = Linear(width, width)
         self.relative_position_bias_table: nn.Parameter | None = None
         if style.positions == "relative_each":
             self.relative_position_bias_table = bias_table(grid, heads)
@@ -86,7 +87,7 @@ class Attention(nn.Module):
         qkv_bias: Tensor | None = self.qkv.bias
         if self.q_bias is not None and self.v_bias is not None:
             qkv_bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
-        qkv = F.linear(x, self.qkv.weight, qkv_bias)
+        qkv = linear(x, self.qkv.weight, qkv_bias)
         q, k, v = qkv.view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         extra = None if tap is None else tap(x, q, k, bias)
         if extra is not None:
@@ -102,8 +103,8 @@ class Mlp(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc1 = Linear(width, hidden)
+        self.fc2 = Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, D] to [B, T, D]."""
@@ -258,7 +259,7 @@ class ViTClassifier(VisionTransformer):
         if options.pool == "mean":
             self.norm = nn.Identity()
             self.fc_norm = nn.LayerNorm(shape.width, eps=EPS)
-        self.head = nn.Linear(shape.width, options.classes)
+        self.head = Linear(shape.width, options.classes)
 
     def forward(self, images: Tensor, noise: SampleStream | None = None) -> Tensor:
         """Class logits [B, K]."""
