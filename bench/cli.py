@@ -191,6 +191,11 @@ def _report_flags(parser: argparse.ArgumentParser) -> None:
     _study_argument(parser)
     parser.add_argument("--all", action="store_true", help="every run in the folder, no plan")
     parser.add_argument("--format", nargs="+", default=["md", "csv", "json", "html", "png"])
+    parser.add_argument("--archive", default="", metavar="FILE", help="read an exported study")
+    parser.add_argument("--to", default="", metavar="DIR", help="folder for the files")
+    parser.add_argument(
+        "--readme", default="", metavar="FILE", help="put the table between its result marks"
+    )
     _add_result_flags(parser)
 
 

@@ -58,6 +58,8 @@ class Samples:
         """B."""
         return len(self.keys)
 
+    # Compilers fold 64-bit constants without wrapping, so they must not see these lines.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def bits(self, count: int, offset: int = 0) -> Tensor:
         """Random 64-bit integers [B, K]."""
         counter = torch.arange(offset + 1, offset + count + 1, device=self.keys.device)

@@ -5,20 +5,34 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from bench import report
+from bench.archive import unpack
 from bench.collect import collect
-from bench.errors import BenchError, GateError, NothingMeasuredError, unknown
-from bench.store import DONE, Record, Store, read_json
+from bench.errors import BenchError, GateError, NothingMeasuredError, UsageError, unknown
+from bench.store import DONE, Record, Store, read_json, write_bytes
 
 FORMATS = ("md", "csv", "json", "html", "png", "svg")
 TABLES = ("md", "csv", "json")
 
 
-def publish(store: Store, folder: Path, args: argparse.Namespace, formats: tuple[str, ...]) -> int:
+RESULT = ("<!-- result -->\n", "<!-- /result -->\n")
+"""Lines in a markdown file between which ``report --readme`` puts the printed table."""
+
+
+def publish(
+    store: Store,
+    folder: Path,
+    args: argparse.Namespace,
+    formats: tuple[str, ...],
+    target: Path | None = None,
+) -> int:
     """Prints and saves a study's report, checks its gates; returns the exit code.
+
+    The files go to ``target``, by default the study's own ``folder``.
 
     Raises:
         NothingMeasuredError: if no cell has finished.
@@ -30,11 +44,15 @@ def publish(store: Store, folder: Path, args: argparse.Namespace, formats: tuple
     if not any(r.status == DONE for r in records):
         raise NothingMeasuredError(f"no cell of '{folder.name}' has finished: there is no table.")
     study = report.prepare(records, plan)
-    paths = report.write_report(study, plan, folder, formats, store)
+    target = target or folder
+    paths = report.write_report(study, plan, target, formats, store)
     values = report.results(study, plan) if args.json or args.gates else {}
-    print(json.dumps(values, indent=1) if args.json else report.summary(study, plan))
-    shown = ", ".join(sorted({p.name for p in paths if p.parent == folder}))
-    print(f"\nsaved in {folder}: {shown}", file=sys.stderr)
+    summary = report.summary(study, plan)
+    print(json.dumps(values, indent=1) if args.json else summary)
+    shown = ", ".join(sorted({p.name for p in paths if p.parent == target}))
+    print(f"\nsaved in {target}: {shown}", file=sys.stderr)
+    if getattr(args, "readme", ""):
+        put_result(Path(args.readme), summary)
     _gates(args.gates, values)
     return _verdict(records, plan, args.strict)
 
@@ -76,11 +94,37 @@ def study_folder(store: Store, name: str) -> Path:
     return store.root / "studies" / (name or names[-1])
 
 
+def put_result(path: Path, summary: str) -> None:
+    """Puts a printed result between the lines :data:`RESULT` of a markdown file.
+
+    Raises:
+        UsageError: if the file cannot be read or lacks the two lines.
+    """
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise UsageError(f"cannot read '{path}': {error.strerror}.") from error
+    before, opened, rest = text.partition(RESULT[0])
+    _, closed, after = rest.partition(RESULT[1])
+    if not opened or not closed:
+        names = " and ".join(line.strip() for line in RESULT)
+        raise UsageError(f"'{path}' lacks the lines {names}, between which the result goes.")
+    write_bytes(path, f"{before}{opened}{summary.strip()}\n{closed}{after}".encode())
+
+
 def show_report(args: argparse.Namespace) -> int:
-    """Rebuilds a study's tables and plots from its run folders."""
+    """Rebuilds a study's tables and plots, from its run folders or from an archive of them."""
+    target = Path(args.to) if args.to else None
+    if args.archive:
+        with tempfile.TemporaryDirectory() as place:
+            store = Store(Path(place))
+            unpack(store, Path(args.archive))
+            folder = study_folder(store, args.study)
+            into = target or Path(args.archive).parent / folder.name
+            return publish(store, folder, args, tuple(args.format), into)
     store = Store(Path(args.out))
     folder = store.root / "studies" / "all" if args.all else study_folder(store, args.study)
-    return publish(store, folder, args, tuple(args.format))
+    return publish(store, folder, args, tuple(args.format), target)
 
 
 def show_compare(args: argparse.Namespace) -> int:

@@ -20,6 +20,13 @@ def test_the_default_has_no_label_and_every_other_set_of_terms_has_one():
     assert MTOConfig.only(MTOConfig().terms).label == ""
 
 
+def test_all_stands_for_every_part():
+    config = MTOConfig.only(["all"])
+    assert config.terms == TERMS
+    assert config == MTOConfig.only(TERMS)
+    assert config.label == "(init,dist,recal,spa,e,r)"
+
+
 @pytest.mark.parametrize("term", TERMS)
 def test_each_term_can_be_alone(term):
     config = MTOConfig.only([term])

@@ -32,7 +32,7 @@ def test_mto_wraps_a_method_it_never_heard_of():
     assert "toy" in registry.names("methods")
     bare = registry.method("toy")(SHAPE, registry.method_config("toy")())
     assert isinstance(bare, mto_toy.Toy)
-    method = registry.plugin("mto")(bare, registry.plugin_config("mto")())
+    method = registry.plugin("mto")(bare, registry.plugin_config("mto").only(["all"]))
     streams = Streams(0, 0)
     method.reset_parameters(lambda name: streams.generator("init", name))
     optimizer = torch.optim.AdamW(method.parameters(), lr=1e-2)

@@ -14,7 +14,7 @@ from mto.config import TERMS, MTOConfig
 from mto.plugin import with_mto
 from mto.probe import LayerProbe
 
-ALL = MTOConfig(sample_images=1.0, r_first=0.1)
+ALL = replace(MTOConfig.only(["all"]), init_std=1.0, sample_images=1.0, r_first=0.1)
 OFF = MTOConfig.only(())
 BIASED = ToyConfig()
 

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import io
 import tarfile
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from synthetic import PLAN, RISING, runs
 
 from bench.archive import export, unpack
 from bench.errors import UsageError
-from bench.store import Store, write_bytes
+from bench.run import main
+from bench.store import Store, write_bytes, write_json
 
 
 def filled(root: Path) -> Store:
@@ -76,3 +79,42 @@ def test_what_is_no_archive_is_named(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("no archive")
     with pytest.raises(UsageError, match="cannot read archive"):
         unpack(Store(tmp_path / "out"), tmp_path / "x")
+
+
+def archived_study(folder: Path) -> Path:
+    """A finished synthetic study as an archive."""
+    store, records = Store(folder / "there"), runs(RISING)
+    for record in records:
+        write_json(store.run(record.run_id).path / "record.json", asdict(record))
+    study = store.root / "studies" / "mine"
+    write_json(study / "plan.json", {**PLAN, "ids": [r.run_id for r in records]})
+    export(store, [study, *(f.path for f in store.folders())], folder / "mine.tar.gz")
+    return folder / "mine.tar.gz"
+
+
+def test_a_report_comes_from_an_archive_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive, readme = archived_study(tmp_path), tmp_path / "README.md"
+    readme.write_text("above\n<!-- result -->\nold\n<!-- /result -->\nbelow\n")
+    words = ["report", "--archive", str(archive), "--readme", str(readme), "--format", "md"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out.strip()
+    assert "| mae+mto | 400 |" in printed
+    assert readme.read_text() == (f"above\n<!-- result -->\n{printed}\n<!-- /result -->\nbelow\n")
+    assert "mae+mto" in (tmp_path / "mine" / "report.md").read_text()
+    assert main([*words, "--to", str(tmp_path / "elsewhere")]) == 0
+    once, again = (tmp_path / name / "report.md" for name in ("mine", "elsewhere"))
+    assert once.read_bytes() == again.read_bytes()
+
+
+def test_a_readme_without_a_place_for_the_result_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("nothing here\n")
+    assert (
+        main(["report", "--archive", str(archived_study(tmp_path)), "--readme", str(readme)]) == 2
+    )
+    assert "<!-- result -->" in capsys.readouterr().err
+    assert readme.read_text() == "nothing here\n"
