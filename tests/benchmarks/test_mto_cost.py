@@ -3,7 +3,7 @@
 ViT-B/16 at 224 pixels, batch 8, CPU. The two arms take turns, so that a slow spell of the machine
 meets both, and the ratio is the median over the rounds, of processor time on one thread. The naive
 variant computes full attention maps of every layer, head and image outside the fused path. Run:
-``python -m pytest tests/benchmarks/test_mto_cost.py -m benchmark -s``.
+``tests/benchmarks/run.sh tests/benchmarks/test_mto_cost.py``.
 """
 
 from __future__ import annotations

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# All CPU benchmarks, side by side with their peers; about fifteen minutes on a quiet machine.
+# Figures are kept in results/benchmarks/cpu.json with machine, versions and commit.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+mkdir -p results/benchmarks
+# One warning is lightly's own; the peers' other warnings are not ours to fail on either.
+"${PYTHON:-python}" -m pytest "${@:-tests/benchmarks}" -m benchmark -s -W default \
+  --benchmark-json results/benchmarks/cpu.json
