@@ -15,14 +15,14 @@ import pytest
 from tiny_runs import TINY, tasks
 
 from bench.config import Resources
-from bench.errors import DetachedError, SchedulerError, UsageError
-from bench.launchers.scheduler import Job, Scheduler, expand, parse
+from bench.errors import DetachedError, SchedulerError
+from bench.launchers.scheduler import Scheduler
 from bench.launchers.site import Site, load_site
 from bench.launchers.slurm import SlurmLauncher
-from bench.launchers.submission import arrays, judge
+from bench.launchers.submission import arrays
 from bench.plan import CELL, Task
 from bench.run import main
-from bench.store import BLOCKED, DONE, FAILED, PENDING, RUNNING, STOPPED, Store, write_json
+from bench.store import BLOCKED, DONE, FAILED, Store, write_json
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "slurm"
 FAKE = Path(__file__).parent / "fakes" / "fake_slurm.py"
@@ -342,59 +342,9 @@ def test_golden_submission_scripts(name: str, fake: Fake, store: Store) -> None:
     assert text == path.read_text()
 
 
-def test_parse_and_expand() -> None:
-    assert expand("7_[1-3,5%2]") == ["7_1", "7_2", "7_3", "7_5"]
-    assert expand("7_4") == ["7_4"]
-    jobs = parse("7_[0-1]|PENDING|Priority\n8|CANCELLED by 1000|None\n8.batch|FAILED|\n\n")
-    assert jobs == {
-        "7_0": Job("PENDING", "Priority"),
-        "7_1": Job("PENDING", "Priority"),
-        "8": Job("CANCELLED", "None"),
-    }
-
-
 def test_no_jobs_no_call(fake: Fake) -> None:
     assert Scheduler(True).states([]) == {}
     assert fake.read()["calls"] == {}
-
-
-@pytest.mark.parametrize(
-    ("state", "recorded", "parent", "expected"),
-    [
-        (Job("RUNNING"), STOPPED, DONE, RUNNING),
-        (Job("FAILED"), DONE, DONE, DONE),
-        (Job("COMPLETED"), RUNNING, DONE, RUNNING),
-        (Job("PENDING", "DependencyNeverSatisfied"), PENDING, FAILED, BLOCKED),
-        (Job("CANCELLED"), STOPPED, DONE, STOPPED),
-        (Job("CANCELLED"), PENDING, FAILED, BLOCKED),
-        (Job("CANCELLED"), PENDING, STOPPED, BLOCKED),
-        (Job("FAILED"), STOPPED, DONE, FAILED),
-        (None, PENDING, DONE, PENDING),
-        (None, PENDING, BLOCKED, BLOCKED),
-    ],
-)
-def test_judge(state: Job | None, recorded: str, parent: str, expected: str) -> None:
-    assert judge(state, recorded, parent, lost=False).state == expected
-
-
-def test_a_killed_run_is_a_node_failure() -> None:
-    assert judge(Job("FAILED"), RUNNING, DONE, lost=False).failure == "node"
-
-
-def test_site_file_and_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "site.toml"
-    path.write_text('[slurm]\npartition = "gpu"\nnodes = 2\nsetup = ["module load cuda"]\n')
-    monkeypatch.setenv("MTO_BENCH_SITE", str(path))
-    site = load_site("", {"nodes": 4, "account": None})
-    assert (site.partition, site.nodes, site.setup) == ("gpu", 4, ("module load cuda",))
-    path.write_text('[slurm]\npartiton = "gpu"\n')
-    with pytest.raises(UsageError, match=r"Did you mean 'slurm\.partition'"):
-        load_site(str(path), {})
-    path.write_text("[slurm]\ntimeout_min = 1\n")
-    with pytest.raises(UsageError, match="--timeout"):
-        load_site(str(path), {})
-    with pytest.raises(UsageError, match="cannot read"):
-        load_site(str(tmp_path / "none.toml"), {})
 
 
 def test_too_many_processes_for_a_batch(tmp_path: Path, capsys: Any, fake: Fake) -> None:

@@ -16,10 +16,13 @@ from bench import provenance, worker
 from bench.errors import StopRequestedError, UsageError
 from bench.failures import REMEDIES, remedy
 from bench.launchers.base import register
+from bench.launchers.scheduler import Job, expand, parse
+from bench.launchers.site import load_site
 from bench.launchers.slurm import _teardown
+from bench.launchers.submission import judge
 from bench.run import main
 from bench.snapshot import take_snapshot
-from bench.store import FAILED, RUNNING, STOPPED, Store, host_key
+from bench.store import BLOCKED, DONE, FAILED, PENDING, RUNNING, STOPPED, Store, host_key
 from bench.worker import SlurmRun, load_task
 
 PRE, FIN = tasks("mae")
@@ -149,3 +152,53 @@ def test_doctor_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_cancel_without_anything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cancel", "--out", str(tmp_path)]) == 3
     assert "nothing to cancel" in capsys.readouterr().err
+
+
+def test_parse_and_expand() -> None:
+    assert expand("7_[1-3,5%2]") == ["7_1", "7_2", "7_3", "7_5"]
+    assert expand("7_4") == ["7_4"]
+    jobs = parse("7_[0-1]|PENDING|Priority\n8|CANCELLED by 1000|None\n8.batch|FAILED|\n\n")
+    assert jobs == {
+        "7_0": Job("PENDING", "Priority"),
+        "7_1": Job("PENDING", "Priority"),
+        "8": Job("CANCELLED", "None"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("state", "recorded", "parent", "expected"),
+    [
+        (Job("RUNNING"), STOPPED, DONE, RUNNING),
+        (Job("FAILED"), DONE, DONE, DONE),
+        (Job("COMPLETED"), RUNNING, DONE, RUNNING),
+        (Job("PENDING", "DependencyNeverSatisfied"), PENDING, FAILED, BLOCKED),
+        (Job("CANCELLED"), STOPPED, DONE, STOPPED),
+        (Job("CANCELLED"), PENDING, FAILED, BLOCKED),
+        (Job("CANCELLED"), PENDING, STOPPED, BLOCKED),
+        (Job("FAILED"), STOPPED, DONE, FAILED),
+        (None, PENDING, DONE, PENDING),
+        (None, PENDING, BLOCKED, BLOCKED),
+    ],
+)
+def test_judge(state: Job | None, recorded: str, parent: str, expected: str) -> None:
+    assert judge(state, recorded, parent, lost=False).state == expected
+
+
+def test_a_killed_run_is_a_node_failure() -> None:
+    assert judge(Job("FAILED"), RUNNING, DONE, lost=False).failure == "node"
+
+
+def test_site_file_and_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "site.toml"
+    path.write_text('[slurm]\npartition = "gpu"\nnodes = 2\nsetup = ["module load cuda"]\n')
+    monkeypatch.setenv("MTO_BENCH_SITE", str(path))
+    site = load_site("", {"nodes": 4, "account": None})
+    assert (site.partition, site.nodes, site.setup) == ("gpu", 4, ("module load cuda",))
+    path.write_text('[slurm]\npartiton = "gpu"\n')
+    with pytest.raises(UsageError, match=r"Did you mean 'slurm\.partition'"):
+        load_site(str(path), {})
+    path.write_text("[slurm]\ntimeout_min = 1\n")
+    with pytest.raises(UsageError, match="--timeout"):
+        load_site(str(path), {})
+    with pytest.raises(UsageError, match="cannot read"):
+        load_site(str(tmp_path / "none.toml"), {})
