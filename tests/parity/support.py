@@ -14,6 +14,20 @@ from bench.streams import Streams
 SHAPE = VisionShape(image_size=16, patch_size=4, width=24, depth=3, heads=2)
 STREAMS = Streams(0, 0)
 
+THEIR_SIZES: dict[str, Any] = {
+    "hidden_size": SHAPE.width,
+    "num_hidden_layers": SHAPE.depth,
+    "num_attention_heads": SHAPE.heads,
+    "intermediate_size": 4 * SHAPE.width,
+    "layer_norm_eps": 1e-6,
+    "image_size": SHAPE.image_size,
+    "patch_size": SHAPE.patch_size,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "attn_implementation": "eager",
+}
+"""The same sizes as settings of a Hugging Face model, dropout off and attention unfused."""
+
 Get = Callable[[str], Tensor]
 """A parameter, or its gradient, by the other implementation's name."""
 

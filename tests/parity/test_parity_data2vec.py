@@ -13,6 +13,7 @@ from baselines.config import Data2VecConfig
 from baselines.data2vec import Data2Vec
 from tests.parity.support import (
     SHAPE,
+    THEIR_SIZES,
     Get,
     assert_same_gradients,
     block_names,
@@ -36,21 +37,12 @@ NAMES = {
 
 def their_model() -> Any:
     config = transformers.Data2VecVisionConfig(
-        hidden_size=SHAPE.width,
-        num_hidden_layers=SHAPE.depth,
-        num_attention_heads=SHAPE.heads,
-        intermediate_size=4 * SHAPE.width,
-        layer_norm_eps=1e-6,
-        image_size=SHAPE.image_size,
-        patch_size=SHAPE.patch_size,
+        **THEIR_SIZES,
         use_mask_token=True,
         use_shared_relative_position_bias=True,
         use_mean_pooling=False,
         layer_scale_init_value=0.1,
         drop_path_rate=0.0,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        attn_implementation="eager",
     )
     return transformers.Data2VecVisionModel(config)
 

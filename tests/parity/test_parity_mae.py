@@ -13,6 +13,7 @@ from baselines.mae import MAE
 from baselines.positions import sincos_positions
 from tests.parity.support import (
     SHAPE,
+    THEIR_SIZES,
     Get,
     assert_same_gradients,
     block_names,
@@ -36,22 +37,13 @@ NAMES = {
 
 def their_model(norm_pix_loss: bool) -> Any:
     config = transformers.ViTMAEConfig(
-        hidden_size=SHAPE.width,
-        num_hidden_layers=SHAPE.depth,
-        num_attention_heads=SHAPE.heads,
-        intermediate_size=4 * SHAPE.width,
-        layer_norm_eps=1e-6,
-        image_size=SHAPE.image_size,
-        patch_size=SHAPE.patch_size,
+        **THEIR_SIZES,
         decoder_num_attention_heads=4,
         decoder_hidden_size=16,
         decoder_num_hidden_layers=2,
         decoder_intermediate_size=64,
         mask_ratio=0.75,
         norm_pix_loss=norm_pix_loss,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        attn_implementation="eager",
     )
     return transformers.ViTMAEForPreTraining(config)
 

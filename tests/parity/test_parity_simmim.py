@@ -17,6 +17,7 @@ from baselines.patches import patchify
 from baselines.simmim import SimMIM
 from tests.parity.support import (
     SHAPE,
+    THEIR_SIZES,
     Get,
     assert_same_gradients,
     block_names,
@@ -32,17 +33,8 @@ transformers = pytest.importorskip("transformers")
 
 def their_model() -> Any:
     config = transformers.ViTConfig(
-        hidden_size=SHAPE.width,
-        num_hidden_layers=SHAPE.depth,
-        num_attention_heads=SHAPE.heads,
-        intermediate_size=4 * SHAPE.width,
-        layer_norm_eps=1e-6,
-        image_size=SHAPE.image_size,
-        patch_size=SHAPE.patch_size,
+        **THEIR_SIZES,
         encoder_stride=SHAPE.patch_size,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        attn_implementation="eager",
     )
     return transformers.ViTForMaskedImageModeling(config)
 
