@@ -105,7 +105,7 @@ def _without_epochs(config: RunConfig) -> tuple[Any, ...]:
 def _long_warmups(configs: Sequence[RunConfig]) -> Iterable[str]:
     for config in configs:
         share = warmup(config.pretrain) / config.pretrain.epochs
-        if share > LONG_WARMUP:
+        if share > LONG_WARMUP + 1e-9:  # a share of exactly that may round up
             yield (
                 f"{config.arm} at {config.pretrain.epochs} epochs spends {share:.0%} of its budget "
                 "warming up; set pretrain.warmup_share to scale it with the budget"

@@ -147,7 +147,6 @@ def _run_epoch(
     for _ in range(first, job.feed.steps):
         begin = time.perf_counter()
         step = next(batches)
-        fetched = time.perf_counter()
         job.scheduler.step_update(meter.step)
         pending.append(_optimise(job, session, scaler, step, meter.step))
         job.after_step(meter.step, job.total)
@@ -155,7 +154,7 @@ def _run_epoch(
         ends_epoch = meter.step % job.feed.steps == 0
         if ends_epoch or len(pending) >= CHECK_EVERY or session.device.type == "cpu":
             _collect(pending, meter, job)
-        _count_time(meter, step.count, begin, fetched)
+        _count_time(meter, step, begin)
         if ends_epoch:
             _close_epoch(job, meter)
         loss = meter.loss_sum / meter.loss_count if meter.loss_count else meter.epoch_loss
@@ -213,13 +212,13 @@ def _not_finite(job: Job, meter: Meter, what: str) -> NonFiniteLossError:
     )
 
 
-def _count_time(meter: Meter, images: int, begin: float, fetched: float) -> None:
-    end = time.perf_counter()
-    meter.elapsed_s += end - begin
-    meter.waited_s += fetched - begin
-    meter.steady_s += end - begin
-    meter.images += images
-    meter.steady_images += images
+def _count_time(meter: Meter, step: Step, begin: float) -> None:
+    taken = time.perf_counter() - begin
+    meter.elapsed_s += taken
+    meter.waited_s += step.waited_s
+    meter.steady_s += taken
+    meter.images += step.count
+    meter.steady_images += step.count
 
 
 def _close_epoch(job: Job, meter: Meter) -> None:

@@ -151,11 +151,12 @@ class MTOConfig:
         A term that is on keeps its settings; one that is off comes on at its starting values.
 
         Raises:
-            UsageError: for a name that is not in :data:`TERMS`.
+            UsageError: for a name that is neither in :data:`TERMS` nor :data:`ALL`.
         """
-        wanted = set(TERMS) if ALL in names else set(names)
-        for name in sorted(wanted - set(TERMS)):
-            raise unknown("mto term", name, TERMS)
+        wanted = set(names)
+        for name in sorted(wanted - {*TERMS, ALL}):
+            raise unknown("mto term", name, [*TERMS, ALL])
+        wanted = set(TERMS) if ALL in wanted else wanted
         changes: dict[str, Any] = {}
         for term, switch in _SWITCH.items():
             if term in wanted:

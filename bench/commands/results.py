@@ -100,6 +100,13 @@ def put_result(path: Path, summary: str) -> None:
     Raises:
         UsageError: if the file cannot be read or lacks the two lines.
     """
+    before, after = _parts(path)
+    text = f"{before}{RESULT[0]}{summary.strip()}\n{RESULT[1]}{after}"
+    write_bytes(path, text.encode())
+
+
+def _parts(path: Path) -> tuple[str, str]:
+    """What stands before and after the result of a markdown file."""
     try:
         text = path.read_text()
     except OSError as error:
@@ -109,12 +116,16 @@ def put_result(path: Path, summary: str) -> None:
     if not opened or not closed:
         names = " and ".join(line.strip() for line in RESULT)
         raise UsageError(f"'{path}' lacks the lines {names}, between which the result goes.")
-    write_bytes(path, f"{before}{opened}{summary.strip()}\n{closed}{after}".encode())
+    return before, after
 
 
 def show_report(args: argparse.Namespace) -> int:
     """Rebuilds a study's tables and plots, from its run folders or from an archive of them."""
     target = Path(args.to) if args.to else None
+    if args.readme:
+        _parts(Path(args.readme))
+    if args.archive and args.all:
+        raise UsageError("--archive holds one study; leave out --all.")
     if args.archive:
         with tempfile.TemporaryDirectory() as place:
             store = Store(Path(place))

@@ -40,6 +40,7 @@ class InlineLauncher:
                         time.sleep(WAIT_S)
                     execute(self.store, progress.task, self.resources)
                     progress.state, progress.share = DONE, 1.0
+                    progress.status = self.store.run(progress.task.run_id).status()
                 except Exception as error:
                     if getattr(error, "exit_code", 1) == 130:
                         raise

@@ -12,6 +12,7 @@ in the same run, and MTO's step at most 1.05 times its baseline's.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import pytest
 import torch
 from tabulate import tabulate
 from torch.utils.flop_counter import FlopCounterMode
@@ -30,6 +32,7 @@ from bench.api import Batch, VisionShape
 from bench.config import PretrainConfig
 from bench.loop import autocast
 from bench.optim import pretrain_optimizer
+from bench.store import write_bytes
 from bench.streams import Streams
 from bench.train import peak_memory_mib
 from tests.benchmarks import peers
@@ -77,9 +80,9 @@ class Bench:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def seconds(self, step: Callable[[], Any]) -> float:
-        """Median seconds of a step, after as many untimed ones."""
-        for _ in range(max(2, self.steps // 2)):
+    def seconds(self, step: Callable[[], Any], warm: int = 4) -> float:
+        """Median seconds of a step, after ``warm`` untimed ones."""
+        for _ in range(warm if self.device.type == "cuda" else 1):
             step()
         taken = []
         for _ in range(self.steps):
@@ -95,7 +98,7 @@ def matrix_rate(bench: Bench) -> float:
     """bf16 floating-point operations a second of a large square product."""
     side = 8192 if bench.device.type == "cuda" else 256
     a = torch.randn(side, side, device=bench.device, dtype=torch.bfloat16)
-    return 2 * side**3 / bench.seconds(lambda: a @ a)
+    return 2 * side**3 / bench.seconds(lambda: a @ a, warm=200)
 
 
 def stepper(bench: Bench, module: Any, loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
@@ -172,7 +175,9 @@ def _operations(bench: Bench, loss: Callable[[], torch.Tensor]) -> float:
 def _timed(
     bench: Bench, names: tuple[str, str, str], step: Callable[[], None], operations: float
 ) -> Row:
+    gc.collect()
     if bench.device.type == "cuda":
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(bench.device)
     taken = bench.seconds(step)
     return Row(*names, bench.batch / taken, operations / taken, peak_memory_mib(bench.device))
@@ -191,7 +196,7 @@ def rows_of(bench: Bench, models: dict[str, VisionShape]) -> Iterator[Row]:
         for name, mode, job in jobs:
             try:
                 yield job()
-            except Exception as error:
+            except (Exception, pytest.skip.Exception) as error:
                 yield Row(model, name, mode, 0.0, 0.0, 0.0, f"{type(error).__name__}: {error}"[:90])
             torch.compiler.reset()
             if bench.device.type == "cuda":
@@ -209,9 +214,11 @@ def verdicts(rows: list[Row]) -> Iterator[str]:
         mae, peer = best.get((model, "mae")), best.get((model, HUGGING_FACE))
         if mae:
             yield _verdict(f"{model}: MAE's share of the matrix rate", mae.mfu, MFU_BAR)
-        if mae and peer:
-            ratio = mae.images_per_s / peer.images_per_s
-            yield _verdict(f"{model}: MAE over Hugging Face's eager step", ratio, PEER_BAR)
+        for row in rows:
+            if peer and row.images_per_s and (row.model, row.arm) == (model, "mae"):
+                ratio = row.images_per_s / peer.images_per_s
+                what = f"{model}: MAE, {row.mode}, over Hugging Face's eager step"
+                yield _verdict(what, ratio, PEER_BAR)
         for name in ("mae", "simmim", "data2vec"):
             base, variant = best.get((model, name)), best.get((model, f"{name}+mto"))
             if base and variant:
@@ -241,30 +248,34 @@ def main() -> int:
     rate = matrix_rate(bench)
     print(f"{torch.cuda.get_device_name() if device.type == 'cuda' else 'CPU, dry run'}, ", end="")
     print(f"bf16 products: {rate / 1e12:.3g} TFLOP/s, batch {bench.batch}")
-    rows = []
+    rows: list[Row] = []
     for row in rows_of(bench, TINY if args.dry_run else MODELS):
         row.mfu /= rate
         rows.append(row)
         print(".", end="", flush=True)
+        if not args.dry_run:
+            _keep(args.out, bench, rate, rows)
     print("\n" + tabulate([asdict(row) for row in rows], headers="keys", floatfmt=".3g"))
     if args.dry_run:
         print("dry run: no number above was measured on a GPU, and none is kept")
-        return int(any(row.error for row in rows))
-    said = list(verdicts(rows))
-    print("\n".join(said))
+    else:
+        print("\n".join(verdicts(rows)))
+    return int(any(row.error for row in rows))
+
+
+def _keep(folder: Path, bench: Bench, rate: float, rows: list[Row]) -> None:
+    """Writes what has been measured so far, with date, device, versions and commit."""
     facts = {
         "date": datetime.now(UTC).date().isoformat(),
-        "hardware": provenance.hardware(device, torch.get_num_threads()),
+        "hardware": provenance.hardware(bench.device, torch.get_num_threads()),
         "versions": provenance.versions(),
         "code": provenance.code(),
         "matrix_rate": rate,
         "batch": bench.batch,
         "rows": [asdict(row) for row in rows],
-        "verdicts": said,
+        "verdicts": list(verdicts(rows)),
     }
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "gpu.json").write_text(json.dumps(facts, indent=1) + "\n")
-    return int(any(row.error for row in rows))
+    write_bytes(folder / "gpu.json", (json.dumps(facts, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

