@@ -19,9 +19,18 @@ from bench.store import Store
 PARTS = ("runs", "studies")
 LEFT_OUT = ("checkpoints", "run.lock", ".index.json")
 
+RECORDS = (
+    *("record.json", "config.json", "provenance.json", "status.json", "metrics.jsonl"),
+    *("plan.json", "resolved.yaml"),
+)
+"""Files from which a report is made; no weights, no logs, no paths of a machine."""
 
-def export(store: Store, folders: Iterable[Path], target: Path) -> int:
-    """Packs folders of the store into a .tar.gz, atomically; returns how many."""
+
+def export(store: Store, folders: Iterable[Path], target: Path, records_only: bool = False) -> int:
+    """Packs folders of the store into a .tar.gz, atomically; returns how many.
+
+    ``records_only`` takes :data:`RECORDS` alone: enough for every table and plot, not to go on.
+    """
     count = 0
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
@@ -29,7 +38,8 @@ def export(store: Store, folders: Iterable[Path], target: Path) -> int:
     try:
         with tarfile.open(temporary, "w:gz") as archive:
             for folder in folders:
-                archive.add(folder, folder.relative_to(store.root).as_posix(), filter=_clean)
+                place = folder.relative_to(store.root).as_posix()
+                archive.add(folder, place, filter=_record if records_only else _clean)
                 count += 1
         os.replace(temporary, target)
     except BaseException:
@@ -45,6 +55,15 @@ def _clean(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     return member
+
+
+def _record(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Keeps records alone, without the times of their files."""
+    parts = PurePosixPath(member.name).parts
+    if len(parts) > 2 and (len(parts) > 3 or parts[-1] not in RECORDS):
+        return None
+    member.mtime = 0
+    return _clean(member)
 
 
 def unpack(store: Store, source: Path) -> tuple[list[str], list[str]]:

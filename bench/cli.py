@@ -216,6 +216,9 @@ def _top_flags(parser: argparse.ArgumentParser) -> None:
 def _export_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", nargs="?", default="", help="study or run (newest study)")
     parser.add_argument("--to", default="", metavar="FILE", help="archive to write (.tar.gz)")
+    parser.add_argument(
+        "--records", action="store_true", help="what a report needs alone: no weights, no logs"
+    )
 
 
 def _import_flags(parser: argparse.ArgumentParser) -> None:

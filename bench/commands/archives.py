@@ -20,7 +20,7 @@ def export_study(args: argparse.Namespace) -> int:
         study = study_folder(store, args.what)
         folders = [study, *_runs(store, read_json(study / "plan.json") or {})]
     target = Path(args.to or f"{folders[0].name}.tar.gz")
-    print(f"{export(store, folders, target)} folders in {target}")
+    print(f"{export(store, folders, target, args.records)} folders in {target}")
     return 0
 
 

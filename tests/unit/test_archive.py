@@ -35,6 +35,20 @@ def test_an_archive_comes_back_elsewhere_without_checkpoints(tmp_path: Path) -> 
     assert not list(other.root.glob(".import-*"))
 
 
+def test_records_alone_hold_no_weights_no_logs_and_no_commands(tmp_path: Path) -> None:
+    store = filled(tmp_path / "a")
+    folder, study = store.run("pre-a").path, store.root / "studies" / "s"
+    for path in (folder / "encoder.safetensors", folder / "log.txt", study / "command.json"):
+        write_bytes(path, b"x")
+    write_bytes(folder / "metrics.jsonl", b"{}")
+    export(store, [folder, study], tmp_path / "x.tar.gz", records_only=True)
+    with tarfile.open(tmp_path / "x.tar.gz") as archive:
+        names = {m.name for m in archive if m.isfile()}
+        assert {m.mtime for m in archive} == {0}
+    assert names == {"runs/pre-a/record.json", "runs/pre-a/metrics.jsonl", "studies/s/plan.json"}
+    assert sorted(unpack(Store(tmp_path / "b"), tmp_path / "x.tar.gz")[0]) == ["pre-a", "s"]
+
+
 def test_an_import_overwrites_nothing(tmp_path: Path) -> None:
     store = filled(tmp_path / "a")
     export(store, [f.path for f in store.folders()], tmp_path / "x.tar.gz")
