@@ -27,15 +27,15 @@ import torch
 from tabulate import tabulate
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import provenance, registry
-from bench.api import Batch, VisionShape
+from bench import provenance
+from bench.api import VisionShape
 from bench.config import PretrainConfig
 from bench.loop import autocast
 from bench.optim import pretrain_optimizer
 from bench.store import write_bytes
-from bench.streams import Streams
 from bench.train import peak_memory_mib
 from tests.benchmarks import peers
+from tests.benchmarks.arms import batch_of, method_of
 
 MODELS = {
     "ViT-B/16": VisionShape(
@@ -48,9 +48,9 @@ MODELS = {
 TINY = {
     "tiny": VisionShape(image_size=32, patch_size=8, channels=3, width=48, depth=2, heads=2),
 }
-METHODS = ("mae", "mae+mto", "simmim", "simmim+mto", "data2vec", "data2vec+mto")
+BASELINES = ("mae", "simmim", "data2vec")
+VARIANT = "+mto:all"
 HUGGING_FACE = "Hugging Face MAE, eager"
-STREAMS = Streams(0, 0)
 MFU_BAR, PEER_BAR, MTO_BAR = 0.5, 2.0, 1.05
 
 
@@ -117,24 +117,10 @@ def stepper(bench: Bench, module: Any, loss: Callable[[], torch.Tensor]) -> Call
     return step
 
 
-def arm_of(name: str, shape: VisionShape) -> Any:
-    """A method, with MTO in all its parts where the name asks for it."""
-    method, _, plugin = name.partition("+")
-    module: Any = registry.method(method)(shape, registry.method_config(method)())
-    if plugin:
-        module = registry.plugin(plugin)(module, registry.plugin_config(plugin).only(["all"]))
-    module.reset_parameters(lambda parameter: STREAMS.generator("init", parameter))
-    return module
-
-
 def our_row(bench: Bench, model: str, shape: VisionShape, name: str, mode: str) -> Row:
     """Times one of our arms, ``eager`` or ``compiled``."""
-    module = arm_of(name, shape).to(bench.device)
-    ids = torch.arange(bench.batch, device=bench.device)
-    side = shape.image_size
-    images = torch.randn(bench.batch, shape.channels, side, side, device=bench.device)
-    hidden = module.draw_hidden(STREAMS.samples("mask", 0, ids))
-    batch = Batch(images, hidden, STREAMS.samples("drop path", 0, ids))
+    module = method_of(name, shape).to(bench.device)
+    batch = batch_of(module, bench.batch, device=bench.device)
     operations = _operations(bench, lambda: _loss(module(batch)))
     backend = "inductor" if bench.device.type == "cuda" else "aot_eager"
     run = torch.compile(module, dynamic=False, backend=backend) if mode == "compiled" else module
@@ -149,15 +135,15 @@ def our_row(bench: Bench, model: str, shape: VisionShape, name: str, mode: str) 
 
 def their_row(bench: Bench, model: str, shape: VisionShape) -> Row:
     """Times Hugging Face's MAE with its eager attention."""
-    module, forward = peers.hugging_face_mae(shape, attention="eager")
-    module.to(bench.device)
-    ours = arm_of("mae", shape)
-    ids = torch.arange(bench.batch)
-    hidden = ours.draw_hidden(STREAMS.samples("mask", 0, ids)).to(bench.device)
-    side = shape.image_size
-    images = torch.randn(bench.batch, shape.channels, side, side, device=bench.device)
-    operations = _operations(bench, lambda: forward(images, hidden))
-    step = stepper(bench, module, lambda: forward(images, hidden))
+    module = peers.HuggingFaceMAE(shape, attention="eager").to(bench.device)
+    batch = batch_of(method_of("mae", shape), bench.batch, device=bench.device)
+
+    def loss() -> torch.Tensor:
+        found: torch.Tensor = module(batch.images, batch.hidden)
+        return found
+
+    operations = _operations(bench, loss)
+    step = stepper(bench, module, loss)
     return _timed(bench, (model, HUGGING_FACE, "eager"), step, operations)
 
 
@@ -189,7 +175,7 @@ def rows_of(bench: Bench, models: dict[str, VisionShape]) -> Iterator[Row]:
         jobs: list[tuple[str, str, Callable[[], Row]]] = [
             (HUGGING_FACE, "eager", lambda m=model, s=shape: their_row(bench, m, s))  # type: ignore
         ]
-        for name in METHODS:
+        for name in (n + variant for n in BASELINES for variant in ("", VARIANT)):
             for mode in ("eager", "compiled"):
                 arguments = (bench, model, shape, name, mode)
                 jobs.append((name, mode, lambda a=arguments: our_row(*a)))  # type: ignore
@@ -219,11 +205,13 @@ def verdicts(rows: list[Row]) -> Iterator[str]:
                 ratio = row.images_per_s / peer.images_per_s
                 what = f"{model}: MAE, {row.mode}, over Hugging Face's eager step"
                 yield _verdict(what, ratio, PEER_BAR)
-        for name in ("mae", "simmim", "data2vec"):
-            base, variant = best.get((model, name)), best.get((model, f"{name}+mto"))
+        for name in BASELINES:
+            base, variant = best.get((model, name)), best.get((model, name + VARIANT))
             if base and variant:
                 ratio = base.images_per_s / variant.images_per_s
-                yield _verdict(f"{model}: {name}+mto's step over {name}'s", ratio, MTO_BAR, True)
+                yield _verdict(
+                    f"{model}: {name}{VARIANT}'s step over {name}'s", ratio, MTO_BAR, True
+                )
 
 
 def _verdict(what: str, value: float, bar: float, at_most: bool = False) -> str:

@@ -1,12 +1,11 @@
 """What a user would pick instead: the same models from Hugging Face, lightly and timm.
 
-Each builder returns (module, forward): ``forward(images, hidden)`` gives the loss to step on.
-Loaded lazily, so that a missing peer skips its own comparison alone.
+Each module's ``forward(images, hidden)`` gives the loss to step on. Packages are loaded by the
+modules, so that a missing one skips its own comparison alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,8 +16,6 @@ from torch import Tensor, nn
 from baselines.patches import patchify
 from baselines.positions import sincos_positions
 
-Peer = tuple[nn.Module, Callable[[Tensor, Tensor], Tensor]]
-
 
 def _noise(hidden: Tensor) -> Tensor:
     """Noise whose argsort keeps the visible patches in their order, [B, N]."""
@@ -26,41 +23,49 @@ def _noise(hidden: Tensor) -> Tensor:
     return hidden.float() + 0.5 * places
 
 
-def hugging_face_mae(
-    shape: Any,
-    attention: str = "sdpa",
-    decoder: tuple[int, int, int] = (512, 8, 16),
-    ratio: float = 0.75,
-) -> Peer:
-    """``ViTMAEForPreTraining``, its zero position tables filled in.
+class HuggingFaceMAE(nn.Module):
+    """``ViTMAEForPreTraining``, its zero position tables filled in; loss of normalised pixels.
 
-    The loss is that of normalised pixels; ``decoder`` is its width, depth and heads.
+    ``decoder`` is its width, depth and heads.
     """
-    transformers = pytest.importorskip("transformers")
-    config = transformers.ViTMAEConfig(
-        hidden_size=shape.width,
-        num_hidden_layers=shape.depth,
-        num_attention_heads=shape.heads,
-        intermediate_size=int(shape.width * shape.mlp_ratio),
-        image_size=shape.image_size,
-        patch_size=shape.patch_size,
-        layer_norm_eps=1e-6,
-        num_channels=shape.channels,
-        decoder_hidden_size=decoder[0],
-        decoder_num_hidden_layers=decoder[1],
-        decoder_num_attention_heads=decoder[2],
-        decoder_intermediate_size=4 * decoder[0],
-        mask_ratio=ratio,
-        norm_pix_loss=True,
-        attn_implementation=attention,
-    )
-    model = transformers.ViTMAEForPreTraining(config)
-    tables = {"vit.embeddings.position_embeddings": shape.width}
-    tables["decoder.decoder_pos_embed"] = config.decoder_hidden_size
-    parameters = dict(model.named_parameters())
-    for name, width in tables.items():
-        parameters[name].data.copy_(sincos_positions(width, shape.grid))
-    return model, lambda images, hidden: model(images, noise=_noise(hidden)).loss
+
+    def __init__(
+        self,
+        shape: Any,
+        attention: str = "sdpa",
+        decoder: tuple[int, int, int] = (512, 8, 16),
+        ratio: float = 0.75,
+    ) -> None:
+        super().__init__()
+        transformers = pytest.importorskip("transformers")
+        config = transformers.ViTMAEConfig(
+            hidden_size=shape.width,
+            num_hidden_layers=shape.depth,
+            num_attention_heads=shape.heads,
+            intermediate_size=int(shape.width * shape.mlp_ratio),
+            image_size=shape.image_size,
+            patch_size=shape.patch_size,
+            layer_norm_eps=1e-6,
+            num_channels=shape.channels,
+            decoder_hidden_size=decoder[0],
+            decoder_num_hidden_layers=decoder[1],
+            decoder_num_attention_heads=decoder[2],
+            decoder_intermediate_size=4 * decoder[0],
+            mask_ratio=ratio,
+            norm_pix_loss=True,
+            attn_implementation=attention,
+        )
+        self.model = transformers.ViTMAEForPreTraining(config)
+        tables = {"vit.embeddings.position_embeddings": shape.width}
+        tables["decoder.decoder_pos_embed"] = config.decoder_hidden_size
+        parameters = dict(self.model.named_parameters())
+        for name, width in tables.items():
+            parameters[name].data.copy_(sincos_positions(width, shape.grid))
+
+    def forward(self, images: Tensor, hidden: Tensor) -> Tensor:
+        """The model's own loss on these masks."""
+        loss: Tensor = self.model(images, noise=_noise(hidden)).loss
+        return loss
 
 
 def _lightly_encoder(shape: Any) -> Any:
@@ -83,10 +88,9 @@ class LightlyMAE(nn.Module):
 
     def __init__(self, shape: Any) -> None:
         super().__init__()
-        from lightly.models.modules import MAEDecoderTIMM
-
+        modules = pytest.importorskip("lightly.models.modules")
         self.encoder, self.patch = _lightly_encoder(shape), shape.patch_size
-        self.decoder = MAEDecoderTIMM(
+        self.decoder = modules.MAEDecoderTIMM(
             num_patches=shape.grid**2,
             patch_size=shape.patch_size,
             embed_dim=shape.width,
@@ -111,13 +115,6 @@ class LightlyMAE(nn.Module):
         return F.mse_loss(self.decoder.predict(decoded), utils.normalize_mean_var(target))
 
 
-def lightly_mae(shape: Any) -> Peer:
-    """lightly's MAE parts."""
-    pytest.importorskip("lightly.models.modules")
-    model = LightlyMAE(shape)
-    return model, model
-
-
 class LightlySimMIM(nn.Module):
     """SimMIM put together from lightly's encoder, as its documentation shows; no position bias."""
 
@@ -135,13 +132,6 @@ class LightlySimMIM(nn.Module):
         predicted = self.decoder(utils.get_at_index(encoded, masked))
         target = utils.get_at_index(utils.patchify(images, self.patch), masked - 1)
         return F.l1_loss(predicted, target)
-
-
-def lightly_simmim(shape: Any) -> Peer:
-    """lightly's SimMIM parts."""
-    pytest.importorskip("lightly.models.modules")
-    model = LightlySimMIM(shape)
-    return model, model
 
 
 class TimmBlocks(nn.Module):
@@ -168,9 +158,3 @@ class TimmBlocks(nn.Module):
         rest = patches.shape[1] - tokens.shape[1]
         tokens = torch.cat([tokens, tokens[:, :1].expand(-1, rest, -1)], 1)
         return F.mse_loss(self.pixels(self.decoder(tokens)), patches)
-
-
-def timm_blocks(shape: Any) -> Peer:
-    """The floor: no masking, no positions, no mask token."""
-    model = TimmBlocks(shape)
-    return model, model

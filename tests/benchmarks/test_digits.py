@@ -93,7 +93,7 @@ def hugging_face() -> Callable[[], None]:
     pixels = data.normalise(everything, config.data)  # type: ignore[union-attr]
     size, hyper = config.pretrain.batch_size, config.hyper
     decoder = (hyper.decoder_width, hyper.decoder_depth, hyper.decoder_heads)
-    module, _ = peers.hugging_face_mae(config.model, decoder=decoder, ratio=hyper.mask_ratio)
+    module = peers.HuggingFaceMAE(config.model, decoder=decoder, ratio=hyper.mask_ratio).model
     optimizer = pretrain_optimizer(module, config.pretrain, set())
 
     def run() -> None:

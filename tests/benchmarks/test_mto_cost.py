@@ -20,12 +20,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bench import registry
-from bench.api import Batch, VisionShape
-from bench.streams import Streams
-from mto.config import MTOConfig
-from mto.plugin import MTO, with_mto
+from bench.api import VisionShape
+from mto.plugin import MTO
 from mto.recalibration import recalibration_bias
+from tests.benchmarks.arms import batch_of, method_of
 
 pytestmark = [
     pytest.mark.benchmark(group="mto", max_time=1, timer=time.process_time),
@@ -37,7 +35,6 @@ BATCH = 8
 ROUNDS = int(os.environ.get("MTO_BENCH_ROUNDS", "4"))
 METHODS = ["simmim", "mae", "data2vec"]
 STEP_BAR, MEMORY_BAR = 1.10, 1.15
-STREAMS = Streams(0, 0)
 
 
 class NaiveHook:
@@ -118,23 +115,10 @@ def one_thread():
 
 
 def arm(name, variant):
-    method = registry.method(name)(SHAPE, registry.method_config(name)())
-    if variant == "mto":
-        method = with_mto(method, MTOConfig())
-    if variant == "mto:all":
-        method = with_mto(method, MTOConfig.only(["all"]))
-    if variant == "naive":
-        method = Naive(method, MTOConfig.only(["all"]))
-    method.reset_parameters(lambda parameter: STREAMS.generator("init", parameter))
-    return method
-
-
-def batches(method, count):
-    ids = torch.arange(BATCH)
-    images = torch.randn(BATCH, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    for step in range(count):
-        hidden = method.draw_hidden(STREAMS.samples("mask", step, ids))
-        yield Batch(images, hidden, STREAMS.samples("drop path", step, ids))
+    if variant != "naive":
+        return method_of(name + variant, SHAPE)
+    method = method_of(f"{name}+mto:all", SHAPE)
+    return Naive(method.method, method.config)
 
 
 def step_of(method, batch):
@@ -161,8 +145,8 @@ def peak_of(method, batch):
 
 def measured(benchmark, name, variant):
     """(step ratio, memory ratio) of the variant over the bare method."""
-    bare, method = arm(name, None), arm(name, variant)
-    feed = list(batches(bare, ROUNDS + 1))
+    bare, method = arm(name, ""), arm(name, variant)
+    feed = [batch_of(bare, BATCH, step) for step in range(ROUNDS + 1)]
     memory = peak_of(method, feed[-1]) / peak_of(bare, feed[-1])
     rounds, bare_times, own_times = iter(feed), [], []
 
@@ -181,7 +165,7 @@ def measured(benchmark, name, variant):
     return step, memory
 
 
-@pytest.mark.parametrize("variant", ["mto", "mto:all"])
+@pytest.mark.parametrize("variant", ["+mto", "+mto:all"])
 @pytest.mark.parametrize("name", METHODS)
 def test_mto_stays_below_the_bars(benchmark, name, variant):
     step, memory = measured(benchmark, name, variant)

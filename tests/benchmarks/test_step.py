@@ -14,16 +14,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import registry
-from bench.api import Batch, VisionShape
+from bench.api import VisionShape
 from bench.config import PretrainConfig
 from bench.loop import autocast
 from bench.optim import pretrain_optimizer
-from bench.streams import Streams
 from tests.benchmarks import peers
+from tests.benchmarks.arms import batch_of, method_of
 from tests.benchmarks.side_by_side import Step, race
 
 pytestmark = [pytest.mark.benchmark(group="step"), pytest.mark.timeout(1800)]
@@ -32,13 +31,7 @@ SHAPE = VisionShape(image_size=224, patch_size=16, channels=3, width=768, depth=
 BATCH = 8
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 RECIPE = PretrainConfig(epochs=1, batch_size=BATCH, lr=1e-4, blr=0)
-STREAMS = Streams(0, 0)
-IDS = torch.arange(BATCH)
 CPU = torch.device("cpu")
-
-
-def images() -> Tensor:
-    return torch.randn(BATCH, 3, 224, 224, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(autouse=True)
@@ -55,21 +48,10 @@ def multiplies_bf16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def our_method(name: str) -> Any:
-    method = registry.method(name)(SHAPE, registry.method_config(name)())
-    method.reset_parameters(lambda parameter: STREAMS.generator("init", parameter))
-    return method
-
-
-def our_batch(method: Any) -> Batch:
-    hidden = method.draw_hidden(STREAMS.samples("mask", 0, IDS))
-    return Batch(images(), hidden, STREAMS.samples("drop path", 0, IDS))
-
-
 def ours(name: str, precision: str = "fp32") -> Step:
-    method = our_method(name)
+    method = method_of(name, SHAPE)
     optimizer = pretrain_optimizer(method, RECIPE, method.no_weight_decay())
-    batch = our_batch(method)
+    batch = batch_of(method, BATCH)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -82,15 +64,15 @@ def ours(name: str, precision: str = "fp32") -> Step:
     return step
 
 
-def theirs(build: Callable[[Any], peers.Peer], like: str, precision: str = "fp32") -> Step:
-    module, forward = build(SHAPE)
+def theirs(build: Callable[[Any], nn.Module], like: str, precision: str = "fp32") -> Step:
+    module = build(SHAPE)
     optimizer = pretrain_optimizer(module, RECIPE, set())
-    hidden, pixels = our_batch(our_method(like)).hidden, images()
+    batch = batch_of(method_of(like, SHAPE), BATCH)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         with autocast(CPU, precision):
-            loss = forward(pixels, hidden)
+            loss = module(batch.images, batch.hidden)
         loss.backward()
         optimizer.step()
 
@@ -99,8 +81,8 @@ def theirs(build: Callable[[Any], peers.Peer], like: str, precision: str = "fp32
 
 def operations(name: str) -> float:
     """Floating-point operations of a step's forward and backward pass."""
-    method = our_method(name)
-    batch = our_batch(method)
+    method = method_of(name, SHAPE)
+    batch = batch_of(method, BATCH)
     with FlopCounterMode(display=False) as counter:
         method(batch).loss.backward()
     return float(counter.get_total_flops())
@@ -109,9 +91,9 @@ def operations(name: str) -> float:
 def test_mae_against_its_peers(benchmark: Any) -> None:
     arms = {
         "mae": ours("mae"),
-        "Hugging Face": theirs(peers.hugging_face_mae, "mae"),
-        "lightly": theirs(peers.lightly_mae, "mae"),
-        "timm blocks alone": theirs(peers.timm_blocks, "mae"),
+        "Hugging Face": theirs(peers.HuggingFaceMAE, "mae"),
+        "lightly": theirs(peers.LightlyMAE, "mae"),
+        "timm blocks alone": theirs(peers.TimmBlocks, "mae"),
     }
     ratios = race(benchmark, arms, ROUNDS)
     assert ratios["Hugging Face"] >= 1
@@ -123,8 +105,8 @@ def test_mae_in_bf16(benchmark: Any) -> None:
     arms = {
         "mae, bf16": ours("mae", "bf16"),
         "mae, fp32": ours("mae"),
-        "Hugging Face, fp32": theirs(peers.hugging_face_mae, "mae"),
-        "Hugging Face, bf16": theirs(peers.hugging_face_mae, "mae", "bf16"),
+        "Hugging Face, fp32": theirs(peers.HuggingFaceMAE, "mae"),
+        "Hugging Face, bf16": theirs(peers.HuggingFaceMAE, "mae", "bf16"),
     }
     ratios = race(benchmark, arms, ROUNDS)
     assert ratios["Hugging Face, fp32"] >= 2
@@ -133,7 +115,7 @@ def test_mae_in_bf16(benchmark: Any) -> None:
 def test_simmim_against_its_peer(benchmark: Any) -> None:
     race(
         benchmark,
-        {"simmim": ours("simmim"), "lightly": theirs(peers.lightly_simmim, "simmim")},
+        {"simmim": ours("simmim"), "lightly": theirs(peers.LightlySimMIM, "simmim")},
         ROUNDS,
     )
 
