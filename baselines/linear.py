@@ -19,7 +19,10 @@ from torch.utils.flop_counter import register_flop_formula
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """X @ weight.T + bias, [..., K] and [N, K] to [..., N]; gradients of first order only."""
+    """Multiply x by the transposed weight and add the bias; gradients of first order only.
+
+    Shapes: x [..., K], weight [N, K], bias [N]; the product [..., N].
+    """
     if _suits_onednn(x) and _suits_onednn(weight) and prefers_onednn():
         product: Tensor = _OneDnnLinear.apply(x, weight, bias)
         return product

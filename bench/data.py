@@ -248,7 +248,7 @@ def _augment(picture: Any, config: FeedConfig) -> tuple[Tensor, Tensor]:
     """One augmented picture and its box. Library code draws from the scoped generators.
 
     The picture is bytes unless something acts on normalised pixels. It is resized as a tensor of
-    bytes, with Pillow's antialiased filter, in a third of Pillow's time (docs/performance.md).
+    bytes with an antialiased filter, faster than as a Pillow picture (docs/performance.md).
     """
     from torchvision.transforms import ColorJitter, InterpolationMode, RandomResizedCrop
     from torchvision.transforms.v2 import functional as tvf
