@@ -38,14 +38,14 @@ def one_thread() -> Any:
     torch.set_num_threads(before)
 
 
-def config_of(arm: str) -> RunConfig:
-    resolver = suite.Resolver(suite.load_preset("digits"))
+def config_of(arm: str, *settings: str) -> RunConfig:
+    resolver = suite.Resolver((*suite.load_preset("digits"), suite.parse_overrides([*settings])))
     return resolver.resolve(suite.parse_arm(arm), EPOCHS, 0)
 
 
-def by_the_harness(arm: str, folder: Path) -> Callable[[], None]:
+def by_the_harness(arm: str, folder: Path, *settings: str) -> Callable[[], None]:
     """A complete pre-training: streams, digests, heartbeats, log lines, a checkpoint a minute."""
-    config, count = config_of(arm), iter(range(10**6))
+    config, count = config_of(arm, *settings), iter(range(10**6))
 
     def run() -> None:
         own = RunFolder(folder / f"{arm}-{next(count)}")
@@ -114,6 +114,12 @@ def test_the_harness_adds_little_to_the_bare_steps(
         benchmark, {"bare steps": bare(name), name: by_the_harness(name, tmp_path)}, ROUNDS
     )
     assert ratios[name] <= OVERHEAD_BAR
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_bf16_beside_fp32(benchmark: Any, name: str, tmp_path: Path) -> None:
+    half = by_the_harness(name, tmp_path / "bf16", "pretrain.precision=bf16")
+    race(benchmark, {name: by_the_harness(name, tmp_path), f"{name}, bf16": half}, ROUNDS)
 
 
 def test_images_a_second(benchmark: Any, tmp_path: Path) -> None:
