@@ -54,6 +54,7 @@ class Analysis:
     secondary: tuple[str, ...] = ("probe_top1", "knn_top1")
     ids: tuple[str, ...] = ()
     recipe: str = ""
+    warnings: tuple[str, ...] = ()
     planned: bool = False
 
     @staticmethod

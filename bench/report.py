@@ -116,7 +116,9 @@ def write_report(
         if name not in FORMATS:
             raise unknown("report format", name, FORMATS)
     found = prepare(records, plan)
-    drawn = ["svg", *(["png"] if "png" in wanted else [])] if PICTURED & {*wanted} else []
+    drawn = (
+        ["png", *(["svg"] if {"html", "svg"} & {*wanted} else [])] if PICTURED & {*wanted} else []
+    )
     shown = _plots(found, store) if drawn else {}
     pictures = _draw(shown, out / "figures", drawn)
     files = [
@@ -169,7 +171,7 @@ def _draw(shown: Plots, folder: Path, formats: list[str]) -> list[Path]:
 
 
 def _md(found: Study, shown: Plots, out: Path) -> dict[str, str]:
-    links = {k: [(p.title, f"figures/{p.name}.svg") for p in ps] for k, ps in shown.items()}
+    links = {k: [(p.title, f"figures/{p.name}.png") for p in ps] for k, ps in shown.items()}
     return {"report.md": markdown.document(found, links)}
 
 

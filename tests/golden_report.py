@@ -25,6 +25,7 @@ PLAN: dict[str, Any] = {
     "also_targets": [400],
     "margin": 0.1,
     "alpha": 0.05,
+    "warnings": ["unequal tuning: mae+mto had 8 trials, mae 4"],
 }
 
 

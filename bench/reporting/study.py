@@ -112,7 +112,7 @@ def study(rows: Iterable[Mapping[str, Any]], plan: Mapping[str, Any] | None) -> 
         targets=_judged(targets, matching, runs, analysis),
         costs=costs,
         matching=matching,
-        warnings=checks.warnings(runs),
+        warnings=[*analysis.warnings, *checks.warnings(runs)],
         deviations=checks.deviations(runs, analysis),
         missing=checks.missing(runs, analysis),
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from bench import checkpoint, evaluate, optim
+from bench import checkpoint, evaluate, loop, optim
 from bench.config import AugmentConfig, FinetuneConfig, ProbeConfig, RunConfig
 from bench.data import Step, _augment, _centre, crop_boxes
 from bench.errors import NonFiniteLossError
@@ -82,6 +84,26 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(
             loss.backward()
         gradients.append(model.head.weight.grad)
     torch.testing.assert_close(gradients[0], gradients[1])
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_the_whole_gradient_is_clipped_once(parts: int, tmp_path: Path) -> None:
+    """Whatever the micro-batches, one step of plain descent at rate 1 is as long as the limit."""
+    torch.manual_seed(0)
+    module = nn.Linear(6, 1, bias=False)
+    images, before = torch.randn(4, 6), module.weight.detach().clone()
+    (whole,) = torch.autograd.grad(10 * module(images).sum(), module.weight)
+    assert whole.norm() > 1
+
+    def losses(step: Step, number: int, epoch: int) -> Iterator[torch.Tensor]:
+        yield from (10 * module(part).sum() for part in images.chunk(parts))
+
+    feed: Any = SimpleNamespace(steps=1)
+    optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
+    job = Job("pretrain", module, optimizer, cast(Any, None), feed, 1, losses, clip_grad=0.5)
+    step = Step(torch.arange(4), images, torch.zeros(4), torch.zeros(4, 5), torch.arange(4), 4)
+    loop._optimise(job, session(tmp_path), torch.amp.GradScaler("cpu", enabled=False), step, 0)
+    torch.testing.assert_close(before - module.weight.detach(), 0.5 * whole / whole.norm())
 
 
 def maes_lars(
