@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bench.errors import check_range
+
 
 @dataclass(frozen=True, kw_only=True)
 class MAEConfig:
@@ -18,6 +20,11 @@ class MAEConfig:
     decoder_depth: int = 8  # same
     decoder_heads: int = 16  # same
     norm_pix_loss: bool = True  # [mae] PRETRAIN.md --norm_pix_loss
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a value out of range."""
+        check_range(self, "mae", ("mask_ratio",), 0, 1, ends=False)
+        check_range(self, "mae", ("decoder_width", "decoder_depth", "decoder_heads"), 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +37,12 @@ class SimMIMConfig:
     rel_pos_bias: bool = True  # [simmim] vit_base yaml USE_SHARED_RPB
     final_norm: bool = True  # [simmim] vision_transformer.py:254; disputed, see README
     drop_path: float = 0.1  # [simmim] config.py MODEL.DROP_PATH_RATE, also in pre-training
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a value out of range."""
+        check_range(self, "simmim", ("mask_ratio",), 0, 1, ends=False)
+        check_range(self, "simmim", ("mask_patch_size",), 1)
+        check_range(self, "simmim", ("layer_scale", "drop_path"), 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,3 +65,12 @@ class Data2VecConfig:
     ema_decay: float = 0.9998  # [d2v] README --ema_decay
     ema_decay_start: float = 0.999  # [d2v] README --ema_decay_init
     ema_anneal_share: float = 0.0  # [d2v] engine_for_cyclical.py:53-54: never annealed
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a value out of range."""
+        check_range(self, "data2vec", ("mask_ratio",), 0, 1, ends=False)
+        check_range(self, "data2vec", ("min_block", "target_layers"), 1)
+        check_range(self, "data2vec", ("min_aspect", "beta"), ends=False)
+        shares = ("layer_scale", "drop_path", "attn_drop")
+        decays = ("ema_decay", "ema_decay_start", "ema_anneal_share")
+        check_range(self, "data2vec", (*shares, *decays), 0, 1)

@@ -44,7 +44,6 @@ class Analysis:
     """
 
     target_epochs: int | None = None
-    also_targets: tuple[int, ...] = ()
     budgets: tuple[int, ...] = ()
     seeds: tuple[int, ...] = ()
     arms: tuple[str, ...] = ()
@@ -84,7 +83,7 @@ class Analysis:
         main = known[-2:] if len(known) > 2 else known[::-1]
         if self.target_epochs is not None:
             main = [self.target_epochs]
-        return list(dict.fromkeys([*main, *self.also_targets]))
+        return main
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -10,11 +10,12 @@ import os
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from bench.errors import UsageError
-from bench.store import Store
+from bench.store import Store, file_mode
 
 PARTS = ("runs", "studies")
 LEFT_OUT = ("checkpoints", "run.lock", ".index.json")
@@ -41,6 +42,7 @@ def export(store: Store, folders: Iterable[Path], target: Path, records_only: bo
                 place = folder.relative_to(store.root).as_posix()
                 archive.add(folder, place, filter=_record if records_only else _clean)
                 count += 1
+        os.chmod(temporary, file_mode())
         os.replace(temporary, target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -78,7 +80,7 @@ def unpack(store: Store, source: Path) -> tuple[list[str], list[str]]:
             with tarfile.open(source) as archive:
                 _check(archive)
                 archive.extractall(folder, filter="data")
-        except (OSError, tarfile.TarError) as error:
+        except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
             raise UsageError(f"cannot read archive '{source}': {error}") from error
         return _adopt(store, Path(folder))
 

@@ -9,6 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bench import data
 from bench.config import Resources, RunConfig
 from bench.data import Feed, Step
@@ -39,6 +41,7 @@ class ShortFeed:
 
 def calibrate(config: RunConfig, resources: Resources) -> Speed:
     """Runs a few steps of both stages in a temporary folder and measures them."""
+    torch.set_num_threads(resources.threads or torch.get_num_threads())
     with tempfile.TemporaryDirectory() as folder:
         monitor = Monitor(RunFolder(Path(folder)), checkpoint_every_s=1e9)
         device = pick_device(resources.device)

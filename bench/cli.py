@@ -91,6 +91,21 @@ def _command_help() -> str:
     return "\nsub-commands (python -m bench.run COMMAND --help):\n" + "\n".join(lines)
 
 
+def natural(text: str) -> int:
+    """A whole number from 0 on, as an argument."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 on")
+    return int(text)
+
+
+def positive(text: str) -> float:
+    """A number above 0, as an argument."""
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is not above 0")
+    return value
+
+
 def _add_study_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--methods", nargs="+", metavar="M", help="arms: mae,mae+mto,simmim,...")
     group.add_argument("--epochs", nargs="+", metavar="E", help="pre-training budgets: 100,200,400")
@@ -120,17 +135,25 @@ def _add_study_flags(group: argparse._ArgumentGroup) -> None:
 
 def _add_compute_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--launcher", choices=LAUNCHERS, default="local")
-    group.add_argument("-j", "--jobs", type=int, default=0, help="runs side by side (0: automatic)")
-    group.add_argument("--threads", type=int, default=0, help="CPU threads a run (0: automatic)")
-    group.add_argument("--workers", type=int, default=None, help="data workers a run")
+    group.add_argument(
+        "-j", "--jobs", type=natural, default=0, help="runs side by side (0: automatic)"
+    )
+    group.add_argument(
+        "--threads", type=natural, default=0, help="CPU threads a run (0: automatic)"
+    )
+    group.add_argument("--workers", type=natural, default=None, help="data workers a run")
     group.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    group.add_argument("--batch-size", type=int, default=0, help="images at once on a device")
+    group.add_argument("--batch-size", type=natural, default=0, help="images at once on a device")
     group.add_argument("--retry", action="store_true", help="run failed cells again")
     group.add_argument(
         "--strict-images", action="store_true", help="an unreadable image file is an error"
     )
     group.add_argument(
-        "--checkpoint-every", type=float, default=60.0, metavar="S", help="seconds between states"
+        "--checkpoint-every",
+        type=positive,
+        default=60.0,
+        metavar="S",
+        help="seconds between states",
     )
 
 

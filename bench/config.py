@@ -1,7 +1,7 @@
 """The configuration of one run: frozen dataclasses, strict loading, and the run id.
 
-Every field here can move a number and is part of the run id. What cannot (paths, workers,
-threads, launchers, logging) lives in :class:`Resources`, outside the hash.
+Every field here can move a number and is part of the run id. What cannot (paths, workers, threads,
+launchers, logging) lives in :class:`Resources`, outside the hash.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from functools import cache, lru_cache
 from typing import Any, Literal
 
 from bench.api import VisionShape
-from bench.errors import UsageError, unknown
+from bench.errors import UsageError, check_range, unknown
 
 RECIPE_VERSION = 1
 """Raised when the meaning of a recipe field changes, so that old results are not reused."""
@@ -30,8 +31,8 @@ Section = Any
 class AugmentConfig:
     """Training-time augmentation; ``crop_scale`` (1, 1) means no random crop.
 
-    A crop that does not fit the image is drawn anew (``retry``, torchvision) or cut to fit
-    (``clamp``, MAE's linear probe). ``color_jitter`` acts before the crop, as in BEiT.
+    A crop that misses the image is drawn anew (``retry``, torchvision) or cut to fit (``clamp``,
+    MAE's linear probe). ``color_jitter`` acts before the crop, as in BEiT.
     """
 
     crop_scale: tuple[float, float] = (1.0, 1.0)
@@ -59,6 +60,11 @@ class DataConfig:
     test_images: int = 0
     classes: int = 0
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for a value out of range."""
+        check_range(self, "data", ("labels", "train_images", "test_images"))
+        check_range(self, "data", ("classes",), 0, 16 if self.name == "procedural" else math.inf)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
@@ -67,8 +73,7 @@ class PretrainConfig:
     The peak learning rate is ``lr`` if given, else ``blr * batch_size / lr_batch``. Warm-up is
     ``warmup_epochs``, or ``warmup_share`` of the run when that is above 0. With ``multistep`` the
     rate falls tenfold at each of ``milestones``, shares of the run in (0, 1). ``precision`` is
-    that of the matrix products; weights and losses are always fp32. It is part of a run's
-    identity, so it is written in the preset and never guessed from the device.
+    that of the matrix products, never guessed from the device; weights and losses are fp32.
     """
 
     epochs: int
@@ -86,6 +91,12 @@ class PretrainConfig:
     clip_grad: float = 0.0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     augment: AugmentConfig = AugmentConfig()
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a value out of range."""
+        check_range(self, "pretrain", ("batch_size", "lr_batch"), 1)
+        check_range(self, "pretrain", ("blr", "lr", "min_lr", "warmup_epochs", "weight_decay"))
+        check_range(self, "pretrain", ("warmup_share",), 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +125,11 @@ class FinetuneConfig:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     augment: AugmentConfig = AugmentConfig()
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for a value out of range."""
+        check_range(self, "finetune", ("epochs", "batch_size", "lr_batch"), 1)
+        check_range(self, "finetune", ("layer_decay", "drop_path"), 0, 1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
@@ -141,6 +157,11 @@ class KnnConfig:
     k: int = 20
     temperature: float = 0.07
     pool: Literal["mean", "cls"] = "mean"
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a value out of range."""
+        check_range(self, "knn", ("k",), 1)
+        check_range(self, "knn", ("temperature",), ends=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +219,6 @@ class Resources:
     data_root: str = ""
     init_path: str = ""
     checkpoint_every_s: float = 60.0
-    keep_checkpoints: int = 2
     strict_images: bool = False
 
 

@@ -290,5 +290,6 @@ def knn_vote(
     similarity = F.normalize(queries, dim=1) @ F.normalize(features, dim=1).T
     nearest, index = similarity.topk(k, dim=1)
     votes = torch.zeros(len(queries), classes, device=queries.device)
-    votes.scatter_add_(1, labels[index], (nearest / temperature).exp())
+    weights = ((nearest - nearest[:, :1]) / temperature).exp()  # the first is the nearest
+    votes.scatter_add_(1, labels[index], weights)
     return votes.argmax(1)

@@ -140,7 +140,7 @@ def _recipes(configs: Sequence[RunConfig]) -> Iterable[str]:
 
 
 def _tuning(configs: Sequence[RunConfig], trials: Mapping[str, int]) -> Iterable[str]:
-    for config in configs:
+    for config in {c.arm: c for c in configs}.values():
         if config.arm == config.base_arm:
             continue
         base, own = trials.get(config.base_arm), trials.get(config.arm)
@@ -149,4 +149,3 @@ def _tuning(configs: Sequence[RunConfig], trials: Mapping[str, int]) -> Iterable
                 f"unequal tuning: {config.arm} had {own} trials, {config.base_arm} "
                 f"{'none recorded' if base is None else base}"
             )
-            return

@@ -38,7 +38,6 @@ class Session:
     monitor: Monitor
     micro_batch: int = 0
     workers: int = 0
-    keep_checkpoints: int = 2
     world: World = SOLO
 
 
@@ -122,7 +121,7 @@ def fit(job: Job, session: Session) -> Meter:
         if world.leads:
             session.monitor.check()
             state = _state(job, scaler, meter)
-            checkpoint.save_state(states, meter.step, state, session.keep_checkpoints)
+            checkpoint.save_state(states, meter.step, state)
 
     while meter.step < job.total:
         _run_epoch(job, session, scaler, meter, save)

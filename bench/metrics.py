@@ -360,6 +360,8 @@ def smallest_effect(n: int, sd: float, power: float = 0.8, alpha: float = 0.05) 
     """Smallest mean difference that n seeds find with the given power; infinite below two."""
     if n < 2:
         return math.inf
+    if sd == 0:
+        return 0.0
     low, high = 0.0, sd
     while power_of(n, high, sd, alpha) < power:
         high *= 2

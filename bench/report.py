@@ -73,13 +73,23 @@ def gate(expression: str, values: Mapping[str, Any]) -> str:
     return gates.check(expression, values)
 
 
-def compare(a: Iterable[Record], b: Iterable[Record], names: tuple[str, str] = ("A", "B")) -> str:
+def check_gate(expression: str) -> None:
+    """Raises UsageError if ``expression`` is not a gate, before anything is computed for it."""
+    gates.parse(expression)
+
+
+def compare(
+    a: Iterable[Record],
+    b: Iterable[Record],
+    names: tuple[str, str] = ("A", "B"),
+    plans: tuple[Plan, Plan] = (None, None),
+) -> str:
     """Markdown: two studies cell by cell, and what differs between them beside the numbers.
 
     Raises:
         NothingMeasuredError: if one of them has no score.
     """
-    return contrast.text(prepare(a, None), prepare(b, None), names)
+    return contrast.text(prepare(a, plans[0]), prepare(b, plans[1]), names)
 
 
 def power(records: Iterable[Record], plan: Plan, seeds: Iterable[int] = (3, 5, 8, 10)) -> str:

@@ -37,6 +37,7 @@ from bench.store import (
     Record,
     RunFolder,
     Store,
+    read_json,
     write_json,
 )
 from bench.streams import Streams
@@ -135,7 +136,6 @@ def _compute(store: Store, task: Task, resources: Resources, place: Place) -> No
         monitor=monitor,
         micro_batch=resources.micro_batch,
         workers=resources.workers,
-        keep_checkpoints=resources.keep_checkpoints,
         world=world,
     )
     images = data.load(config, resources.data_root, resources.strict_images)
@@ -223,8 +223,13 @@ def _import(folder: RunFolder, task: Task, path: str, world: World) -> dict[str,
 
 
 def _record(task: Task, parent: RunFolder, scores: dict[str, Any], origin: Any) -> dict[str, Any]:
+    """A cell's result; code and hardware are those of its pre-training, which its times are of."""
     config: RunConfig = task.config
+    here, origin = origin, read_json(parent.path / "provenance.json") or origin
     measured = dict(parent.result() or {})
+    if here["code"]["commit"] != origin["code"]["commit"]:
+        note = f"evaluated with other code than pre-trained: {here['code']['commit'][:10]}"
+        measured["notes"] = [*measured.get("notes", []), note]
     measured.pop("stage", None)
     measured.pop("run_id", None)
     record = Record(
@@ -233,7 +238,7 @@ def _record(task: Task, parent: RunFolder, scores: dict[str, Any], origin: Any) 
         **identity(config),
         device=origin["hardware"]["device"],
         commit=origin["code"]["commit"],
-        dirty=bool(origin["code"]["dirty"]),
+        dirty=bool(origin["code"]["dirty"] or here["code"]["dirty"]),
         hardware=provenance.hardware_label(origin["hardware"]),
         versions=origin["versions"],
         **measured,

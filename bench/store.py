@@ -21,7 +21,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fchmod(file.fileno(), _mode())
+            os.fchmod(file.fileno(), file_mode())
             if durable:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -130,7 +130,7 @@ def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
 
 
 @lru_cache(maxsize=1)
-def _mode() -> int:
+def file_mode() -> int:
     """Mode of new files by the user's mask; temporary ones are private to their owner."""
     mask = os.umask(0o022)
     os.umask(mask)
@@ -353,11 +353,6 @@ def load_record(folder: RunFolder) -> Record | None:
     if extra:
         raise StoreError(f"record of {folder.run_id} has unknown fields: {sorted(extra)}")
     return Record(**values)
-
-
-def save_record(folder: RunFolder, record: Record) -> None:
-    """Writes the result of a cell: the last act of a run."""
-    write_json(folder.path / "record.json", asdict(record))
 
 
 def host_key() -> str:

@@ -74,7 +74,9 @@ def parse_arm(text: str) -> Arm:
     Raises:
         UsageError: for unknown names or unreadable text.
     """
-    body, _, alias = text.partition("@")
+    body, at, alias = text.partition("@")
+    if at and not re.fullmatch(r"[\w.-]+", alias):
+        raise UsageError(f"cannot read '{text}'. The other name goes last: mae+mto@again.")
     method, *parts = body.split("+")
     registry.method_config(method)
     plugins = []
@@ -179,7 +181,12 @@ def parse_overrides(items: Iterable[str]) -> Layer:
         inner = layer
         for key in keys[:-1]:
             inner = inner.setdefault(key, {})
-        inner[keys[-1]] = yaml.safe_load(value) if value.startswith(("[", "{")) else value
+            if not isinstance(inner, dict):
+                raise UsageError(f"'{item}': '{key}' has a value already, so it is no section.")
+        try:
+            inner[keys[-1]] = yaml.safe_load(value) if value.startswith(("[", "{")) else value
+        except yaml.YAMLError as error:
+            raise UsageError(f"cannot read the value of '{item}': {error}") from error
     return layer
 
 
@@ -291,6 +298,11 @@ def check_keys(layer: Layer, where: str) -> None:
             raise unknown("section", key, known, f"It stands in {where}.")
         if key not in STUDY_KEYS and not isinstance(value, Mapping):
             raise UsageError(f"section '{key}' in {where} must hold settings, not {value!r}.")
+        if key in registry.names("methods"):
+            inside = {*SECTIONS, *registry.names("plugins")}
+            for name, inner in value.items():
+                if isinstance(inner, Mapping) and name not in inside:
+                    raise unknown("section", f"{key}.{name}", {f"{key}.{n}" for n in inside})
 
 
 @dataclass(frozen=True)

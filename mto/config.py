@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from bench.errors import UsageError, unknown
+from bench.errors import UsageError, check_range, unknown
 
 TERMS = ("init", "dist", "recal", "spa", "e", "r")
 """The parts that can be switched singly, in the order in which labels name them.
@@ -101,12 +101,12 @@ class MTOConfig:
         Raises:
             UsageError: naming the field and its range.
         """
-        _check_unit(self, "r_first", "r_depth")
-        _check_least(self, 0, "lambda_dist", "lambda_spa", "lambda_e", "lambda_r", "rank_margin")
-        _check_least(self, 0, "init_std", "spa_layers", "rank_layers", "sample_heads")
-        _check_least(self, 1, "e_layers")
-        _check_positive(self, "tau", "dist_margin", "sample_images")
-        _check_unit(self, "sample_images")
+        weights = ("lambda_dist", "lambda_spa", "lambda_e", "lambda_r")
+        check_range(self, "mto", ("r_first", "r_depth", "sample_images"), 0, 1)
+        check_range(self, "mto", (*weights, "rank_margin", "init_std"))
+        check_range(self, "mto", ("spa_layers", "rank_layers", "sample_heads"))
+        check_range(self, "mto", ("e_layers",), 1)
+        check_range(self, "mto", ("tau", "dist_margin", "sample_images"), ends=False)
         if self.sample_heads and self.heads == "average":
             raise UsageError("mto.sample_heads needs mto.heads=each: an average takes all heads.")
 
@@ -174,21 +174,3 @@ class MTOConfig:
             UsageError: for a name that is not in :data:`TERMS`.
         """
         return cls().with_terms(names)
-
-
-def _check_unit(config: MTOConfig, *names: str) -> None:
-    for name in names:
-        if not 0 <= getattr(config, name) <= 1:
-            raise UsageError(f"mto.{name}={getattr(config, name)} must lie in [0, 1].")
-
-
-def _check_least(config: MTOConfig, least: int, *names: str) -> None:
-    for name in names:
-        if not getattr(config, name) >= least:
-            raise UsageError(f"mto.{name}={getattr(config, name)} must be at least {least}.")
-
-
-def _check_positive(config: MTOConfig, *names: str) -> None:
-    for name in names:
-        if not getattr(config, name) > 0:
-            raise UsageError(f"mto.{name}={getattr(config, name)} must be above 0.")

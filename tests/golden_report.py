@@ -21,8 +21,6 @@ PLAN: dict[str, Any] = {
     "arms": ["mae", "mae+mto", "mae+mto(recal)"],
     "budgets": [100, 200, 400],
     "seeds": [0, 1, 2, 3, 4],
-    "target_epochs": 200,
-    "also_targets": [400],
     "margin": 0.1,
     "alpha": 0.05,
     "warnings": ["unequal tuning: mae+mto had 8 trials, mae 4"],

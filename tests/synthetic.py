@@ -19,7 +19,6 @@ PLAN: dict[str, Any] = {
     "budgets": [100, 200, 400],
     "seeds": [0, 1, 2, 3, 4],
     "target_epochs": 200,
-    "also_targets": [],
     "endpoint": "finetune_top1",
     "secondary": ["probe_top1", "knn_top1"],
     "alpha": 0.05,

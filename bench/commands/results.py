@@ -140,14 +140,16 @@ def show_report(args: argparse.Namespace) -> int:
 
 def show_compare(args: argparse.Namespace) -> int:
     """Prints two studies cell by cell."""
-    sides = []
+    sides, plans = [], []
     for place in (args.a, args.b):
         folder = Path(place) if Path(place).is_dir() else study_folder(Store(Path(args.out)), place)
         plan = read_json(folder / "plan.json")
         if plan is None:
             raise BenchError(f"'{folder}' holds no plan.json, so it is no study.")
         sides.append(collect(Store(folder.parent.parent), plan["ids"]))
-    print(report.compare(sides[0], sides[1], (Path(args.a).name, Path(args.b).name)))
+        plans.append(plan)
+    names = (Path(args.a).name, Path(args.b).name)
+    print(report.compare(sides[0], sides[1], names, (plans[0], plans[1])))
     return 0
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from tabulate import tabulate
 
+from bench import report
 from bench.commands.cluster import slurm_launcher
 from bench.commands.request import Request, make_request
 from bench.commands.results import TABLES, publish
@@ -34,6 +35,8 @@ def run_study(args: argparse.Namespace) -> int:
     """Plans, computes what is missing, and prints and saves the table."""
     if args.dry_run:
         return show_plan(args)
+    for expression in args.gates:
+        report.check_gate(expression)
     request = make_request(args)
     request.store.check_writable()
     _freeze(request, args)

@@ -145,7 +145,7 @@ def deviations(runs: pd.DataFrame, analysis: Analysis) -> list[str]:
 def missing(runs: pd.DataFrame, analysis: Analysis) -> list[str]:
     """Cells of the grid arms x budgets x seeds (the plan's, else what was run) without a run."""
     found = []
-    for (data, _, _), group in runs.groupby(SECTION):
+    for (data, _), group in runs.groupby(["data", "model"]):
         have = set(zip(group["arm"], group["epochs"], group["seed"], strict=True))
         seeds = analysis.seeds or sorted(set(group["seed"]))
         for arm in analysis.arms or sorted(set(group["arm"])):

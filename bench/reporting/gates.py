@@ -28,12 +28,16 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
 }
 FILTERS = ("endpoint", "epochs", "target_epochs", "data", "model", "recipe")
-FORM = re.compile(r"\s*(\w+)\((.*)\)\s*(>=|<=|>|<)\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*")
+FORM = re.compile(r"\s*(\w+)\((.*)\)\s*(>=|<=|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*")
 OPTION = re.compile(r",\s*(\w+)\s*=\s*([^,=()]+?)\s*$")
 
 
-def check(expression: str, values: Mapping[str, Any]) -> str:
-    """Checks a gate on every row it names; see :func:`bench.report.gate`."""
+def parse(expression: str) -> tuple[str, str, dict[str, str], str, float]:
+    """Quantity, arm, options, operator and limit of a gate.
+
+    Raises:
+        UsageError: if it is not a gate.
+    """
     found = FORM.fullmatch(expression)
     if found is None:
         raise UsageError(
@@ -43,7 +47,12 @@ def check(expression: str, values: Mapping[str, Any]) -> str:
     name, inside, sign, limit = found.groups()
     if name not in QUANTITIES:
         raise unknown("gate", name, QUANTITIES)
-    arm, options = _arguments(inside)
+    return name, *_arguments(inside), sign, float(limit)
+
+
+def check(expression: str, values: Mapping[str, Any]) -> str:
+    """Checks a gate on every row it names; see :func:`bench.report.gate`."""
+    name, arm, options, sign, limit = parse(expression)
     frame, column = QUANTITIES[name]
     options = {"endpoint": values["endpoint"], **options}
     rows = [row for row in values[frame] if row["arm"] == arm and _matches(row, options)]
@@ -52,7 +61,7 @@ def check(expression: str, values: Mapping[str, Any]) -> str:
         raise GateError(f"{expression}: nothing measured for it. Known: {', '.join(arms)}.")
     numbers = [_number(row, column, expression) for row in rows]
     shown = ", ".join(f"{number:.4g}" for number in numbers)
-    if not all(OPERATORS[sign](number, float(limit)) for number in numbers):
+    if not all(OPERATORS[sign](number, limit) for number in numbers):
         raise GateError(f"{expression} does not hold: {shown}")
     return f"{expression} holds: {shown}"
 

@@ -163,12 +163,12 @@ def verdict(row: Row, analysis: Analysis) -> str:
         return f"pilot: no claim ({n} of {MIN_SEEDS} seeds)"
     if state == "flat":
         return "curve flat: not defined"
-    if row["rho_low"] > 1:
-        if is_missing(row["p_holm"]) or row["p_holm"] > analysis.alpha:
+    if row["rho_low"] > 1 or row["rho_high"] < 1:
+        if is_missing(row["p_holm"]):
+            return "not tested: no cells at the target's epochs"
+        if row["p_holm"] > analysis.alpha:
             return f"not significant over {row['comparisons']:.0f} comparisons (Holm)"
-        return "saves epochs" + _time_verdict(row)
-    if row["rho_high"] < 1:
-        return "needs more epochs"
+        return "saves epochs" + _time_verdict(row) if row["rho_low"] > 1 else "needs more epochs"
     return "target missed" if state == "missed" else "no saving shown"
 
 

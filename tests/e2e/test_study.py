@@ -113,6 +113,8 @@ def test_a_failed_cell_sinks_nothing_else(
         (["--methods", "mae", "--epochs", "1", "pretain.blr=1"], "Did you mean 'pretrain'"),
         (["--methods", "mae", "--epochs", "1,2", "--target", "3"], "--target 3"),
         (["--method", "mae"], "unrecognized arguments: --method"),
+        (["--methods", "mae", "--epochs", "1", "--batch-size", "-1"], "not a whole number from 0"),
+        (["--methods", "mae", "--epochs", "1", "--assert", "rho(mae)=>1"], "is not a gate"),
         (["stauts"], "Did you mean 'status'"),
         (["ls", "method"], "Did you mean 'methods'"),
     ],

@@ -95,6 +95,15 @@ def test_what_is_no_archive_is_named(tmp_path: Path) -> None:
         unpack(Store(tmp_path / "out"), tmp_path / "x")
 
 
+def test_a_truncated_archive_is_named(tmp_path: Path) -> None:
+    store = filled(tmp_path / "a")
+    export(store, [f.path for f in store.folders()], tmp_path / "x.tar.gz")
+    whole = (tmp_path / "x.tar.gz").read_bytes()
+    (tmp_path / "x.tar.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UsageError, match="cannot read archive"):
+        unpack(Store(tmp_path / "out"), tmp_path / "x.tar.gz")
+
+
 def archived_study(folder: Path) -> Path:
     """A finished synthetic study as an archive."""
     store, records = Store(folder / "there"), runs(RISING)

@@ -84,7 +84,7 @@ def _other(value: Any) -> Any:
     if isinstance(value, bool):
         return not value
     if isinstance(value, int | float):
-        return value + 1
+        return value / 2 if 0 < value < 1 else value + 1 if isinstance(value, int) else value + 0.5
     if isinstance(value, str):
         return value + "x"
     if value and isinstance(value[0], int | float):

@@ -65,6 +65,13 @@ def test_suspicious_things_are_warned_of(
     assert (message in found[0]) if message else found == []
 
 
+def test_every_unequally_tuned_variant_is_named() -> None:
+    found = fairness.check(
+        configs("mae,mae+mto,simmim,simmim+mto"), {"mae+mto": 1, "simmim+mto": 2}
+    )
+    assert [line.split()[2] for line in found if "tuning" in line] == ["mae+mto", "simmim+mto"]
+
+
 def test_ten_thousand_cells_are_planned_and_checked_quickly() -> None:
     """A sanity bound of ten times the two seconds asked for, so that a busy machine passes."""
     started = time.process_time()

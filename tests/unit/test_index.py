@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from bench import index
 from bench.errors import StoreError
 from bench.index import load_records
-from bench.store import Record, RunFolder, Store, load_record, save_record
+from bench.store import Record, RunFolder, Store, load_record, write_json
 from tests.synthetic import runs
 
 
@@ -19,7 +20,7 @@ from tests.synthetic import runs
 def store(tmp_path: Path) -> Store:
     store = Store(tmp_path)
     for record in runs({"mae": [80, 81], "mae+mto": [81, 82]}, seeds=range(2), budgets=[1, 2]):
-        save_record(store.run(record.run_id), record)
+        write_json(store.run(record.run_id).path / "record.json", asdict(record))
     pretrain = store.runs / "pre-mae"
     pretrain.mkdir()
     (pretrain / "record.json").write_text(json.dumps({"run_id": "pre-mae"}))
@@ -53,7 +54,7 @@ def test_only_what_is_new_is_read(store: Store, monkeypatch: pytest.MonkeyPatch)
     load_records(store)
     assert read == []
     changed = dataclasses.replace(records[3], finetune_top1=12.5)
-    save_record(store.run(changed.run_id), changed)
+    write_json(store.run(changed.run_id).path / "record.json", asdict(changed))
     assert changed in load_records(store)
     assert read == [changed.run_id]
 

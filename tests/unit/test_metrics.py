@@ -301,3 +301,4 @@ def test_smallest_effect_has_the_power_asked_for() -> None:
         effect = metrics.smallest_effect(n, 0.14)
         assert metrics.power_of(n, effect, 0.14) == pytest.approx(0.8, abs=1e-6)
     assert metrics.smallest_effect(1, 0.14) == math.inf
+    assert metrics.smallest_effect(5, 0.0) == 0.0

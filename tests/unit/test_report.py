@@ -162,6 +162,22 @@ def test_a_failed_baseline_leaves_its_pair_out() -> None:
     assert row["verdict"] == "pilot: no claim (4 of 5 seeds)"
 
 
+def test_both_directions_need_significance_over_all_comparisons() -> None:
+    """Among many harmless arms an interval just below 1 is no finding either."""
+    slow = {"mae": [80, 81, 82], "mae+mto": [79.74, 80.74, 81.74]}
+    assert target(runs(slow))["verdict"] == "needs more epochs"
+    others = {f"mae+mto@{i}": [80, 81, 82] for i in range(12)}
+    row = target(runs(slow | others), arm="mae+mto")
+    assert row["rho_high"] < 1
+    assert row["verdict"].startswith("not significant over")
+
+
+def test_sections_of_several_recipes_make_one_grid() -> None:
+    one = runs({"mae": [80, 81, 82]})
+    other = [dataclasses.replace(r, recipe="abcabcabcabc") for r in runs({"simmim": [80, 81, 82]})]
+    assert report.results(one + other, None)["missing"] == []
+
+
 def test_missing_cells_are_listed_and_their_seeds_left_out() -> None:
     records = without(runs(RISING), "mae+mto", 200, 1)
     assert target(records)["n"] == 4

@@ -97,6 +97,8 @@ def test_gates_that_hold(expression: str) -> None:
         ("rho(mae+mto)>=2", GateError, "does not hold: 1.554"),
         ("rho(simmim+mto)>=1", GateError, "nothing measured"),
         ("rho(mae+mto", UsageError, "is not a gate"),
+        ("rho(mae+mto)=>1.5", UsageError, "is not a gate"),
+        ("rho(mae+mto)>=1.5.2", UsageError, "is not a gate"),
         ("roh(mae+mto)>=1", UsageError, "Did you mean 'rho'"),
         ("delta(mae+mto, epoch=200)>0", UsageError, "Did you mean 'epochs'"),
     ],

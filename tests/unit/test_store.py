@@ -19,8 +19,8 @@ from bench.store import (
     Store,
     load_record,
     migrate,
-    save_record,
     write_bytes,
+    write_json,
 )
 
 RECORD = Record(
@@ -41,7 +41,7 @@ RECORD = Record(
 def test_a_record_survives_storage(store: Store) -> None:
     folder = store.run("fin-x")
     assert not folder.is_done()
-    save_record(folder, RECORD)
+    write_json(folder.path / "record.json", asdict(RECORD))
     assert folder.is_done()
     assert store.records() == [RECORD]
     assert store.records(["fin-x", "fin-missing"]) == [RECORD]

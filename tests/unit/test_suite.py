@@ -51,6 +51,15 @@ def test_an_alias_is_another_arm_of_the_same_method() -> None:
         (lambda: resolve("mae", "pretrain.blrr=1"), "Did you mean 'pretrain.blr'"),
         (lambda: resolve("mae", "mae.mask=1"), "unknown setting 'mae.mask'"),
         (lambda: resolve("mae", "pretrain.blr=fast"), "not a valid float"),
+        (lambda: suite.parse_arms("mae@again+mto"), "goes last: mae+mto@again"),
+        (lambda: suite.parse_overrides(["mae.a=5", "mae.a.b=1"]), "'a' has a value already"),
+        (lambda: suite.parse_overrides(["pretrain.milestones=[0.5"]), "cannot read the value"),
+        (lambda: resolve("mae", "mae.mask_ratio=75"), "lie between 0 and 1"),
+        (lambda: resolve("data2vec", "data2vec.target_layers=0"), "must be at least 1"),
+        (lambda: resolve("mae", "pretrain.batch_size=0"), "must be at least 1"),
+        (lambda: resolve("mae", "finetune.layer_decay=1.5"), "lie in [0, 1]"),
+        (lambda: resolve("mae", "knn.temperature=0"), "must be above 0"),
+        (lambda: resolve("mae", "data.classes=17", preset="procedural"), "lie in [0, 16]"),
     ],
 )
 def test_errors_say_what_is_wrong_and_what_is_near(call, message: str) -> None:
@@ -130,6 +139,12 @@ def test_a_warm_up_in_epochs_wins_over_an_earlier_share() -> None:
 def test_a_text_setting_can_be_emptied() -> None:
     (config,) = resolve("mae", "finetune.augment.auto_augment=", preset="imagenet")
     assert config.finetune.augment.auto_augment == ""
+
+
+def test_a_misspelt_section_inside_a_methods_own_is_an_error() -> None:
+    layer = suite.parse_overrides(["mae.pretrian.blr=9"])
+    with pytest.raises(UsageError, match=r"'mae\.pretrian'. Did you mean 'mae\.pretrain'"):
+        suite.check_keys(layer, "the command")
 
 
 def test_an_empty_section_is_no_section_and_a_value_is_an_error(tmp_path: Path) -> None:
