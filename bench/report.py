@@ -126,9 +126,8 @@ def write_report(
         if name not in FORMATS:
             raise unknown("report format", name, FORMATS)
     found = prepare(records, plan)
-    drawn = (
-        ["png", *(["svg"] if {"html", "svg"} & {*wanted} else [])] if PICTURED & {*wanted} else []
-    )
+    vectors = ["svg"] if {"html", "svg"} & {*wanted} else []
+    drawn = ["png", *vectors] if PICTURED & {*wanted} else []
     shown = _plots(found, store) if drawn else {}
     pictures = _draw(shown, out / "figures", drawn)
     files = [

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.report import write_report
+from bench.report import results, write_report
 from bench.store import Record
 
 BUDGETS = (100, 200, 400)
@@ -82,3 +82,11 @@ def written(records: list[Record], form: str, plan: Any = None) -> str:
     with tempfile.TemporaryDirectory() as folder:
         (path,) = write_report(records, plan, Path(folder), [form])
         return path.read_text()
+
+
+def target(records: list[Record], plan: Any = None, **wanted: Any) -> dict[str, Any]:
+    """The line of the epochs-to-target table for the main target of the primary endpoint."""
+    rows = results(records, plan)["targets"]
+    wanted = {"primary": True, **wanted}
+    (row,) = [row for row in rows if all(row[k] == v for k, v in wanted.items())]
+    return dict(row)

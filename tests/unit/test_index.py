@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from tests.synthetic import runs
 def store(tmp_path: Path) -> Store:
     store = Store(tmp_path)
     for record in runs({"mae": [80, 81], "mae+mto": [81, 82]}, seeds=range(2), budgets=[1, 2]):
-        write_json(store.run(record.run_id).path / "record.json", asdict(record))
+        write_json(store.run(record.run_id).path / "record.json", dataclasses.asdict(record))
     pretrain = store.runs / "pre-mae"
     pretrain.mkdir()
     (pretrain / "record.json").write_text(json.dumps({"run_id": "pre-mae"}))
@@ -54,7 +53,7 @@ def test_only_what_is_new_is_read(store: Store, monkeypatch: pytest.MonkeyPatch)
     load_records(store)
     assert read == []
     changed = dataclasses.replace(records[3], finetune_top1=12.5)
-    write_json(store.run(changed.run_id).path / "record.json", asdict(changed))
+    write_json(store.run(changed.run_id).path / "record.json", dataclasses.asdict(changed))
     assert changed in load_records(store)
     assert read == [changed.run_id]
 
