@@ -22,7 +22,7 @@ from bench.launchers.inline import InlineLauncher
 from bench.launchers.local import LocalLauncher, visible_gpus
 from bench.monitor import Monitor
 from bench.plan import PRETRAIN, Task
-from bench.store import BLOCKED, DONE, FAILED, STOPPED, RunFolder, Store
+from bench.store import BLOCKED, DONE, FAILED, STOPPED, RunFolder, Store, read_json, write_json
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +208,22 @@ def test_inline_waits_too(tmp_path: Path) -> None:
     ended = InlineLauncher(Store(tmp_path), QUICK).launch((PRE,), lambda runs: None)
     first.join()
     assert ended[0].state == DONE
+
+
+def test_a_record_names_the_machine_and_code_of_its_pre_training(tmp_path: Path) -> None:
+    """Its times were taken there; an evaluation elsewhere or by other code is noted."""
+    assert run(tmp_path, PRE) == 0
+    path = Store(tmp_path).run(PRE.run_id).path / "provenance.json"
+    origin = read_json(path) or {}
+    here = origin["code"]["commit"]
+    origin["code"]["commit"] = "0123456789abcdef"
+    origin["hardware"]["cpu"] = "another processor"
+    write_json(path, origin)
+    assert run(tmp_path, FIN) == 0
+    (record,) = Store(tmp_path).records([FIN.run_id])
+    assert record.commit == "0123456789abcdef"
+    assert "another processor" in record.hardware
+    assert f"evaluated with other code than pre-trained: {here[:10]}" in record.notes
 
 
 def test_visible_gpus_honours_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
