@@ -17,7 +17,7 @@ from bench.store import RUNNING, RunFolder
 
 log = logging.getLogger(__name__)
 
-BEAT_S = 0.5
+BEAT_S = 1.0
 """Seconds between heartbeats."""
 
 GO_ON, SAVE, STOP, REQUEUE = 0, 1, 2, 3
@@ -49,7 +49,7 @@ class Monitor:
         loss: float,
         waited: float | None = None,
     ) -> None:
-        """Reports progress, at most twice a second.
+        """Reports progress, at most once a second.
 
         ``rate`` is in images/s, ``waited`` the share of the time spent waiting for data.
 

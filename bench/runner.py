@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from bench import checkpoint, data, failures, provenance, released
+from bench.allocator import keep_freed_memory
 from bench.config import Resources, RunConfig, identity, to_plain
 from bench.distributed import SOLO, World
 from bench.errors import (
@@ -129,6 +130,7 @@ def _compute(store: Store, task: Task, resources: Resources, place: Place) -> No
     device = pick_device(resources.device)
     threads = resources.threads or torch.get_num_threads()
     torch.set_num_threads(threads)
+    keep_freed_memory()
     config, folder = task.config, monitor.folder
     session = Session(
         device=device,

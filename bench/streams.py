@@ -13,6 +13,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -132,6 +133,12 @@ def _generators() -> list[torch.Generator]:
     return [torch.default_generator, *(torch.cuda.default_generators[gpu] for gpu in gpus)]
 
 
+@lru_cache(maxsize=16)
+def _place_weights(count: int, device: torch.device) -> Tensor:
+    """What a digest weighs each place of a payload with, int64 [count]."""
+    return mix(torch.arange(1, count + 1, device=device) * _signed(GOLDEN))
+
+
 @dataclass
 class Digest:
     """An order-independent sum of hashes: equal if and only if the same things were seen.
@@ -150,8 +157,7 @@ class Digest:
         """Adds samples with keys int64 [B] and payload int64, bool or float [B, K]."""
         if payload.is_floating_point():
             payload = (payload.double() * 2**20).round().long()
-        width = torch.arange(1, payload.shape[1] + 1, device=payload.device)
-        weights = mix(width * _signed(GOLDEN))
+        weights = _place_weights(payload.shape[1], payload.device)
         self.total += mix(keys + (payload.long() * weights).sum(1)).sum()
 
     def text(self) -> str:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from bench import data, suite
+from bench.allocator import keep_freed_memory
 from bench.api import Batch
 from bench.config import RunConfig
 from bench.loop import Session
@@ -31,9 +32,11 @@ OVERHEAD_BAR = 1.02
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Any:
+def as_in_a_run() -> Any:
+    """One thread, and memory kept from step to step; the peers get both, too."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    keep_freed_memory()
     yield
     torch.set_num_threads(before)
 
