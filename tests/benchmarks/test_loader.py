@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.benchmark(group="loader"), pytest.mark.timeout(900)]
 
 COUNT, SIZE, BATCH = 128, 224, 64
 FORM = (500, 375)
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ pytestmark = [
 
 SHAPE = VisionShape(image_size=224, patch_size=16, channels=3, width=768, depth=12, heads=12)
 BATCH = 8
-ROUNDS = int(os.environ.get("MTO_BENCH_ROUNDS", "4"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 METHODS = ["simmim", "mae", "data2vec"]
 STEP_BAR, MEMORY_BAR = 1.10, 1.15
 

@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.benchmark(group="step"), pytest.mark.timeout(1800)]
 
 SHAPE = VisionShape(image_size=224, patch_size=16, channels=3, width=768, depth=12, heads=12)
 BATCH = 8
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 RECIPE = PretrainConfig(epochs=1, batch_size=BATCH, lr=1e-4, blr=0)
 CPU = torch.device("cpu")
 
