@@ -1,4 +1,4 @@
-"""The configuration of one run: frozen dataclasses, strict loading, and the run id.
+"""The configuration of one run: frozen dataclasses and the run id.
 
 Every field here can move a number and is part of the run id. What cannot (paths, workers, threads,
 launchers, logging) lives in :class:`Resources`, outside the hash.
@@ -10,15 +10,12 @@ import dataclasses
 import hashlib
 import json
 import math
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, Literal
 
 from bench.api import VisionShape
-from bench.errors import UsageError, check_range, unknown
+from bench.errors import UsageError, check_range
 
 RECIPE_VERSION = 1
 """Raised when the meaning of a recipe field changes, so that old results are not reused."""
@@ -44,12 +41,18 @@ class AugmentConfig:
     auto_augment: str = ""
     random_erasing: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for a value out of range."""
+        check_range(self, "augment", ("flip", "random_erasing"), 0, 1)
+        check_range(self, "augment", ("color_jitter",))
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Data set, its normalisation, and how many of its training labels evaluation may use.
 
     ``labels`` 0 means all of them; the choice is balanced over classes and drawn per seed.
+    ``train_images``, ``test_images`` and ``classes`` are ``procedural``'s (0: its own default).
     """
 
     name: str
@@ -62,8 +65,15 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Raises UsageError for a value out of range."""
-        check_range(self, "data", ("labels", "train_images", "test_images"))
-        check_range(self, "data", ("classes",), 0, 16 if self.name == "procedural" else math.inf)
+        sizes, generated = ("train_images", "test_images", "classes"), self.name == "procedural"
+        check_range(self, "data", ("labels", *sizes))
+        check_range(self, "data", ("classes",), 0, 16 if generated else math.inf)
+        for size in sizes:
+            if getattr(self, size) and not generated:
+                raise UsageError(
+                    f"data.{size}={getattr(self, size)} is for generated images ('procedural'); "
+                    f"'{self.name}' comes as it is. Set data.{size}=0."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +138,10 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         """Raises UsageError for a value out of range."""
         check_range(self, "finetune", ("epochs", "batch_size", "lr_batch"), 1)
-        check_range(self, "finetune", ("layer_decay", "drop_path"), 0, 1)
+        check_range(self, "finetune", ("blr", "lr", "min_lr", "warmup_epochs", "weight_decay"))
+        check_range(self, "finetune", ("layer_decay", "drop_path", "label_smoothing"), 0, 1)
+        check_range(self, "finetune", ("mixup_switch",), 0, 1)
+        check_range(self, "finetune", ("mixup", "cutmix", "clip_grad", "head_init_std", "repeat"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +161,11 @@ class ProbeConfig:
     pool: Literal["mean", "cls"] = "cls"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     augment: AugmentConfig = AugmentConfig()
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a value out of range."""
+        check_range(self, "probe", ("epochs", "batch_size", "lr_batch"), 1)
+        check_range(self, "probe", ("blr", "warmup_epochs", "weight_decay"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +239,12 @@ class Resources:
     checkpoint_every_s: float = 60.0
     strict_images: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for a value out of range."""
+        counts = ("threads", "workers", "micro_batch", "gpus_per_node", "checkpoint_every_s")
+        check_range(self, "resources", counts)
+        check_range(self, "resources", ("nodes",), 1)
+
 
 def peak_lr(recipe: PretrainConfig | FinetuneConfig | ProbeConfig) -> float:
     """Peak learning rate: the absolute one if given, else blr scaled by the effective batch."""
@@ -233,102 +257,6 @@ def warmup(recipe: PretrainConfig) -> float:
     if recipe.warmup_share:
         return recipe.warmup_share * recipe.epochs
     return recipe.warmup_epochs
-
-
-# --- strict loading ---------------------------------------------------------------------------
-
-
-@cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
-
-
-def load_section(cls: type, values: Mapping[str, Any], where: str) -> Section:
-    """Builds the frozen dataclass ``cls`` from plain values.
-
-    Raises:
-        UsageError: for an unknown key, a value of the wrong type, or a missing one.
-    """
-    hints = _hints(cls)
-    known = {f.name for f in fields(cls)}
-    for key in values:
-        if key not in known:
-            raise unknown("setting", f"{where}.{key}", (f"{where}.{k}" for k in known))
-    loaded = {k: coerce(v, hints[k], f"{where}.{k}") for k, v in values.items()}
-    required = {f.name for f in fields(cls) if _is_required(f)}
-    missing = sorted(required - set(loaded))
-    if missing:
-        names = ", ".join(f"{where}.{m}" for m in missing)
-        raise UsageError(f"missing setting: {names}. Set it in the preset or as {names}=VALUE.")
-    return cls(**loaded)
-
-
-def _is_required(f: dataclasses.Field[Any]) -> bool:
-    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-
-
-def coerce(value: Any, hint: Any, where: str) -> Any:
-    """Turns ``value`` into the type ``hint``; numbers in strings are accepted, other types not.
-
-    Raises:
-        UsageError: if it does not fit.
-    """
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if isinstance(value, hint):
-            return value
-        if isinstance(value, Mapping):
-            return load_section(hint, value, where)
-        raise _misfit(value, hint.__name__, where)
-    origin = typing.get_origin(hint)
-    if origin is Literal:
-        allowed = typing.get_args(hint)
-        if value in allowed:
-            return value
-        raise unknown(f"value of {where}", str(value), map(str, allowed))
-    if origin is tuple:
-        return _coerce_tuple(value, hint, where)
-    if origin in (typing.Union, types.UnionType):
-        return None if value is None else coerce(value, typing.get_args(hint)[0], where)
-    return _coerce_scalar(value, hint, where)
-
-
-def _coerce_tuple(value: Any, hint: Any, where: str) -> tuple[Any, ...]:
-    items = typing.get_args(hint)
-    if isinstance(value, str):
-        value = [v for v in value.strip("[]() ").split(",") if v.strip()]
-    if not isinstance(value, list | tuple):
-        raise _misfit(value, "list", where)
-    if len(items) == 2 and items[1] is Ellipsis:
-        items = (items[0],) * len(value)
-    if len(items) != len(value):
-        raise _misfit(value, f"list of {len(items)} values", where)
-    return tuple(coerce(v, i, where) for v, i in zip(value, items, strict=True))
-
-
-def _coerce_scalar(value: Any, hint: type, where: str) -> Any:
-    if hint is bool:
-        if isinstance(value, bool):
-            return value
-        words = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
-        if str(value).lower() in words:
-            return words[str(value).lower()]
-    elif hint is str:
-        if isinstance(value, str | int | float):
-            return str(value)
-    elif hint in (int, float) and not isinstance(value, bool):
-        try:
-            number = float(value)
-            if hint is float:
-                return number
-            if number == int(number):
-                return int(number)
-        except (TypeError, ValueError, OverflowError):
-            pass
-    raise _misfit(value, hint.__name__, where)
-
-
-def _misfit(value: Any, wanted: str, where: str) -> UsageError:
-    return UsageError(f"{where}={value!r} is not a valid {wanted}.")
 
 
 # --- identity ---------------------------------------------------------------------------------

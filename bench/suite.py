@@ -27,9 +27,9 @@ from bench.config import (
     PretrainConfig,
     ProbeConfig,
     RunConfig,
-    load_section,
 )
 from bench.errors import UsageError, unknown
+from bench.loading import load_section
 
 SECTIONS: dict[str, type] = {
     "data": DataConfig,

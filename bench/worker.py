@@ -135,16 +135,16 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Computes one run; returns its exit code."""
     args = _parser().parse_args(argv)
-    resources = Resources(
-        device=args.device,
-        threads=args.threads,
-        workers=args.workers,
-        micro_batch=args.batch_size,
-        data_root=args.data_root,
-        init_path=args.init_path,
-        checkpoint_every_s=args.checkpoint_every,
-    )
     try:
+        resources = Resources(
+            device=args.device,
+            threads=args.threads,
+            workers=args.workers,
+            micro_batch=args.batch_size,
+            data_root=args.data_root,
+            init_path=args.init_path,
+            checkpoint_every_s=args.checkpoint_every,
+        )
         compute(args.out, args.run, resources)
     except BusyError as error:
         print(f"error: {error}", file=sys.stderr)

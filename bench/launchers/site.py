@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.config import load_section
 from bench.errors import UsageError
+from bench.loading import load_section
 
 VARIABLE = "MTO_BENCH_SITE"
 """Names the site file when --site does not."""

@@ -8,8 +8,8 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from bench.config import load_section
 from bench.errors import UsageError
+from bench.loading import load_section
 from mto.config import TERMS, MTOConfig
 
 

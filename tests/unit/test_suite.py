@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench import suite
-from bench.config import peak_lr, warmup
+from bench.config import Resources, peak_lr, warmup
 from bench.errors import UsageError
 
 
@@ -57,6 +57,11 @@ def test_an_alias_is_another_arm_of_the_same_method() -> None:
         (lambda: resolve("mae", "mae.mask_ratio=75"), "lie between 0 and 1"),
         (lambda: resolve("data2vec", "data2vec.target_layers=0"), "must be at least 1"),
         (lambda: resolve("mae", "pretrain.batch_size=0"), "must be at least 1"),
+        (lambda: resolve("mae", "finetune.mixup=-1"), "finetune.mixup=-1.0 must be at least 0"),
+        (lambda: resolve("mae", "probe.epochs=0"), "probe.epochs=0 must be at least 1"),
+        (lambda: resolve("mae", "pretrain.augment.flip=2"), "flip=2.0 must lie in"),
+        (lambda: resolve("mae", "data.train_images=99"), "Set data.train_images=0"),
+        (lambda: Resources(threads=-1), "resources.threads=-1 must be at least 0"),
         (lambda: resolve("mae", "finetune.layer_decay=1.5"), "lie in [0, 1]"),
         (lambda: resolve("mae", "knn.temperature=0"), "must be above 0"),
         (lambda: resolve("mae", "data.classes=17", preset="procedural"), "lie in [0, 16]"),
