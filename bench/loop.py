@@ -23,7 +23,7 @@ from bench.data import Feed, Step
 from bench.distributed import SOLO, World
 from bench.errors import NonFiniteLossError, StopRequestedError
 from bench.monitor import GO_ON, REQUEUE, STOP, Monitor
-from bench.streams import Digest, Streams
+from bench.streams import Digest, Streams, preserved
 
 CHECK_EVERY = 50
 """Steps between looks at the loss (each look waits for a GPU)."""
@@ -123,10 +123,11 @@ def fit(job: Job, session: Session) -> Meter:
             state = _state(job, scaler, meter)
             checkpoint.save_state(states, meter.step, state)
 
-    while meter.step < job.total:
-        _run_epoch(job, session, scaler, meter, save)
-        if meter.step - started <= job.feed.steps:
-            meter.steady_s, meter.steady_images = steady
+    with preserved():
+        while meter.step < job.total:
+            _run_epoch(job, session, scaler, meter, save)
+            if meter.step - started <= job.feed.steps:
+                meter.steady_s, meter.steady_images = steady
     if meter.step > started:
         save()
     return meter
@@ -175,10 +176,10 @@ def _optimise(
     """One optimizer step over all micro-batches; returns the detached loss."""
     job.optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), device=session.device)
-    with session.streams.scoped(job.stage, number):
-        for loss in job.losses(step, number, number // job.feed.steps):
-            scaler.scale(loss).backward()
-            total += loss.detach()
+    session.streams.seed(job.stage, number)
+    for loss in job.losses(step, number, number // job.feed.steps):
+        scaler.scale(loss).backward()
+        total += loss.detach()
     if not job.replicated:
         session.world.add_gradients(job.module.parameters(), step.count)
         session.world.total(total)

@@ -101,26 +101,38 @@ class Streams:
         generator.manual_seed(self.key(purpose, name))
         return generator
 
-    @contextlib.contextmanager
-    def scoped(self, purpose: str, *where: int | str) -> Iterator[None]:
-        """Seeds the global generators for library code that knows no other, then restores them.
+    def seed(self, purpose: str, *where: int | str) -> None:
+        """Seeds the global generators for library code that knows no other.
 
-        Inside, draws of ``random``, numpy and torch depend only on this run, purpose and place.
+        Until the next seed, draws of ``random``, numpy and torch depend only on this run, purpose
+        and place. Use within :func:`preserved`.
         """
         key = self.key(purpose, *where) & ((1 << 63) - 1)
-        python, numpy, generators = random.getstate(), np.random.get_state(), _generators()
-        states = [generator.get_state() for generator in generators]
         random.seed(key)
         np.random.seed(key % (1 << 32))
-        for generator in generators:
+        for generator in _generators():
             generator.manual_seed(key)
-        try:
+
+    @contextlib.contextmanager
+    def scoped(self, purpose: str, *where: int | str) -> Iterator[None]:
+        """Seeds the global generators for a block of code and then restores them."""
+        with preserved():
+            self.seed(purpose, *where)
             yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
-            for generator, state in zip(generators, states, strict=True):
-                generator.set_state(state)
+
+
+@contextlib.contextmanager
+def preserved() -> Iterator[None]:
+    """Puts the global generators back as they were, whatever draws or seeds in between."""
+    python, numpy, generators = random.getstate(), np.random.get_state(), _generators()
+    states = [generator.get_state() for generator in generators]
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
 
 
 def _generators() -> list[torch.Generator]:

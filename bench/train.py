@@ -22,7 +22,7 @@ from bench.loop import Job, Session, autocast, fit
 from bench.optim import pretrain_optimizer, pretrain_scheduler
 from bench.streams import Digest, Streams
 
-PROBE_IMAGES = 64
+PROBE_IMAGES = 32
 """Images of the fixed batch on which a run's layers are measured."""
 
 FLOP_IMAGES = 8
