@@ -27,6 +27,9 @@ from bench.launchers.base import (
 from bench.plan import CELL, Task
 from bench.store import DONE, FAILED, PENDING, RUNNING, STOPPED, Store
 
+PRELOADED = ["bench.runner", "sklearn.datasets"]
+"""What takes long to import, imported once before the runs' processes are forked."""
+
 POLL_S = 0.1
 ELSEWHERE = 75
 """Exit code of a child that finds its run computed by another process."""
@@ -63,7 +66,7 @@ class LocalLauncher:
         for progress in progresses:
             self._seen[progress.task.run_id] = self._attempts(progress)
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["bench.runner"])
+        context.set_forkserver_preload(PRELOADED)
         previous = signal.signal(signal.SIGTERM, _interrupt)
         self._since = time.time()
         try:
