@@ -242,6 +242,11 @@ def test_a_line_torn_by_a_kill_costs_that_line_alone(tmp_path: Path) -> None:
     assert [m["step"] for m in folder.metrics()] == [1, 2]
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether SIGSTOP has taken effect; signals of lower numbers are handled before it."""
+    return "\nState:\tT" in Path(f"/proc/{pid}/status").read_text()
+
+
 def has_pending(pid: int, number: signal.Signals) -> bool:
     """Whether a stopped process has been sent a signal that it cannot yet handle."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -257,6 +262,8 @@ def test_two_interrupts_end_a_launcher_whose_run_does_not_answer(tmp_path: Path)
         time.sleep(0.05)
     run_pid = int(folder.claim().split()[0])
     os.kill(run_pid, signal.SIGSTOP)
+    while not is_stopped(run_pid):
+        time.sleep(0.01)
     os.kill(command.pid, signal.SIGINT)
     while not has_pending(run_pid, signal.SIGTERM):
         time.sleep(0.05)
