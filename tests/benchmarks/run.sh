@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All CPU benchmarks, side by side with their peers; about fifteen minutes on a quiet machine.
+# All CPU benchmarks, side by side with their peers; about 25 minutes, on a quiet machine.
 # Figures are kept in results/benchmarks/cpu.json with machine, versions and commit; of a selection
 # (file names as arguments) in selected.json, which is not committed.
 set -euo pipefail
