@@ -9,8 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bench import data
 from bench.config import Resources, RunConfig
 from bench.data import Feed, Step
@@ -18,7 +16,7 @@ from bench.estimate import Speed
 from bench.evaluate import Evaluation
 from bench.loop import Session
 from bench.monitor import Monitor
-from bench.runner import pick_device
+from bench.runner import pick_device, settle
 from bench.store import RunFolder
 from bench.streams import Streams
 from bench.train import Pretraining, build_method
@@ -41,7 +39,7 @@ class ShortFeed:
 
 def calibrate(config: RunConfig, resources: Resources) -> Speed:
     """Runs a few steps of both stages in a temporary folder and measures them."""
-    torch.set_num_threads(resources.threads or torch.get_num_threads())
+    settle(resources)
     with tempfile.TemporaryDirectory() as folder:
         monitor = Monitor(RunFolder(Path(folder)), checkpoint_every_s=1e9)
         device = pick_device(resources.device)

@@ -128,9 +128,7 @@ class Place:
 def _compute(store: Store, task: Task, resources: Resources, place: Place) -> None:
     monitor, world = place.monitor, place.world
     device = pick_device(resources.device)
-    threads = resources.threads or torch.get_num_threads()
-    torch.set_num_threads(threads)
-    keep_freed_memory()
+    threads = settle(resources)
     config, folder = task.config, monitor.folder
     session = Session(
         device=device,
@@ -184,6 +182,14 @@ def _leave_result(monitor: Monitor, result: dict[str, Any], notes: list[str]) ->
     write_json(folder.path / "record.json", {**result, "notes": known + notes})
     for stage in ("pretrain", "finetune", "probe"):
         checkpoint.clear(folder.checkpoints / stage)
+
+
+def settle(resources: Resources) -> int:
+    """Gives this process its CPU threads and lets it keep freed memory; returns the threads."""
+    threads = resources.threads or torch.get_num_threads()
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    return threads
 
 
 def pick_device(name: str) -> torch.device:
