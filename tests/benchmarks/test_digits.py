@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -13,14 +14,14 @@ from typing import Any
 import pytest
 import torch
 
-from bench import data, suite
+from bench import checkpoint, data, loop, suite
 from bench.api import Batch
 from bench.config import RunConfig
 from bench.loop import Session
 from bench.monitor import Monitor
 from bench.optim import pretrain_optimizer, pretrain_scheduler
 from bench.store import RunFolder
-from bench.streams import Streams
+from bench.streams import Digest, Streams
 from bench.train import Pretraining, build_method
 from tests.benchmarks import peers
 from tests.benchmarks.side_by_side import race
@@ -36,6 +37,16 @@ RATE_EPOCHS = max(2, EPOCHS // 4)
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 METHODS = ("mae", "simmim", "data2vec")
 OVERHEAD_BAR = 1.02
+
+OWN_WORK: tuple[tuple[Any, str], ...] = (
+    *((Pretraining, name) for name in ("measure_layers", "flops_per_image")),
+    *((Monitor, name) for name in ("log", "beat", "urgency")),
+    *((loop, name) for name in ("_state", "_collect", "_count_time")),
+    (checkpoint, "save_state"),
+    (Digest, "add"),
+    (Streams, "seed"),
+)
+"""What a run does beside its steps."""
 
 
 @pytest.fixture(autouse=True)
@@ -152,6 +163,38 @@ def test_the_harness_adds_little_to_the_bare_steps(
     benchmark.extra_info.update(ratios=ratios, epochs=EPOCHS)
     print(f"\n  {name:32} x{median(ratios):.3f} of its bare steps", [round(r, 3) for r in ratios])
     assert median(ratios) <= OVERHEAD_BAR
+
+
+def clocked(function: Callable[..., Any], spent: list[float]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            spent.append(time.perf_counter() - start)
+
+    return call
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_logs_states_and_digests_take_little_of_a_run(
+    benchmark: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The harness's own work by timers inside a run; none of the timed functions calls another."""
+    pretrain(config_of(name, 2), Monitor(new_folder(tmp_path / "warm")))
+    times: dict[str, list[float]] = {}
+    for owner, function in OWN_WORK:
+        spent = times.setdefault(function, [])
+        monkeypatch.setattr(owner, function, clocked(getattr(owner, function), spent))
+    config, monitor = config_of(name, EPOCHS), Monitor(new_folder(tmp_path / "run"))
+    benchmark.pedantic(lambda: pretrain(config, monitor), rounds=1, iterations=1)
+    shares = {what: sum(spent) / benchmark.stats["mean"] for what, spent in times.items()}
+    assert all(shares.values())
+    benchmark.extra_info.update(shares=shares, epochs=EPOCHS)
+    print(f"\n  {name:32} {sum(shares.values()):.2%} of a run:", end=" ")
+    print(", ".join(f"{what} {share:.2%}" for what, share in shares.items()))
+    assert sum(shares.values()) <= OVERHEAD_BAR - 1
 
 
 @pytest.mark.parametrize("name", METHODS)
