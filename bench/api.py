@@ -67,12 +67,14 @@ class Batch:
 
     ``images`` [B, C, S, S] are normalised; ``hidden`` [B, N] is True where the model sees no
     pixels; ``noise`` holds the B samples' random draws of this step: drop path takes the first
-    ones, a plug-in those from 1 << 20 on. It is None where nothing is to be random.
+    ones, a plug-in those from 1 << 20 on. It is None where nothing is to be random. ``progress``
+    is the share of the run's steps done before this one, in [0, 1).
     """
 
     images: Tensor
     hidden: Tensor
     noise: SampleStream | None = None
+    progress: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,9 @@ class Pretraining:
             scheduler=pretrain_scheduler(optimizer, recipe, feed.steps),
             feed=feed,
             epochs=recipe.epochs,
-            losses=lambda step, number, epoch: self._losses(step, number, epoch, digests),
+            losses=lambda step, number, epoch: self._losses(
+                step, epoch, number, recipe.epochs * feed.steps, digests
+            ),
             precision=recipe.precision,
             clip_grad=recipe.clip_grad,
             after_step=self.method.after_step,
@@ -109,9 +111,12 @@ class Pretraining:
         )
 
     def _losses(
-        self, step: Step, number: int, epoch: int, digests: dict[str, Digest]
+        self, step: Step, epoch: int, number: int, total: int, digests: dict[str, Digest]
     ) -> Iterator[Tensor]:
-        """One loss for each micro-batch, weighted so that their sum is the batch's own loss."""
+        """One loss for each micro-batch, weighted so that their sum is the batch's own loss.
+
+        ``number`` counts the ``total`` steps of the run from 0.
+        """
         streams, count = self.session.streams, len(step.ids)
         hidden = self.method.draw_hidden(streams.samples("mask", epoch, step.ids))
         noise = streams.samples("drop path", number, step.ids)
@@ -122,7 +127,8 @@ class Pretraining:
         size = self.session.micro_batch or max(1, count)
         for start in range(0, count, size):
             part = slice(start, start + size)
-            batch = Batch(step.images[part], hidden[part], noise.select(part))
+            own = noise.select(part)
+            batch = Batch(step.images[part], hidden[part], own, progress=number / total)
             with autocast(self.session.device, self.config.pretrain.precision):
                 output = self.method(batch)
             self._terms = dict(output.terms)

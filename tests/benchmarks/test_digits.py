@@ -100,7 +100,7 @@ def bare_epochs(config: RunConfig) -> Iterator[None]:
         hidden = method.draw_hidden(streams.samples("mask", epoch, ids))
         noise = streams.samples("drop path", step, ids)
         optimizer.zero_grad(set_to_none=True)
-        output = method(Batch(pixels[ids], hidden, noise))
+        output = method(Batch(pixels[ids], hidden, noise, step / (recipe.epochs * steps)))
         loss = output.loss if output.penalty is None else output.loss + output.penalty
         loss.backward()
         optimizer.step()
