@@ -151,6 +151,10 @@ def _place_weights(count: int, device: torch.device) -> Tensor:
     return mix(torch.arange(1, count + 1, device=device) * _signed(GOLDEN))
 
 
+DIGEST_KIND = "b"
+"""Names how digests are made; those of another kind, as in older records, compare with nothing."""
+
+
 @dataclass
 class Digest:
     """An order-independent sum of hashes: equal if and only if the same things were seen.
@@ -165,13 +169,18 @@ class Digest:
         """The empty digest."""
         return cls(torch.zeros((), dtype=torch.int64, device=device))
 
-    def add(self, keys: Tensor, payload: Tensor) -> None:
-        """Adds samples with keys int64 [B] and payload int64, bool or float [B, K]."""
+    def add(self, where: int, ids: Tensor, payload: Tensor) -> None:
+        """Adds what samples ``ids`` int64 [B] were given at epoch ``where``.
+
+        ``payload`` is int64, bool or float [B, K], floats to 2^-21. Epoch, sample and place within
+        the payload are each mixed in, so that no exchange between two of a kind leaves the sum.
+        """
         if payload.is_floating_point():
             payload = (payload.double() * 2**20).round().long()
         weights = _place_weights(payload.shape[1], payload.device)
+        keys = mix(ids * _signed(GOLDEN) + hash_key("digest", where))
         self.total += mix(keys + (payload.long() * weights).sum(1)).sum()
 
     def text(self) -> str:
-        """16 hexadecimal digits."""
-        return f"{int(self.total) & ((1 << 64) - 1):016x}"
+        """The kind and 16 hexadecimal digits."""
+        return f"{DIGEST_KIND}:{int(self.total) & ((1 << 64) - 1):016x}"

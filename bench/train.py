@@ -120,9 +120,9 @@ class Pretraining:
         streams, count = self.session.streams, len(step.ids)
         hidden = self.method.draw_hidden(streams.samples("mask", epoch, step.ids))
         noise = streams.samples("drop path", number, step.ids)
-        digests["order"].add(step.ids, (step.places + number * step.count)[:, None])
-        digests["crop"].add(step.ids + epoch, step.boxes)
-        digests["mask"].add(step.ids + epoch, hidden)
+        digests["order"].add(epoch, step.ids, (step.places + number * step.count)[:, None])
+        digests["crop"].add(epoch, step.ids, step.boxes)
+        digests["mask"].add(epoch, step.ids, hidden)
         everything = self.session.world.total(hidden.sum())
         size = self.session.micro_batch or max(1, count)
         for start in range(0, count, size):

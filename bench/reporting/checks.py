@@ -11,6 +11,9 @@ from bench.aggregate import CELL, SECTION, Analysis, records
 from bench.reporting import words
 from bench.store import WAIT_LIMIT
 
+UNLOGGED, TWO_KINDS = "digests not logged", "digests of two kinds"
+"""Why the digests of a pair say nothing. Of two kinds they are if the code of one run is older."""
+
 
 def matching(runs: pd.DataFrame) -> pd.DataFrame:
     """Per variant: whether its pairs saw the same order, crops and masks as the baseline."""
@@ -28,20 +31,29 @@ def matching(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*SECTION, "base_arm", "arm", "matched"])
 
 
-def _differing(a: dict[str, str], b: dict[str, str]) -> list[str] | None:
-    """Names of the streams whose digests differ or are on one side only; None if none logged."""
+def _differing(a: dict[str, str], b: dict[str, str]) -> list[str] | str:
+    """Names of the streams whose digests differ or are on one side only, or why none compare."""
     if not a and not b:
-        return None
+        return UNLOGGED
+    if a and b and _kinds(a) != _kinds(b):
+        return TWO_KINDS
     return sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k))
 
 
-def _matched(found: list[list[str] | None]) -> str:
-    bad = [names for names in found if names]
+def _kinds(digests: dict[str, str]) -> set[str]:
+    """How digests were made; what stands before the colon, nothing in records of the first kind."""
+    return {text.rpartition(":")[0] for text in digests.values()}
+
+
+def _matched(found: list[list[str] | str]) -> str:
+    bad = [names for names in found if names and isinstance(names, list)]
     if bad:
         streams = ", ".join(sorted({name for names in bad for name in names}))
         return f"differs in {streams} ({len(bad)} of {len(found)} pairs)"
-    unlogged = found.count(None)
-    return f"digests not logged ({unlogged} of {len(found)} pairs)" if unlogged else words.MATCHED
+    for reason in (UNLOGGED, TWO_KINDS):
+        if reason in found:
+            return f"{reason} ({found.count(reason)} of {len(found)} pairs)"
+    return words.MATCHED
 
 
 def code_versions(runs: pd.DataFrame) -> list[str]:

@@ -203,6 +203,17 @@ def test_unlogged_digests_do_not_match() -> None:
     assert target(records)["matched"] == "digests not logged (15 of 15 pairs)"
 
 
+def test_digests_of_an_older_kind_are_not_called_different() -> None:
+    """The same streams, digested by two versions of the code; a true difference is still told."""
+    newer = {"order": "b:o1", "crop": "b:c1", "mask": "b:m1"}
+    records = with_run(runs(RISING), "mae+mto", 200, 1, digests=newer)
+    assert target(records)["matched"] == "digests of two kinds (1 of 15 pairs)"
+    both = with_run(records, "mae", 200, 1, digests=newer)
+    assert target(both)["matched"] == "matched ✓"
+    apart = with_run(both, "mae", 200, 1, digests={**newer, "mask": "b:m2"})
+    assert target(apart)["matched"] == "differs in mask (1 of 15 pairs)"
+
+
 def test_deviations_from_the_plan_are_listed() -> None:
     records = runs({**RISING, "mae+mto(recal)": [80, 81, 82]}, seeds=range(6))
     plan = {**PLAN, "budgets": [100, 200]}

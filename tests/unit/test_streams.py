@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.streams import Digest, Streams, hash_key, mix
+from bench.streams import Streams, hash_key, mix
 
 U64 = (1 << 64) - 1
 
@@ -93,22 +93,3 @@ def test_scoped_seeds_library_code_and_restores_the_global_generators() -> None:
         assert library() == inside
     with streams.scoped("augment", 1, 3):
         assert library() != inside
-
-
-def test_digest_ignores_order_and_splitting_but_nothing_else() -> None:
-    keys = torch.arange(10)
-    payload = Streams(0, 0).samples("mask", 0, keys).uniform(6) < 0.5
-    cpu = torch.device("cpu")
-
-    def digest(order: torch.Tensor, pieces: int, values: torch.Tensor) -> str:
-        found = Digest.zero(cpu)
-        for part in order.split(pieces):
-            found.add(keys[part], values[part])
-        return found.text()
-
-    reference = digest(keys, 10, payload)
-    assert digest(keys.flip(0), 3, payload) == reference
-    changed = payload.clone()
-    changed[4, 2] ^= True
-    assert digest(keys, 10, changed) != reference
-    assert digest(keys, 10, payload.roll(1, 0)) != reference
