@@ -22,6 +22,9 @@ lowered accuracy. ``all`` stands for every part, as the paper has it.
 
 ALL = "all"
 
+Rows = Literal["visible", "masked", "all"]
+"""Which rows of an attention map a setting is about."""
+
 _SWITCH: dict[str, dict[str, tuple[Any, Any]]] = {
     "init": {"init": ("baseline", "distinct")},
     "dist": {"lambda_dist": (0.0, 0.1)},
@@ -45,24 +48,35 @@ class MTOConfig:
         distance: Unit of that distance, an image's spread of patch embeddings: per dimension
             (``standardised``) or over all dimensions together (``isotropic``).
         dist_margin: Distance, in that unit, from which the margin loss is 0.
-        recalibration: ``bias`` adds log r to what visible rows see of masked columns; ``exclude``
-            drops the share 1 - r of masked columns that visible rows attend to least; ``none``
+        recalibration: ``bias`` adds log r to what ``rows`` see of masked columns; ``exclude``
+            drops the share 1 - r of masked columns that those rows attend to least; ``none``
             leaves recalibration to L_spa.
+        rows: Rows that are recalibrated: ``visible`` ones (the class token among them), ``masked``
+            ones, or ``all``.
+        keep_self: Whether a recalibrated masked row keeps the weight on its own column.
         r_first: r of the first layer, in [0, 1]; 0 shuts masked columns out.
         r_shape: ``step`` keeps ``r_first`` over the affected layers, ``linear`` rises to 1.
         r_depth: Share of the layers, from the first, in which r may be below 1.
+        r_time: r over the run: ``constant``, ``rising`` to 1 at its end (recalibration fades), or
+            ``falling`` from 1 at its beginning.
         affinity: S read from attention logits q·k/√d, or from ``tokens``, x·x/√D.
         heads: ``average`` logits over heads before the softmax, or measure ``each`` and average.
         heterogeneity: H as ``entropy`` of masked rows over visible columns, or ``cosine`` distance.
         tau: Temperature of that entropy; at 1 it is nearly saturated.
         lambda_spa: Weight of L_spa.
-        spa_form: ``mass`` that visible rows give to masked columns, or their ``row_entropy``.
+        spa_form: ``mass`` that ``spa_rows`` give to masked columns other than their own, or the
+            ``row_entropy`` of those rows.
+        spa_rows: Rows that L_spa reads: ``visible``, ``masked`` or ``all`` patches.
+        spa_columns: Columns of that entropy: ``all``, or the ``visible`` patches.
+        spa_sign: Whether L_spa makes what it reads ``low`` or ``high``.
         spa_layers: Layers L_spa reads, evenly spaced over the depth; 0 reads all.
         lambda_e: Weight of L_e.
-        e_layers: Number of first layers in which L_e raises H.
+        e_layers: Number of first layers in which L_e acts on H.
+        e_sign: Whether L_e makes H ``high`` or ``low`` there.
         lambda_r: Weight of L_r.
         rank_form: L_r over ``adjacent`` layers or over all ``pairwise`` combinations.
         rank_margin: H has to fall by this much from one ranked layer to the next.
+        rank_sign: Whether H has to be ``falling`` or ``rising`` over depth.
         rank_layers: Layers L_r ranks, evenly spaced from the last of ``e_layers`` to the last
             of all; 0 ranks all of them.
         sample_images: Share of the images that the attention losses read, drawn from each
@@ -76,21 +90,29 @@ class MTOConfig:
     distance: Literal["standardised", "isotropic"] = "standardised"
     dist_margin: float = 3.0
     recalibration: Literal["bias", "none", "exclude"] = "bias"
+    rows: Rows = "visible"
+    keep_self: bool = True
     r_first: float = 0.0
     r_shape: Literal["step", "linear"] = "step"
     r_depth: float = 0.5
+    r_time: Literal["constant", "rising", "falling"] = "constant"
     affinity: Literal["logits", "tokens"] = "logits"
     heads: Literal["average", "each"] = "average"
     heterogeneity: Literal["entropy", "cosine"] = "entropy"
     tau: float = 0.1
     lambda_spa: float = 0.0
     spa_form: Literal["mass", "row_entropy"] = "mass"
+    spa_rows: Rows = "visible"
+    spa_columns: Literal["all", "visible"] = "all"
+    spa_sign: Literal["low", "high"] = "low"
     spa_layers: int = 0
     lambda_e: float = 0.0
     e_layers: int = 1
+    e_sign: Literal["high", "low"] = "high"
     lambda_r: float = 0.0
     rank_form: Literal["adjacent", "pairwise"] = "adjacent"
     rank_margin: float = 0.01
+    rank_sign: Literal["falling", "rising"] = "falling"
     rank_layers: int = 0
     sample_images: float = 0.25
     sample_heads: int = 0
@@ -109,11 +131,18 @@ class MTOConfig:
         check_range(self, "mto", ("tau", "dist_margin", "sample_images"), ends=False)
         if self.sample_heads and self.heads == "average":
             raise UsageError("mto.sample_heads needs mto.heads=each: an average takes all heads.")
+        if self.spa_columns == "visible" and self.spa_form == "mass":
+            raise UsageError("mto.spa_columns=visible needs mto.spa_form=row_entropy.")
 
     @property
     def recalibrates(self) -> bool:
         """Whether any layer may have r below 1."""
         return self.recalibration != "none" and self.r_first < 1 and self.r_depth > 0
+
+    @property
+    def shuts_spa_out(self) -> bool:
+        """Whether r = 0 leaves the rows that L_spa reads no mass on masked columns."""
+        return self.spa_form == "mass" and self.rows in ("all", self.spa_rows)
 
     @property
     def reads_attention(self) -> bool:

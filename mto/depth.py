@@ -10,16 +10,32 @@ def affected_layers(config: MTOConfig, count: int) -> int:
     return int(config.r_depth * count + 0.5)
 
 
-def r_schedule(config: MTOConfig, count: int) -> tuple[float, ...]:
+def r_schedule(config: MTOConfig, count: int, progress: float = 0.0) -> tuple[float, ...]:
     """The r of each of L = ``count`` layers: strong early, none late.
 
     Reading: weight recalibration, "depending on layer depth". ``step`` holds ``r_first``;
     ``linear`` goes from ``r_first`` at layer 0 towards 1 at the first layer left alone.
+    ``progress`` in [0, 1) is the share of the run that is done.
     """
     affected = affected_layers(config, count) if config.recalibrates else 0
     rise = (1 - config.r_first) if config.r_shape == "linear" else 0.0
     early = (config.r_first + rise * layer / affected for layer in range(affected))
-    return (*early, *[1.0] * (count - affected))
+    strength = time_strength(config, progress)
+    return (
+        *(1 - strength * (1 - r) if strength < 1 else r for r in early),
+        *[1.0] * (count - affected),
+    )
+
+
+def time_strength(config: MTOConfig, progress: float) -> float:
+    """How much of recalibration is on, in [0, 1], when ``progress`` of the run is done.
+
+    Reading: none of the sources says whether r changes over a run; ``rising`` and ``falling`` are
+    alternatives to a constant r.
+    """
+    if config.r_time == "constant":
+        return 1.0
+    return 1 - progress if config.r_time == "rising" else progress
 
 
 def evenly(first: int, count: int, wanted: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Heterogeneity of masked and visible tokens, and what visible rows attend to: one value an image.
+"""Heterogeneity of masked and visible tokens, and what rows attend to: one value an image.
 
 b images, G heads kept apart (or 1), R rows, C columns, D width; ``rows`` [b, R] and ``cols``
 [b, C] are False at padding.
@@ -62,10 +62,10 @@ def _mean_over(x: Tensor, chosen: Tensor) -> Tensor:
     return torch.einsum("btd,bt->bd", x, weight.to(x.dtype))
 
 
-def masked_mass(affinity: Tensor, rows: Tensor, cols: Tensor, hidden: Tensor) -> Tensor:
-    """Attention that visible rows give to masked columns [b], in [0, 1].
+def mass(affinity: Tensor, rows: Tensor, cols: Tensor, counted: Tensor) -> Tensor:
+    """Attention that rows give to the ``counted`` columns [b], in [0, 1].
 
-    ``hidden`` [b, C] marks the masked ones among all columns; mean over i∈V of Σ_{j∈M} a_ij.
+    ``counted`` is [b, R or 1, C], among all columns; mean over rows i of Σ_{j counted} a_ij.
     """
     weights = log_weights(affinity, cols).exp()
-    return row_mean((weights * hidden[:, None, None, :]).sum(-1), rows)
+    return row_mean((weights * counted[:, None]).sum(-1), rows)

@@ -15,32 +15,38 @@ _SMALL = 1e-6
 """Keeps the distance finite over a uniform image, and its gradient finite at 0."""
 
 
-def spa_loss(leak: Tensor) -> Tensor:
-    """L_spa [b]: mean over layers of ``leak`` [K, b], the mass (or entropy) of visible rows.
+def spa_loss(leak: Tensor, sign: Literal["low", "high"] = "low") -> Tensor:
+    """L_spa [b]: mean over layers of ``leak`` [K, b] in [0, 1], the mass (or entropy) of rows.
 
     Reading: "strengthen interaction between visible tokens", so that masked tokens do not affect
-    visible representations.
+    visible representations; and, of entropies, low for rows that ought to pick visible tokens
+    (a co-author's page), ``high`` for masked rows (a sister work's loss): then 1 - ``leak``.
     """
-    return leak.mean(0)
+    return leak.mean(0) if sign == "low" else (1 - leak).mean(0)
 
 
-def initial_loss(heterogeneity: Tensor) -> Tensor:
-    """L_e [b]: mean over the first layers of 1 - H, with H as [K, b].
+def initial_loss(heterogeneity: Tensor, sign: Literal["high", "low"] = "high") -> Tensor:
+    """L_e [b]: mean over the first layers of 1 - H, with H as [K, b]; of H where it is to be low.
 
     Reading: "maximise heterogeneity in the initial layer".
     """
-    return (1 - heterogeneity).mean(0)
+    return (1 - heterogeneity).mean(0) if sign == "high" else heterogeneity.mean(0)
 
 
 def ranking_loss(
-    heterogeneity: Tensor, margin: float, form: Literal["adjacent", "pairwise"] = "adjacent"
+    heterogeneity: Tensor,
+    margin: float,
+    form: Literal["adjacent", "pairwise"] = "adjacent",
+    sign: Literal["falling", "rising"] = "falling",
 ) -> Tensor:
     """L_r [b]: Σ max(0, H^{l'} - H^l + margin) over layers l < l', with H as [K, b].
 
-    Reading: "heterogeneity decreases gradually over the later layers". ``adjacent`` takes
-    l' = l + 1, ``pairwise`` every later l'. The hinge is taken per image, so that the mean over
-    images does not depend on how a batch is split.
+    Reading: "heterogeneity decreases gradually over the later layers"; ``rising`` turns the sign
+    of the difference. ``adjacent`` takes l' = l + 1, ``pairwise`` every later l'. The hinge is
+    taken per image, so that the mean over images does not depend on how a batch is split.
     """
+    if sign == "rising":
+        heterogeneity = -heterogeneity
     count = heterogeneity.shape[0]
     apart = 1 if form == "adjacent" else count - 1
     pairs = torch.triu_indices(count, count, 1, device=heterogeneity.device)

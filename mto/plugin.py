@@ -118,12 +118,13 @@ class _Pass:
         self.size = batch.hidden.shape[0]
         self.device = batch.hidden.device
         self.noise = batch.noise
+        self.progress = batch.progress
         self.r: dict[int, float] = {}
         self.distances: list[Tensor] = []
         self.leaks: list[Tensor] = []
         self.initial: list[Tensor] = []
         self.ranked: list[Tensor] = []
-        self._sites = _Sites(torch.empty(0), 0)
+        self._sites = _Sites(torch.empty(0), 0, config)
 
     def embedding(self, embedding: MaskEmbedding) -> None:
         """Measures the mask token where it enters the model."""
@@ -136,9 +137,9 @@ class _Pass:
 
     def attention(self, layer: TokenLayer) -> Tensor | None:
         """Recalibrates one layer and measures it; the outer hook sees it recalibrated."""
-        self.r[layer.index] = r_schedule(self.config, layer.count)[layer.index]
+        self.r[layer.index] = r_schedule(self.config, layer.count, self.progress)[layer.index]
         if layer.hidden is not self._sites.hidden:
-            self._sites = _Sites(layer.hidden, layer.prefix)
+            self._sites = _Sites(layer.hidden, layer.prefix, self.config)
         bias = self._recalibration(layer)
         if self.config.reads_attention and len(self._images):
             self._measure(layer, bias)
@@ -170,8 +171,10 @@ class _Pass:
         if self.config.recalibration == "bias":
             return self._sites.bias(r, dtype)
         everything = torch.arange(self.size, device=self.device)
-        received = weight_received(self.config, layer, self._sites.view(everything))
-        return exclusion_bias(received, layer.hidden, 1 - r, dtype)
+        config = self.config
+        received = weight_received(config, layer, self._sites.view(everything))
+        shut = 1 - r
+        return exclusion_bias(received, layer.hidden, shut, dtype, config.rows, config.keep_self)
 
     def _measure(self, layer: TokenLayer, bias: Tensor | None) -> None:
         config, index, count = self.config, layer.index, layer.count
@@ -185,7 +188,7 @@ class _Pass:
             self.ranked += [measured] if ranked else []
 
     def _leak(self, layer: TokenLayer, at: View, bias: Tensor | None) -> Tensor:
-        if self.r[layer.index] == 0 and self.config.spa_form == "mass":
+        if self.r[layer.index] == 0 and self.config.shuts_spa_out:
             return torch.zeros(len(at.images), device=self.device)
         count, wanted = layer.query.shape[1], self.config.sample_heads
         few = 0 < wanted < count and self.noise is not None
@@ -216,11 +219,19 @@ class _Pass:
         if config.lambda_dist and self.distances:
             found["dist"] = torch.stack(self.distances).mean()
         if config.lambda_spa:
-            found["spa"] = self._estimate(self.leaks, losses.spa_loss)
+            found["spa"] = self._estimate(
+                self.leaks, partial(losses.spa_loss, sign=config.spa_sign)
+            )
         if config.lambda_e:
-            found["e"] = self._estimate(self.initial, losses.initial_loss)
+            initial = partial(losses.initial_loss, sign=config.e_sign)
+            found["e"] = self._estimate(self.initial, initial)
         if config.lambda_r:
-            ranking = partial(losses.ranking_loss, margin=config.rank_margin, form=config.rank_form)
+            ranking = partial(
+                losses.ranking_loss,
+                margin=config.rank_margin,
+                form=config.rank_form,
+                sign=config.rank_sign,
+            )
             found["r"] = self._estimate(self.ranked, ranking)
         return found
 
@@ -234,16 +245,18 @@ class _Pass:
 class _Sites:
     """What follows from ``hidden`` [B, T] alone, computed once for all layers that share it."""
 
-    def __init__(self, hidden: Tensor, prefix: int) -> None:
+    def __init__(self, hidden: Tensor, prefix: int, config: MTOConfig) -> None:
         self.hidden = hidden
         self.prefix = prefix
+        self.config = config
         self._biases: dict[float, Tensor] = {}
         self._views: dict[int, View] = {}
 
     def bias(self, r: float, dtype: torch.dtype) -> Tensor:
         """Recalibration bias [B, 1, T, T] at r."""
         if r not in self._biases:
-            self._biases[r] = recalibration_bias(self.hidden, r, dtype)
+            rows, keep_self = self.config.rows, self.config.keep_self
+            self._biases[r] = recalibration_bias(self.hidden, r, dtype, rows, keep_self)
         return self._biases[r]
 
     def view(self, images: Tensor) -> View:

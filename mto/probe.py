@@ -12,7 +12,7 @@ from torch import Tensor
 from bench.api import MaskEmbedding, TokenLayer
 from mto.affinity import head_logits, mean_logits, patch_sets
 from mto.config import MTOConfig
-from mto.heterogeneity import cosine_heterogeneity, entropy_heterogeneity, masked_mass
+from mto.heterogeneity import cosine_heterogeneity, entropy_heterogeneity
 from mto.losses import token_distance
 from mto.reading import View, view
 
@@ -51,17 +51,15 @@ class LayerProbe:
         taken from each head's attention.
         """
         at = self._seen(layer)
-        block = at.masked_to_visible
+        block = at.to_visible("masked")
         s = mean_logits(layer, block, layer.bias)
         entropy = entropy_heterogeneity(s, block.rows.valid, block.cols.valid, self.tau)
         self._record(_ENTROPY, layer.index, entropy)
         masked, visible = patch_sets(at.hidden, layer.prefix)
         cosine = cosine_heterogeneity(layer.tokens[at.images], masked, visible)
         self._record(_COSINE, layer.index, cosine)
-        block = at.visible_to_all
-        logits = head_logits(layer, block, None, layer.bias)
-        mass = masked_mass(logits, block.rows.valid, block.cols.valid, at.hidden)
-        self._record(_MASS, layer.index, mass)
+        logits = head_logits(layer, at.to_all("visible"), None, layer.bias)
+        self._record(_MASS, layer.index, at.mass(logits, "visible", at.hidden))
 
     def summary(self) -> dict[str, list[float] | float]:
         """Means over all images seen: a list by layer, and one number for the distance."""

@@ -21,12 +21,12 @@ from mto.affinity import (
     places,
     token_affinity,
 )
-from mto.config import MTOConfig
+from mto.config import MTOConfig, Rows
 from mto.heterogeneity import (
     cosine_heterogeneity,
     entropy_heterogeneity,
     log_weights,
-    masked_mass,
+    mass,
     row_entropy,
     row_mean,
 )
@@ -34,23 +34,35 @@ from mto.heterogeneity import (
 
 @dataclass(frozen=True)
 class View:
-    """The images [b] to read, their ``hidden`` [b, T], and where M, V and all tokens are."""
+    """The images [b] to read, their ``hidden`` [b, T], and where M, V, both and all tokens are."""
 
     images: Tensor
     hidden: Tensor
     masked: Places
     visible: Places
+    patches: Places
     tokens: Places
 
-    @property
-    def masked_to_visible(self) -> Block:
-        """Masked rows over visible columns: where H is read."""
-        return Block(self.images, self.masked, self.visible)
+    def rows(self, which: Rows) -> Places:
+        """The patches whose rows are meant."""
+        return {"visible": self.visible, "masked": self.masked, "all": self.patches}[which]
 
-    @property
-    def visible_to_all(self) -> Block:
-        """Visible rows over all columns: where L_spa is read."""
-        return Block(self.images, self.visible, self.tokens)
+    def to_all(self, which: Rows) -> Block:
+        """Those rows over all columns: where masses are read."""
+        return Block(self.images, self.rows(which), self.tokens)
+
+    def to_visible(self, which: Rows) -> Block:
+        """Those rows over visible patches: of masked ones, where H is read."""
+        return Block(self.images, self.rows(which), self.visible)
+
+    def mass(self, s: Tensor, which: Rows, onto: Tensor) -> Tensor:
+        """Mass [b] that those rows, read as ``s``, give to ``onto`` [b, T] but their own column."""
+        rows = self.rows(which)
+        return mass(s, rows.valid, self.tokens.valid, onto[:, None] & self.others(which))
+
+    def others(self, which: Rows) -> Tensor:
+        """True at the columns [b, R, T] that are not the row's own."""
+        return self.rows(which).index[:, :, None] != self.tokens.index[:, None]
 
 
 def view(hidden: Tensor, prefix: int, images: Tensor) -> View:
@@ -58,7 +70,8 @@ def view(hidden: Tensor, prefix: int, images: Tensor) -> View:
     chosen = hidden[images]
     masked, visible = patch_sets(chosen, prefix)
     tokens = everywhere(len(images), hidden.shape[1], hidden.device)
-    return View(images, chosen, places(masked), places(visible), tokens)
+    patches = Places(tokens.index[:, prefix:], tokens.valid[:, prefix:])
+    return View(images, chosen, places(masked), places(visible), patches, tokens)
 
 
 def affinity(
@@ -80,11 +93,11 @@ def affinity(
 
 
 def heterogeneity(config: MTOConfig, layer: TokenLayer, at: View) -> Tensor:
-    """H [b] of a layer; recalibration leaves masked rows alone, so its bias does not enter."""
+    """H [b] of a layer; recalibration leaves visible columns alone, so its bias does not enter."""
     if config.heterogeneity == "cosine":
         masked, visible = patch_sets(at.hidden, layer.prefix)
         return cosine_heterogeneity(layer.tokens[at.images], masked, visible)
-    block = at.masked_to_visible
+    block = at.to_visible("masked")
     s = affinity(config, layer, block)
     return entropy_heterogeneity(s, block.rows.valid, block.cols.valid, config.tau)
 
@@ -92,17 +105,19 @@ def heterogeneity(config: MTOConfig, layer: TokenLayer, at: View) -> Tensor:
 def leak(
     config: MTOConfig, layer: TokenLayer, at: View, added: Tensor | None, heads: Tensor | None
 ) -> Tensor:
-    """What L_spa lowers in a layer [b]: mass on masked columns, or entropy, of visible rows."""
-    block = at.visible_to_all
+    """What L_spa acts on in a layer [b]: of ``spa_rows``, mass on masked columns, or entropy."""
+    which = config.spa_rows
+    block = at.to_visible(which) if config.spa_columns == "visible" else at.to_all(which)
     s = affinity(config, layer, block, added, heads)
     if config.spa_form == "row_entropy":
         return row_mean(row_entropy(s, block.cols.valid), block.rows.valid)
-    return masked_mass(s, block.rows.valid, block.cols.valid, at.hidden)
+    return at.mass(s, which, at.hidden)
 
 
 def weight_received(config: MTOConfig, layer: TokenLayer, at: View) -> Tensor:
-    """Attention that each column receives from the visible rows [b, T], summed over rows."""
-    block = at.visible_to_all
+    """Attention that each column receives from other recalibrated patches [b, T], summed up."""
+    block = at.to_all(config.rows)
     with torch.no_grad():
         weights = log_weights(affinity(config, layer, block), block.cols.valid).exp()
-        return torch.einsum("bgrc,br->bc", weights, block.rows.valid.to(weights.dtype))
+        counted = block.rows.valid[:, :, None] & at.others(config.rows)
+        return torch.einsum("bgrc,brc->bc", weights, counted.to(weights.dtype))

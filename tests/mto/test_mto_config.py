@@ -71,6 +71,8 @@ def test_unknown_terms_are_named_with_the_nearest_known_one():
         {"init_std": -1},
         {"sample_heads": 2},
         {"affinity": "keys"},
+        {"rows": "hidden"},
+        {"spa_columns": "visible"},
         {"nonsense": 1},
     ],
     ids=str,

@@ -41,6 +41,14 @@ def test_spa_and_initial_loss_are_means_over_layers():
     torch.testing.assert_close(initial_loss(values), torch.tensor([0.6, 0.8]))
 
 
+def test_the_other_sign_turns_each_loss_round():
+    values = torch.tensor([[0.2, 0.4], [0.6, 0.0]])
+    torch.testing.assert_close(spa_loss(values, "high"), torch.tensor([0.6, 0.8]))
+    torch.testing.assert_close(initial_loss(values, "low"), torch.tensor([0.4, 0.2]))
+    rising = ranking_loss(values, 0.1, sign="rising")
+    torch.testing.assert_close(rising, ranking_loss(values.flip(0), 0.1))
+
+
 @pytest.mark.parametrize("form", ["standardised", "isotropic"])
 def test_distance_equals_its_definition(form):
     generator = torch.Generator().manual_seed(0)

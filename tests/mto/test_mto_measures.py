@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bench.api import TokenLayer
 from mto.affinity import patch_sets, places, sample_heads, sample_images
 from mto.config import MTOConfig
-from mto.heterogeneity import entropy_heterogeneity, masked_mass, row_entropy
+from mto.heterogeneity import entropy_heterogeneity, mass, row_entropy
 from mto.reading import heterogeneity, leak, view, weight_received
 
 IMAGES = torch.tensor([0, 2, 3])
@@ -99,6 +99,37 @@ def test_row_entropy_form_equals_its_definition():
     compare(leak(MTOConfig(spa_form="row_entropy"), layer, at, None, None), expected)
 
 
+def rows_of(layer, image, which):
+    masked, visible = oracle.sets(layer, image)
+    return {"masked": masked, "visible": visible, "all": sorted(masked + visible)}[which]
+
+
+@pytest.mark.parametrize("which", ["masked", "all"])
+def test_mass_of_other_rows_leaves_their_own_column_out(which):
+    layer = layer_of()
+    at = view(layer.hidden, layer.prefix, IMAGES)
+    expected = []
+    for i in IMAGES.tolist():
+        s, masked = oracle.mean_logits(layer, i), oracle.sets(layer, i)[0]
+        rows = rows_of(layer, i, which)
+        lost = [sum(oracle.softmax(s[r])[j] for j in masked if j != r) for r in rows]
+        expected.append(sum(lost) / len(lost))
+    compare(leak(MTOConfig(spa_rows=which), layer, at, None, None), expected)
+
+
+@pytest.mark.parametrize("which", ["visible", "masked", "all"])
+def test_row_entropy_over_visible_columns_equals_its_definition(which):
+    layer = layer_of()
+    at = view(layer.hidden, layer.prefix, IMAGES)
+    expected = []
+    for i in IMAGES.tolist():
+        s, visible = oracle.mean_logits(layer, i), oracle.sets(layer, i)[1]
+        rows = rows_of(layer, i, which)
+        expected.append(oracle.heterogeneity(s, rows, visible, 1.0))
+    config = MTOConfig(spa_form="row_entropy", spa_rows=which, spa_columns="visible")
+    compare(leak(config, layer, at, None, None), expected)
+
+
 def test_chosen_heads_are_the_ones_read():
     layer, config = layer_of(bias="both"), MTOConfig(heads="each")
     at = view(layer.hidden, layer.prefix, IMAGES)
@@ -113,15 +144,17 @@ def test_chosen_heads_are_the_ones_read():
     compare(leak(config, layer, at, None, heads), expected)
 
 
-def test_weight_received_equals_its_definition():
+@pytest.mark.parametrize("which", ["visible", "masked", "all"])
+def test_weight_received_equals_its_definition(which):
     layer = layer_of()
     at = view(layer.hidden, layer.prefix, IMAGES)
     expected = []
     for image in IMAGES.tolist():
         s = oracle.mean_logits(layer, image)
-        rows = [oracle.softmax(s[i]) for i in oracle.sets(layer, image)[1]]
-        expected.append([sum(row[j] for row in rows) for j in range(9)])
-    compare(weight_received(MTOConfig(), layer, at), expected)
+        rows = {i: oracle.softmax(s[i]) for i in rows_of(layer, image, which)}
+        received = [sum(row[j] for i, row in rows.items() if i != j) for j in range(9)]
+        expected.append(received)
+    compare(weight_received(MTOConfig(rows=which), layer, at), expected)
 
 
 def test_other_images_and_padding_do_not_enter():
@@ -218,12 +251,13 @@ def test_only_the_mass_form_frees_visible_rows_when_masked_logits_start_higher(f
     s.requires_grad_()
     optimizer = torch.optim.SGD([s], lr=5.0)
     for _ in range(400):
-        loss = masked_mass(s, on, on, hidden) if form == "mass" else row_entropy(s, on).mean(-1)
+        given = mass(s, on, on, hidden[:, None])
+        loss = given if form == "mass" else row_entropy(s, on).mean(-1)
         optimizer.zero_grad()
         loss.sum().backward()
         optimizer.step()
-    mass = masked_mass(s, on, on, hidden).item()
-    assert mass < 0.01 if form == "mass" else mass > 0.9
+    given = mass(s, on, on, hidden[:, None]).item()
+    assert given < 0.01 if form == "mass" else given > 0.9
 
 
 def test_a_column_shut_out_by_recalibration_has_no_mass_and_a_finite_entropy():
@@ -231,7 +265,7 @@ def test_a_column_shut_out_by_recalibration_has_no_mass_and_a_finite_entropy():
     s[..., 0] = -torch.inf
     s.requires_grad_()
     on, hidden = torch.ones(1, 4, dtype=torch.bool), torch.arange(4)[None] == 0
-    mass, entropy = masked_mass(s, on, on, hidden), row_entropy(s, on)
-    assert mass.item() == 0
-    (entropy.sum() + mass.sum()).backward()
+    given, entropy = mass(s, on, on, hidden[:, None]), row_entropy(s, on)
+    assert given.item() == 0
+    (entropy.sum() + given.sum()).backward()
     assert s.grad.isfinite().all()

@@ -161,6 +161,44 @@ def test_hard_recalibration_keeps_visible_tokens_clear_of_the_mask_token(kind):
 
 
 @pytest.mark.parametrize("kind", ["bias", "exclude"])
+@pytest.mark.parametrize("keep_self", [True, False])
+def test_recalibrated_masked_rows_hear_nothing_of_each_other(kind, keep_self):
+    """With r = 0 in all rows of every layer, what one patch is told alters no other."""
+    config = replace(
+        MTOConfig.only(["recal"]), r_depth=1.0, recalibration=kind, rows="all", keep_self=keep_self
+    )
+    method, outputs = made(config), []
+    method.base.layers[-1].register_forward_hook(lambda *args: outputs.append(args[2]))
+    batch = batch_for(method)
+    method(batch)
+    first = int(batch.hidden[0].nonzero()[0, 0])
+    with torch.no_grad():
+        method.base.position[:, 1 + first].add_(1.0)
+    method(batch)
+    moved = (outputs[0][0] != outputs[1][0]).any(-1)
+    assert moved.nonzero().flatten().tolist() == [1 + first]
+
+
+@pytest.mark.parametrize("rows", ["masked", "all"])
+def test_mass_of_rows_that_recalibration_shuts_is_nought_without_being_read(rows):
+    config = replace(
+        MTOConfig.only(["recal", "spa"]), r_depth=1.0, rows=rows, spa_rows="masked", r_first=0.0
+    )
+    assert config.shuts_spa_out
+    assert made(config)(batch_for(Toy())).terms["mto.spa"] == 0
+    other = replace(config, rows="visible")
+    assert not other.shuts_spa_out
+    assert made(other)(batch_for(Toy())).terms["mto.spa"] > 0
+
+
+def test_recalibration_follows_the_run():
+    config = replace(MTOConfig.only(["recal"]), r_first=0.2, r_time="falling")
+    method, batch = made(config), batch_for(Toy())
+    seen = [method(replace(batch, progress=p)).terms["mto.schedule.0"].item() for p in (0, 0.5)]
+    assert seen == pytest.approx([1.0, 0.6])
+
+
+@pytest.mark.parametrize("kind", ["bias", "exclude"])
 def test_the_outer_hook_sees_the_recalibrated_attention(kind):
     config = replace(MTOConfig.only(["recal"]), recalibration=kind)
     probe, bare = LayerProbe(), LayerProbe()
@@ -238,6 +276,13 @@ def test_no_global_generator_is_read():
         {"distance": "isotropic"},
         {"recalibration": "exclude"},
         {"recalibration": "none"},
+        {"rows": "masked"},
+        {"rows": "all", "keep_self": False, "r_first": 0.0, "r_depth": 1.0},
+        {"rows": "all", "recalibration": "exclude"},
+        {"r_time": "falling"},
+        {"spa_rows": "masked", "spa_sign": "high"},
+        {"spa_form": "row_entropy", "spa_columns": "visible", "spa_rows": "all"},
+        {"e_sign": "low", "rank_sign": "rising"},
         {"r_shape": "linear", "r_depth": 1.0, "r_first": 0.0},
         {"e_layers": 3},
         {"spa_layers": 2, "rank_layers": 2},

@@ -32,6 +32,24 @@ def test_weights_on_masked_columns_are_scaled_by_r_and_renormalised(r):
             torch.testing.assert_close(measured[image, :, i], weights)
 
 
+@pytest.mark.parametrize("r", [0.0, 0.3])
+@pytest.mark.parametrize("keep_self", [True, False])
+@pytest.mark.parametrize("rows", ["masked", "all"])
+def test_other_rows_are_scaled_alike_and_keep_their_own_column_or_not(rows, keep_self, r):
+    s = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    measured = (s + recalibration_bias(HIDDEN, r, s.dtype, rows, keep_self)).softmax(-1)
+    for image in range(2):
+        for i in range(5):
+            scale = torch.where(HIDDEN[image], r, 1.0)
+            if keep_self:
+                scale[i] = 1.0
+            if rows == "masked" and not HIDDEN[image, i]:
+                scale = torch.ones(5)
+            scaled = s[image, :, i].softmax(-1) * scale
+            weights = scaled / scaled.sum(-1, keepdim=True)
+            torch.testing.assert_close(measured[image, :, i], weights)
+
+
 def test_the_class_token_counts_as_visible_and_masked_rows_are_left_alone():
     bias = recalibration_bias(HIDDEN, 0.0, torch.float32)
     assert bias.shape == (2, 1, 5, 5)
@@ -54,6 +72,15 @@ def test_the_least_attended_masked_columns_are_excluded():
     assert (bias[0, 0, 1] == 0).all()
 
 
+@pytest.mark.parametrize("rows", ["visible", "masked", "all"])
+@pytest.mark.parametrize("keep_self", [True, False])
+def test_excluding_all_masked_columns_is_the_bias_at_zero_for_any_rows(rows, keep_self):
+    own = (torch.float32, rows, keep_self)
+    assert torch.equal(
+        exclusion_bias(torch.rand(2, 5), HIDDEN, 1.0, *own), recalibration_bias(HIDDEN, 0.0, *own)
+    )
+
+
 @settings(derandomize=True, deadline=None, max_examples=40)
 @given(st.floats(0, 1), st.integers(0, 1000))
 def test_exclusion_takes_its_share_of_masked_columns_and_no_others(share, seed):
@@ -64,11 +91,6 @@ def test_exclusion_takes_its_share_of_masked_columns_and_no_others(share, seed):
     for row, out, masked in zip(received, dropped, HIDDEN, strict=True):
         if out.any() and (masked & ~out).any():
             assert row[out].max() <= row[masked & ~out].min()
-
-
-def test_excluding_all_of_them_is_the_bias_at_zero():
-    every = exclusion_bias(torch.rand(2, 5), HIDDEN, 1.0, torch.float32)
-    assert torch.equal(every, recalibration_bias(HIDDEN, 0.0, torch.float32))
 
 
 # --- depth ------------------------------------------------------------------------------------
@@ -98,6 +120,25 @@ def test_every_schedule_rises_within_the_unit_interval(first, depth, shape, coun
     assert len(schedule) == count
     assert all(0 <= r <= 1 for r in schedule)
     assert list(schedule) == sorted(schedule)
+
+
+@pytest.mark.parametrize(
+    ("time", "first", "middle"),
+    [
+        ("constant", (0.2, 0.6, 1, 1), (0.2, 0.6, 1, 1)),
+        ("rising", (0.2, 0.6, 1, 1), (0.6, 0.8, 1, 1)),
+        ("falling", (1, 1, 1, 1), (0.6, 0.8, 1, 1)),
+    ],
+)
+def test_the_schedule_over_the_run(time, first, middle):
+    config = MTOConfig(r_shape="linear", r_first=0.2, r_time=time)
+    assert r_schedule(config, 4, 0.0) == pytest.approx(first)
+    assert r_schedule(config, 4, 0.5) == pytest.approx(middle)
+
+
+def test_a_constant_schedule_is_the_same_number_all_along():
+    config = MTOConfig(r_shape="linear", r_first=0.3)
+    assert r_schedule(config, 12, 0.9) == r_schedule(config, 12)
 
 
 def test_layers_read_by_the_losses():
