@@ -36,9 +36,11 @@ class DatasetRow:
 
 
 METHODS: dict[str, Row] = {
-    "mae": Row("baselines.mae:MAE", "baselines.config:MAEConfig"),
-    "simmim": Row("baselines.simmim:SimMIM", "baselines.config:SimMIMConfig"),
-    "data2vec": Row("baselines.data2vec:Data2Vec", "baselines.config:Data2VecConfig"),
+    "mae": Row("baselines.mae.model:MAE", "baselines.mae.config:MAEConfig"),
+    "simmim": Row("baselines.simmim.model:SimMIM", "baselines.simmim.config:SimMIMConfig"),
+    "data2vec": Row(
+        "baselines.data2vec.model:Data2Vec", "baselines.data2vec.config:Data2VecConfig"
+    ),
 }
 
 PLUGINS: dict[str, Row] = {
@@ -46,13 +48,13 @@ PLUGINS: dict[str, Row] = {
 }
 
 DATASETS: dict[str, DatasetRow] = {
-    "digits": DatasetRow("bench.datasets:digits", "digits", needs_root=False),
-    "procedural": DatasetRow("bench.datasets:procedural", "procedural", needs_root=False),
-    "cifar10": DatasetRow("bench.datasets:cifar10", "cifar", needs_root=True),
-    "cifar100": DatasetRow("bench.datasets:cifar100", "cifar", needs_root=True),
-    "imagenet": DatasetRow("bench.datasets:image_folder", "imagenet", needs_root=True),
-    "folder": DatasetRow("bench.datasets:image_folder", "imagenet", needs_root=True),
-    "timm": DatasetRow("bench.datasets:timm_factory", "imagenet", needs_root=True),
+    "digits": DatasetRow("bench.data.images:digits", "digits", needs_root=False),
+    "procedural": DatasetRow("bench.data.images:procedural", "procedural", needs_root=False),
+    "cifar10": DatasetRow("bench.data.images:cifar10", "cifar", needs_root=True),
+    "cifar100": DatasetRow("bench.data.images:cifar100", "cifar", needs_root=True),
+    "imagenet": DatasetRow("bench.data.images:image_folder", "imagenet", needs_root=True),
+    "folder": DatasetRow("bench.data.images:image_folder", "imagenet", needs_root=True),
+    "timm": DatasetRow("bench.data.images:timm_factory", "imagenet", needs_root=True),
 }
 
 PROBE = "mto.probe:LayerProbe"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from bench import cli, commands
+from bench import commands
+from bench.commands import parser as cli
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,10 +11,10 @@ import pytest
 import torch
 from hypothesis import settings
 
-from bench import suite
-from bench.config import Resources
-from bench.plan import Study, make_study
-from bench.store import Store
+from bench.plan import resolve as suite
+from bench.plan.config import Resources
+from bench.plan.study import Study, make_study
+from bench.store.store import Store
 
 # A background shell ignores interrupts, and its children inherit that: some tests send them.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -17,10 +17,11 @@ from typing import Any
 
 from tabulate import tabulate
 
-from bench import figures, suite
 from bench.commands.show import stored_config
 from bench.errors import UsageError, unknown
-from bench.store import RunFolder, Store, write_bytes
+from bench.plan import resolve as suite
+from bench.report import draw as figures
+from bench.store.store import RunFolder, Store, write_bytes
 
 LAYERED = {
     "heterogeneity": "heterogeneity H (entropy)",
@@ -59,8 +60,8 @@ def _measured(path: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
         images = {"name": "procedural", "train_images": 4, "test_images": args.images}
         config = replace(config, data=replace(config.data, **images, classes=4))
 
-    from bench.pictures import measure_layers
-    from bench.released import read_weights
+    from bench.work.pictures import measure_layers
+    from bench.work.released import read_weights
 
     return [{"epoch": "file", **measure_layers(config, read_weights(path), root, args.images)}]
 

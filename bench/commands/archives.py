@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench.archive import export, unpack
 from bench.commands.results import study_folder
 from bench.errors import NothingMeasuredError
-from bench.store import Store, read_json
+from bench.store.archive import export, unpack
+from bench.store.store import Store, read_json
 
 
 def export_study(args: argparse.Namespace) -> int:

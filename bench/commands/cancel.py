@@ -11,9 +11,9 @@ from pathlib import Path
 from bench.commands import study
 from bench.commands.results import study_folder
 from bench.errors import NothingMeasuredError, UsageError, unknown
-from bench.launchers.scheduler import Scheduler
-from bench.launchers.tracking import known_jobs, live_jobs
-from bench.store import Store, host_key, read_json
+from bench.launch.slurm.scheduler import Scheduler
+from bench.launch.slurm.tracking import known_jobs, live_jobs
+from bench.store.store import Store, host_key, read_json
 
 
 def cancel(args: argparse.Namespace) -> int:

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from bench.commands.request import Request
 from bench.errors import SchedulerError, UsageError
-from bench.launchers.scheduler import Scheduler
-from bench.launchers.site import Site, load_site
-from bench.launchers.slurm import SlurmLauncher
-from bench.launchers.tracking import track_folder
-from bench.store import Store
+from bench.launch.slurm.launcher import SlurmLauncher
+from bench.launch.slurm.scheduler import Scheduler
+from bench.launch.slurm.site import Site, load_site
+from bench.launch.slurm.tracking import track_folder
+from bench.store.store import Store
 
 FLAGS = (
     "partition",

@@ -15,14 +15,16 @@ from typing import Any
 
 from tabulate import tabulate
 
-from bench import provenance, registry, suite
+from bench import registry
 from bench.commands.cluster import site_of
 from bench.errors import BenchError, SchedulerError
-from bench.launchers import scheduler as slurm
-from bench.launchers.local import visible_gpus
-from bench.launchers.probe import probe_node
-from bench.monitor import Monitor
-from bench.store import RunFolder, Store
+from bench.launch.local import visible_gpus
+from bench.launch.slurm import scheduler as slurm
+from bench.launch.slurm.probe import probe_node
+from bench.machine import provenance
+from bench.plan import resolve as suite
+from bench.store.store import RunFolder, Store
+from bench.train.monitor import Monitor
 
 OK, WARN, BAD = "ok", "warn", "bad"
 SPACE_WANTED_GIB = 5.0
@@ -113,7 +115,7 @@ def _signals(args: argparse.Namespace) -> Iterator[Finding]:
 
 
 def _data(args: argparse.Namespace) -> Iterator[Finding]:
-    from bench import data
+    from bench.data import feed as data
 
     name, root = suite.parse_data(args.data or "digits")
     preset = registry.dataset(data.dataset_key(name)).preset

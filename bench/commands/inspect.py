@@ -7,11 +7,11 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from bench import registry, suite
+from bench import registry
 from bench.commands.cluster import scheduled_states
-from bench.errors import NothingMeasuredError, unknown
-from bench.failures import remedy
-from bench.store import DONE, Store
+from bench.errors import NothingMeasuredError, remedy, unknown
+from bench.plan import resolve as suite
+from bench.store.store import DONE, Store
 
 
 def show_status(args: argparse.Namespace) -> int:

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import fairness, registry, suite
-from bench.config import Resources, digest
+from bench import registry
 from bench.errors import UsageError
-from bench.plan import Study, make_study, plain_config
-from bench.store import Store
+from bench.plan import fairness
+from bench.plan import resolve as suite
+from bench.plan.config import Resources, digest
+from bench.plan.study import Study, make_study, plain_config
+from bench.store.store import Store
 
 SMALL_PX = 64
 """Below this image size a run computes fastest on one thread, with others beside it."""
@@ -104,7 +106,7 @@ def _content(init: str) -> str:
     """The content hash by which a checkpoint counts, or nothing."""
     if not init:
         return ""
-    from bench.released import fingerprint
+    from bench.work.released import fingerprint
 
     return fingerprint(Path(init))
 

@@ -9,11 +9,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench import report
-from bench.archive import unpack
-from bench.collect import collect
 from bench.errors import BenchError, GateError, NothingMeasuredError, UsageError, unknown
-from bench.store import DONE, Record, Store, read_json, write_bytes
+from bench.report import write as report
+from bench.store.archive import unpack
+from bench.store.collect import collect
+from bench.store.store import DONE, Record, Store, read_json, write_bytes
 
 FORMATS = ("md", "csv", "json", "html", "png", "svg")
 TABLES = ("md", "csv", "json")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench import suite
-from bench.config import RunConfig
 from bench.errors import UsageError, unknown
-from bench.store import Store, read_json
+from bench.plan import resolve as suite
+from bench.plan.config import RunConfig
+from bench.store.store import Store, read_json
 
 
 def show_reconstructions(args: argparse.Namespace) -> int:
@@ -19,8 +19,8 @@ def show_reconstructions(args: argparse.Namespace) -> int:
     config = stored_config(folder, args, args.what)
     root = suite.parse_data(args.data)[1] if args.data else ""
 
-    from bench.pictures import draw, reconstruct, run_weights
-    from bench.released import read_weights
+    from bench.work.pictures import draw, reconstruct, run_weights
+    from bench.work.released import read_weights
 
     weights = read_weights(path) if given else run_weights(folder)
     pictures, _ = reconstruct(config, weights, root, args.images)

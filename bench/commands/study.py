@@ -14,21 +14,20 @@ from typing import Any
 import yaml
 from tabulate import tabulate
 
-from bench import report
 from bench.commands.cluster import slurm_launcher
+from bench.commands.progress import StudyView, format_seconds
 from bench.commands.request import Request, make_request
 from bench.commands.results import TABLES, publish
-from bench.config import Resources
-from bench.errors import DetachedError, UsageError
-from bench.estimate import Speed, SpeedKey, cost, speed_key, stored_speeds
-from bench.failures import remedy
-from bench.fairness import arm_differences
-from bench.launchers.base import Launcher, Progress, register, survey
-from bench.launchers.inline import InlineLauncher
-from bench.launchers.local import LocalLauncher, visible_gpus
-from bench.plan import PRETRAIN, Study, Task, describe, plain_config
-from bench.store import DONE, FAILED, read_json, write_json
-from bench.view import StudyView, format_seconds
+from bench.errors import DetachedError, UsageError, remedy
+from bench.launch.base import Launcher, Progress, register, survey
+from bench.launch.inline import InlineLauncher
+from bench.launch.local import LocalLauncher, visible_gpus
+from bench.plan.config import Resources
+from bench.plan.fairness import arm_differences
+from bench.plan.study import PRETRAIN, Study, Task, describe, plain_config
+from bench.report import write as report
+from bench.store.store import DONE, FAILED, read_json, write_json
+from bench.work.estimate import Speed, SpeedKey, cost, speed_key, stored_speeds
 
 
 def run_study(args: argparse.Namespace) -> int:
@@ -64,7 +63,7 @@ def _check_same_images(request: Request, tasks: Sequence[Task]) -> None:
     stored = {request.store.run(t.run_id).images() for t in tasks} - {""}
     if not root or not stored:
         return
-    from bench import data
+    from bench.data import feed as data
 
     config = request.study.cells[0].config
     here = data.load(config, root).fingerprint()
@@ -239,7 +238,7 @@ def _speeds(request: Request, tasks: Sequence[Task], measure: bool) -> dict[Spee
             size = sum(f.stat().st_size for f in files)
             speeds[key] = replace(speeds[key], disk_mib=size / 2**20)
     if measure:
-        from bench.calibrate import calibrate
+        from bench.work.calibrate import calibrate
 
         for task in tasks:
             if speed_key(task) not in speeds:

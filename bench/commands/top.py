@@ -10,9 +10,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
+from bench.commands.progress import format_seconds
 from bench.errors import NothingMeasuredError
-from bench.store import DONE, FAILED, RUNNING, RunFolder, Store, now
-from bench.view import format_seconds
+from bench.store.store import DONE, FAILED, RUNNING, RunFolder, Store, now
 
 STALE_S = 120
 """Seconds without a heartbeat after which a run is shown as silent."""

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench import suite
 from bench.commands.request import Request, make_request
 from bench.commands.study import compute
-from bench.config import digest
 from bench.errors import NothingMeasuredError, UsageError
-from bench.plan import Study, make_study
-from bench.store import write_bytes
+from bench.plan import resolve as suite
+from bench.plan.config import digest
+from bench.plan.study import Study, make_study
+from bench.store.store import write_bytes
 
 TUNING_SEED = 1000
 SCORES = ["finetune_top1", "probe_top1", "knn_top1"]

@@ -8,8 +8,8 @@ import torch
 
 from bench import registry
 from bench.api import Batch, VisionShape
+from bench.plan.resolve import parse_arm
 from bench.streams import Streams
-from bench.suite import parse_arm
 
 STREAMS = Streams(0, 0)
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from bench import provenance
-from bench.allocator import keep_freed_memory
+from bench.machine import provenance
+from bench.machine.allocator import keep_freed_memory
 
 
 @pytest.fixture(autouse=True, scope="session")

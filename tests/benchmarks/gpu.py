@@ -27,13 +27,13 @@ import torch
 from tabulate import tabulate
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import provenance
 from bench.api import VisionShape
-from bench.config import PretrainConfig
-from bench.loop import autocast
-from bench.optim import pretrain_optimizer
-from bench.store import write_bytes
-from bench.train import peak_memory_mib
+from bench.machine import provenance
+from bench.plan.config import PretrainConfig
+from bench.store.store import write_bytes
+from bench.train.loop import autocast
+from bench.train.optim import pretrain_optimizer
+from bench.train.pretrain import peak_memory_mib
 from tests.benchmarks import peers
 from tests.benchmarks.arms import batch_of, method_of
 

@@ -14,15 +14,17 @@ from typing import Any
 import pytest
 import torch
 
-from bench import checkpoint, data, loop, suite
 from bench.api import Batch
-from bench.config import RunConfig
-from bench.loop import Session
-from bench.monitor import Monitor
-from bench.optim import pretrain_optimizer, pretrain_scheduler
-from bench.store import RunFolder
+from bench.data import feed as data
+from bench.plan import resolve as suite
+from bench.plan.config import RunConfig
+from bench.store.store import RunFolder
 from bench.streams import Digest, Streams
-from bench.train import Pretraining, build_method
+from bench.train import checkpoint, loop
+from bench.train.loop import Session
+from bench.train.monitor import Monitor
+from bench.train.optim import pretrain_optimizer, pretrain_scheduler
+from bench.train.pretrain import Pretraining, build_method
 from tests.benchmarks import peers
 from tests.benchmarks.side_by_side import race
 

@@ -16,10 +16,11 @@ import pytest
 import torch
 from PIL import Image
 
-from bench import data, suite
-from bench.config import DataConfig, RunConfig
-from bench.data import FeedConfig
-from bench.datasets import procedural
+from bench.data import feed as data
+from bench.data.feed import FeedConfig
+from bench.data.images import procedural
+from bench.plan import resolve as suite
+from bench.plan.config import DataConfig, RunConfig
 from bench.streams import Streams
 from tests.benchmarks.side_by_side import race
 

@@ -18,9 +18,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.api import VisionShape
-from bench.config import PretrainConfig
-from bench.loop import autocast
-from bench.optim import pretrain_optimizer
+from bench.plan.config import PretrainConfig
+from bench.train.loop import autocast
+from bench.train.optim import pretrain_optimizer
 from tests.benchmarks import peers
 from tests.benchmarks.arms import batch_of, method_of
 from tests.benchmarks.side_by_side import Step, race

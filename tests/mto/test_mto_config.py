@@ -9,7 +9,7 @@ from dataclasses import FrozenInstanceError, fields
 import pytest
 
 from bench.errors import UsageError
-from bench.loading import load_section
+from bench.plan.loading import load_section
 from mto.config import TERMS, MTOConfig
 
 

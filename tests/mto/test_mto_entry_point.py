@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import mto_toy
 import pytest
 import torch
-from mto_toy import SHAPE, batch_for
 
 from bench import registry
 from bench.streams import Streams
 from mto.config import MTOConfig
+from tests.mto.toy import SHAPE, Toy, batch_for
 
-ENTRY_POINTS = "[mto_bench.methods]\ntoy = mto_toy:Toy\n"
+ENTRY_POINTS = "[mto_bench.methods]\ntoy = tests.mto.toy:Toy\n"
 
 
 @pytest.fixture
@@ -31,7 +30,7 @@ def installed(tmp_path, monkeypatch):
 def test_mto_wraps_a_method_it_never_heard_of():
     assert "toy" in registry.names("methods")
     bare = registry.method("toy")(SHAPE, registry.method_config("toy")())
-    assert isinstance(bare, mto_toy.Toy)
+    assert isinstance(bare, Toy)
     method = registry.plugin("mto")(bare, registry.plugin_config("mto").only(["all"]))
     streams = Streams(0, 0)
     method.reset_parameters(lambda name: streams.generator("init", name))
@@ -49,7 +48,7 @@ def test_mto_wraps_a_method_it_never_heard_of():
 
 @pytest.mark.usefixtures("installed")
 def test_the_row_is_named_by_method_plugin_and_terms():
-    from bench.suite import Resolver, parse_arm
+    from bench.plan.resolve import Resolver, parse_arm
 
     model = {"image_size": 8, "patch_size": 2, "channels": 1, "width": 12, "depth": 3, "heads": 2}
     evaluation = {"epochs": 1, "batch_size": 4, "blr": 0.1}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import mto_oracles as oracle
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tests.mto.oracles as oracle
 from mto.losses import distance_loss, initial_loss, ranking_loss, spa_loss, token_distance
 
 UNIT = st.floats(0, 1, width=32)

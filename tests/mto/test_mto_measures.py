@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import mto_oracles as oracle
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tests.mto.oracles as oracle
 from bench.api import TokenLayer
 from mto.affinity import patch_sets, places, sample_heads, sample_images
 from mto.config import MTOConfig

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from mto_toy import Toy, ToyConfig, batch_for, generators, part
 
 from bench.api import ClassifierOptions
 from bench.errors import RunError, UsageError
 from mto.config import TERMS, MTOConfig
 from mto.plugin import with_mto
 from mto.probe import LayerProbe
+from tests.mto.toy import Toy, ToyConfig, batch_for, generators, part
 
 ALL = replace(MTOConfig.only(["all"]), init_std=1.0, sample_images=1.0, r_first=0.1)
 OFF = MTOConfig.only(())

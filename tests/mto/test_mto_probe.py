@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import mto_oracles as oracle
 import torch
-from mto_toy import Toy, batch_for, generators
 
+import tests.mto.oracles as oracle
 from bench.api import Batch
 from mto.config import MTOConfig
 from mto.plugin import with_mto
 from mto.probe import LayerProbe
+from tests.mto.toy import Toy, batch_for, generators
 
 KEYS = {"heterogeneity", "heterogeneity_cosine", "mass_to_masked", "token_distance"}
 

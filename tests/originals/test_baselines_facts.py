@@ -8,14 +8,17 @@ import pytest
 import torch
 
 from baselines import masking
-from baselines.config import Data2VecConfig, MAEConfig, SimMIMConfig
-from baselines.data2vec import Data2Vec
-from baselines.mae import MAE
-from baselines.simmim import SimMIM
-from bench import optim, suite
+from baselines.data2vec.config import Data2VecConfig
+from baselines.data2vec.model import Data2Vec
+from baselines.mae.config import MAEConfig
+from baselines.mae.model import MAE
+from baselines.simmim.config import SimMIMConfig
+from baselines.simmim.model import SimMIM
 from bench.api import ClassifierOptions, VisionShape
-from bench.config import RunConfig, peak_lr
+from bench.plan import resolve as suite
+from bench.plan.config import RunConfig, peak_lr
 from bench.streams import Streams
+from bench.train import optim
 
 BASE = VisionShape(image_size=224, patch_size=16, width=768, depth=12, heads=12)
 STREAMS = Streams(0, 0)

@@ -15,16 +15,17 @@ import torch
 from PIL import Image
 from torch import nn
 
-from bench import checkpoint, evaluate, loop, optim
-from bench.config import AugmentConfig, FinetuneConfig, ProbeConfig, RunConfig
-from bench.data import Step, _augment, _centre, crop_boxes
+from bench.data.feed import Step, _augment, _centre, crop_boxes
 from bench.errors import NonFiniteLossError
-from bench.loop import Job, Session, fit
-from bench.monitor import Monitor
-from bench.store import RunFolder
+from bench.evaluate import evaluation as evaluate
+from bench.plan.config import AugmentConfig, FinetuneConfig, ProbeConfig, RunConfig
+from bench.store.store import RunFolder
 from bench.streams import Streams
+from bench.train import checkpoint, loop, optim
+from bench.train.loop import Job, Session, fit
+from bench.train.monitor import Monitor
+from tests.data.test_feed import feed_config
 from tests.originals.test_baselines_facts import resolved
-from tests.unit.test_data import feed_config
 
 CPU = torch.device("cpu")
 

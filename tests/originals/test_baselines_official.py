@@ -15,14 +15,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from baselines.config import Data2VecConfig, MAEConfig, SimMIMConfig
-from baselines.data2vec import Data2Vec
-from baselines.mae import MAE
-from baselines.simmim import SimMIM
+from baselines.data2vec.config import Data2VecConfig
+from baselines.data2vec.model import Data2Vec
+from baselines.mae.config import MAEConfig
+from baselines.mae.model import MAE
+from baselines.simmim.config import SimMIMConfig
+from baselines.simmim.model import SimMIM
 from bench.api import VisionShape
 from bench.errors import UsageError
-from bench.released import encoder_weights, fingerprint, read_weights
 from bench.run import main
+from bench.work.released import encoder_weights, fingerprint, read_weights
 
 SHAPE = VisionShape(image_size=32, patch_size=8, width=16, depth=2, heads=2)
 TOKENS, ROWS, PIXELS = 17, 7 * 7 + 3, 3 * 8 * 8

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench import optim, suite
 from bench.api import Batch
-from bench.config import RunConfig
+from bench.plan import resolve as suite
+from bench.plan.config import RunConfig
 from bench.streams import Streams
-from bench.train import build_method
+from bench.train import optim
+from bench.train.pretrain import build_method
 
 ARMS = [f"{m}{p}" for m in ("mae", "simmim", "data2vec") for p in ("", "+mto")]
 

@@ -12,14 +12,16 @@ from safetensors.torch import save_file
 from timm.models.beit import Beit
 from timm.models.vision_transformer import VisionTransformer
 
-from baselines.config import Data2VecConfig, MAEConfig, SimMIMConfig
-from baselines.data2vec import Data2Vec
-from baselines.mae import MAE
+from baselines.data2vec.config import Data2VecConfig
+from baselines.data2vec.model import Data2Vec
+from baselines.mae.config import MAEConfig
+from baselines.mae.model import MAE
 from baselines.positions import spread_table
-from baselines.simmim import SimMIM
+from baselines.simmim.config import SimMIMConfig
+from baselines.simmim.model import SimMIM
 from bench.api import ClassifierOptions, VisionShape
 from bench.streams import Streams
-from tests.parity.support import scatter
+from tests.baselines.parity import scatter
 
 SHAPE = VisionShape(image_size=16, patch_size=4, width=24, depth=3, heads=2)
 BASE = VisionShape(image_size=224, patch_size=16, width=768, depth=12, heads=12)

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import data
-from bench.data import Feed, Step
-from bench.loop import Session
-from bench.monitor import Monitor
-from bench.store import RunFolder
+from bench.data import feed as data
+from bench.data.feed import Feed, Step
+from bench.store.store import RunFolder
 from bench.streams import Streams
-from bench.train import Pretraining, build_method
+from bench.train.loop import Session
+from bench.train.monitor import Monitor
+from bench.train.pretrain import Pretraining, build_method
 from tests.conftest import tiny_study
 
 CONFIG = tiny_study("mae", "2", more=["pretrain.augment.crop_scale=[0.3,1]"]).cells[0].config

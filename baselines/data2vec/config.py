@@ -1,0 +1,41 @@
+"""Hyper-parameters of data2vec, each default with its source. Importable without torch.
+
+Source: [d2v] facebookresearch/data2vec_vision af9a363 (``beit/``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.errors import check_range
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data2VecConfig:
+    """data2vec for images, arXiv 2202.03555 ([d2v] README, run_cyclical.py).
+
+    The teacher's decay is ``ema_decay``, reached from ``ema_decay_start`` linearly over
+    ``ema_anneal_share`` of the run; a share of 0 keeps it constant, as the README's commands do.
+    """
+
+    mask_ratio: float = 120 / 196  # [d2v] --num_mask_patches 120, an upper bound
+    min_block: int = 16  # patches; [d2v] --min_mask_patches_per_block
+    min_aspect: float = 0.3  # [d2v] masking_generator.py
+    layer_scale: float = 1e-4  # [d2v] README --layer_scale_init_value
+    rel_pos_bias: bool = True  # [d2v] run_cyclical.py:53-55 --rel_pos_bias
+    drop_path: float = 0.25  # [d2v] README --drop_path
+    attn_drop: float = 0.05  # [d2v] README --attn_drop_rate
+    target_layers: int = 6  # top blocks averaged; [d2v] README --target_layers [6..11]
+    beta: float = 2.0  # smooth L1; [d2v] README --l1_beta
+    ema_decay: float = 0.9998  # [d2v] README --ema_decay
+    ema_decay_start: float = 0.999  # [d2v] README --ema_decay_init
+    ema_anneal_share: float = 0.0  # [d2v] engine_for_cyclical.py:53-54: never annealed
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a value out of range."""
+        check_range(self, "data2vec", ("mask_ratio",), 0, 1, ends=False)
+        check_range(self, "data2vec", ("min_block", "target_layers"), 1)
+        check_range(self, "data2vec", ("min_aspect", "beta"), ends=False)
+        shares = ("layer_scale", "drop_path", "attn_drop")
+        decays = ("ema_decay", "ema_decay_start", "ema_anneal_share")
+        check_range(self, "data2vec", (*shares, *decays), 0, 1)

@@ -1,0 +1,166 @@
+"""MAE: "Masked Autoencoders Are Scalable Vision Learners", arXiv 2111.06377.
+
+The encoder sees only the visible patches; a small decoder sees them together with mask tokens
+and predicts the pixels of the hidden ones. B images, N patches, V visible, M hidden, P pixel
+values a patch, D encoder width, E decoder width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from baselines import masking
+from baselines.init import init_mae, initialise
+from baselines.linear import Linear
+from baselines.mae.config import MAEConfig
+from baselines.mae.official import from_mae
+from baselines.patches import normalise_patches, patchify, pixels_first, pixels_last, unpatchify
+from baselines.positions import sincos_positions
+from baselines.vit import (
+    EPS,
+    Block,
+    Style,
+    VisionTransformer,
+    ViTClassifier,
+    run_blocks,
+)
+from bench.api import (
+    Batch,
+    ClassifierOptions,
+    GeneratorFor,
+    MaskEmbedding,
+    MethodOutput,
+    SampleStream,
+    TokenHook,
+    VisionShape,
+)
+
+STYLE = Style(positions="sincos")
+
+
+class MAE(nn.Module):
+    """Masked autoencoder; mask tokens live in the decoder only."""
+
+    Config = MAEConfig
+
+    def __init__(self, shape: VisionShape, config: MAEConfig) -> None:
+        super().__init__()
+        self.shape, self.config = shape, config
+        width = config.decoder_width
+        self.vit = VisionTransformer(shape, STYLE)
+        self.decoder_embed = Linear(shape.width, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        table = sincos_positions(width, shape.grid)
+        self.decoder_pos_embed = nn.Parameter(table, requires_grad=False)
+        self.decoder_blocks = nn.ModuleList(
+            Block(width, config.decoder_heads, 4.0, STYLE) for _ in range(config.decoder_depth)
+        )
+        self.decoder_norm = nn.LayerNorm(width, eps=EPS)
+        self.decoder_pred = Linear(width, shape.patch_size**2 * shape.channels)
+
+    def forward(self, batch: Batch, hook: TokenHook | None = None) -> MethodOutput:
+        """Mean squared error of the hidden patches' (normalised) pixels, models_mae.py:198-214."""
+        patches = patchify(batch.images, self.shape.patch_size)
+        visible, hidden = split(batch.hidden, self.hidden_count)
+        latent = self.encode(take(patches, visible), visible, batch.noise)
+        decoded = self.decode(latent, visible, batch.hidden, hook)
+        prediction = self.decoder_pred(self.decoder_norm(take(decoded[:, 1:], hidden)))
+        target = self.target(take(patches, hidden))
+        loss = (prediction.float() - target).square().mean()
+        return MethodOutput(loss, terms={"mim": loss.detach()}, prediction=prediction)
+
+    @property
+    def hidden_count(self) -> int:
+        """M, the number of hidden patches of every image."""
+        return self.shape.patches - int(self.shape.patches * (1 - self.config.mask_ratio))
+
+    def encode(self, patches: Tensor, visible: Tensor, noise: SampleStream | None) -> Tensor:
+        """Visible patches [B, V, P] at places [B, V] to latent tokens [B, 1 + V, D]."""
+        places = take(self.vit.pos_embed[:, 1:].expand(len(patches), -1, -1), visible)
+        tokens = self.vit.patch_embed(patches)
+        latent = self.vit.run(self.vit.prepend_class(tokens + places.to(tokens.dtype)), noise)[-1]
+        normed: Tensor = self.vit.norm(latent)
+        return normed
+
+    def decode(
+        self, latent: Tensor, visible: Tensor, hidden: Tensor, hook: TokenHook | None
+    ) -> Tensor:
+        """Latent tokens [B, 1 + V, D] and mask tokens through the decoder, [B, 1 + N, E]."""
+        x = self.decoder_embed(latent)
+        if hook is not None:
+            hook.embedding(MaskEmbedding(x[:, 1:], self.mask_token))
+        full = self.mask_token.to(x.dtype).expand(len(x), self.shape.patches, -1)
+        full = full.scatter(1, visible[:, :, None].expand(-1, -1, x.shape[2]), x[:, 1:])
+        x = torch.cat([x[:, :1], full], dim=1) + self.decoder_pos_embed.to(x.dtype)
+        watch = None if hook is None else (hook, nn.functional.pad(hidden, (1, 0)))
+        return run_blocks(self.decoder_blocks, x, watch=watch)[-1]
+
+    def target(self, patches: Tensor) -> Tensor:
+        """What is predicted: the pixels, each patch normalised if so configured, MAE's order."""
+        patches = pixels_last(patches.float(), self.shape.channels)
+        return normalise_patches(patches) if self.config.norm_pix_loss else patches
+
+    def reconstruct(self, batch: Batch, prediction: Tensor) -> Tensor:
+        """A forward pass's prediction as pixels [B, C, S, S]; visible patches are the image's.
+
+        With ``norm_pix_loss`` each predicted patch is scaled back by the mean and deviation of the
+        true one, which the model did not see.
+        """
+        patches = patchify(batch.images, self.shape.patch_size)
+        _, hidden = split(batch.hidden, self.hidden_count)
+        prediction = prediction.float()
+        if self.config.norm_pix_loss:
+            variance, mean = torch.var_mean(take(patches, hidden), dim=-1, keepdim=True)
+            prediction = prediction * (variance + 1e-6).sqrt() + mean
+        pixels = pixels_first(prediction, self.shape.channels).to(patches.dtype)
+        index = hidden[:, :, None].expand(-1, -1, patches.shape[2])
+        full = patches.scatter(1, index, pixels)
+        return unpatchify(full, self.shape.patch_size, self.shape.channels)
+
+    def reset_parameters(self, generator_for: GeneratorFor) -> None:
+        """Initialises as models_mae.py:65-93, each parameter from its own stream."""
+        pixels = self.shape.channels * self.shape.patch_size**2
+        initialise(self, partial(init_mae, patch_pixels=pixels), generator_for)
+
+    def import_official(self, official: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a released MAE checkpoint under the names of this method."""
+        return from_mae(official, self.state_dict())
+
+    def draw_hidden(self, stream: SampleStream) -> Tensor:
+        """Random masks, bool [B, N]."""
+        return masking.random_patches(stream, self.shape.patches, self.config.mask_ratio)
+
+    def mask_tokens(self) -> Mapping[str, nn.Parameter]:
+        """The decoder's mask token."""
+        return {"mask_token": self.mask_token}
+
+    def no_weight_decay(self) -> set[str]:
+        """Nothing: the official groups decay class and mask token (main_pretrain.py:179)."""
+        return set()
+
+    def after_step(self, step: int, total_steps: int) -> None:
+        """MAE has no teacher."""
+
+    def encoder(self) -> nn.Module:
+        """The encoder, timm's ``VisionTransformer`` names."""
+        return self.vit
+
+    def classifier(self, options: ClassifierOptions) -> ViTClassifier:
+        """A fresh classifier of this architecture."""
+        style = Style(positions="sincos", drop_path=options.drop_path)
+        return ViTClassifier(self.shape, style, options)
+
+
+def split(mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Indices of the visible [B, N - count] and the hidden [B, count] patches, in raster order."""
+    order = mask.to(torch.uint8).argsort(dim=1, stable=True)
+    return order[:, : mask.shape[1] - count], order[:, mask.shape[1] - count :]
+
+
+def take(tokens: Tensor, places: Tensor) -> Tensor:
+    """Tokens [B, N, D] at places [B, K], as [B, K, D]."""
+    return tokens.gather(1, places[:, :, None].expand(-1, -1, tokens.shape[2]))

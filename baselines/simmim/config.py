@@ -1,0 +1,28 @@
+"""Hyper-parameters of SimMIM, each default with its source. Importable without torch.
+
+Source: [simmim] microsoft/SimMIM d3e29bc.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.errors import check_range
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimMIMConfig:
+    """SimMIM with a ViT encoder, arXiv 2111.09886 ([simmim] simmim.py, vit_base pre-train yaml)."""
+
+    mask_ratio: float = 0.6  # [simmim] config.py DATA.MASK_RATIO
+    mask_patch_size: int = 32  # pixels; [simmim] config.py DATA.MASK_PATCH_SIZE
+    layer_scale: float = 0.1  # [simmim] config.py:84 VIT.INIT_VALUES
+    rel_pos_bias: bool = True  # [simmim] vit_base yaml USE_SHARED_RPB
+    final_norm: bool = True  # [simmim] vision_transformer.py:254; disputed, see README
+    drop_path: float = 0.1  # [simmim] config.py MODEL.DROP_PATH_RATE, also in pre-training
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a value out of range."""
+        check_range(self, "simmim", ("mask_ratio",), 0, 1, ends=False)
+        check_range(self, "simmim", ("mask_patch_size",), 1)
+        check_range(self, "simmim", ("layer_scale", "drop_path"), 0, 1)

@@ -1,0 +1,1 @@
+"""Scores of a trained encoder. Enters a task and what several tasks share."""

@@ -1,0 +1,1 @@
+"""Starting runs: where and when. Enters what knows of processes and schedulers."""

@@ -1,0 +1,90 @@
+"""What launchers share: the state of each run of a study, and the calls every launcher answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from bench.plan.study import PRETRAIN, Task, plain_config
+from bench.store.store import BLOCKED, DONE, FAILED, PENDING, RUNNING, STOPPED, Store, write_json
+
+CELL_WEIGHT = 20.0
+"""Work of an evaluation run, in epochs of pre-training; for progress bars only."""
+
+
+@dataclass
+class Progress:
+    """State of one run as its launcher knows it; ``share`` in [0, 1] of its steps."""
+
+    task: Task
+    state: str = PENDING
+    share: float = 0.0
+    status: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def weight(self) -> float:
+        """Work of the run, in epochs of pre-training."""
+        return float(
+            self.task.config.pretrain.epochs if self.task.stage == PRETRAIN else CELL_WEIGHT
+        )
+
+
+Observer = Callable[[Sequence[Progress]], None]
+
+
+class Launcher(Protocol):
+    """Computes the runs of a study that are not done yet."""
+
+    def launch(self, tasks: Sequence[Task], observe: Observer) -> list[Progress]:
+        """Runs the tasks in an order that respects ``parent``; returns how each one ended."""
+        ...
+
+
+def survey(store: Store, tasks: Sequence[Task], retry: bool) -> list[Progress]:
+    """The state of each run before a launch; earlier failures count as pending only on retry."""
+    found = []
+    for task in tasks:
+        folder = store.run(task.run_id)
+        state = DONE if folder.is_done() else folder.status()["state"]
+        if state in (RUNNING, STOPPED, BLOCKED) or (state == FAILED and retry):
+            state = PENDING
+        found.append(Progress(task, state, share=float(state == DONE)))
+    return found
+
+
+def register(store: Store, task: Task) -> None:
+    """Writes a run's resolved configuration into its folder, if it is not there yet."""
+    folder = store.run(task.run_id)
+    if folder.config() is None:
+        identity = {"stage": task.stage, "run_id": task.run_id, "parent": task.parent}
+        values = {"schema": 1, **identity, "config": plain_config(task.config)}
+        write_json(folder.path / "config.json", values)
+
+
+def refresh(store: Store, progress: Progress) -> None:
+    """Reads a running run's heartbeat."""
+    progress.status = store.run(progress.task.run_id).status()
+    total = progress.status.get("total") or 0
+    done = progress.status.get("step", 0) / total if total else 0.0
+    stages = {"pretrain": (0.0, 1.0), "finetune": (0.0, 0.8), "probe": (0.8, 0.2)}
+    start, width = stages.get(progress.status.get("stage", ""), (0.0, 0.0))
+    progress.share = start + width * done
+
+
+def stop_dependents(progresses: Sequence[Progress]) -> None:
+    """Runs whose parent was stopped from outside wait for another command."""
+    stopped = {p.task.run_id for p in progresses if p.state == STOPPED}
+    for progress in progresses:
+        if progress.state == PENDING and progress.task.parent in stopped:
+            progress.state = STOPPED
+
+
+def block_dependents(store: Store, progresses: Sequence[Progress]) -> None:
+    """Marks runs whose parent failed; they are not started."""
+    failed = {p.task.run_id for p in progresses if p.state == FAILED}
+    for progress in progresses:
+        if progress.state == PENDING and progress.task.parent in failed:
+            progress.state = BLOCKED
+            message = f"waits for {progress.task.parent}, which failed"
+            store.run(progress.task.run_id).set_status(BLOCKED, message=message)

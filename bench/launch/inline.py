@@ -1,0 +1,50 @@
+"""Runs in this very process, one after the other: for debuggers, profilers and tests."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.launch.base import Observer, Progress, block_dependents, survey
+from bench.plan.config import Resources
+from bench.plan.study import Task
+from bench.store.store import DONE, FAILED, PENDING, Store
+
+WAIT_S = 0.2
+"""Seconds between looks at a run that another command computes."""
+
+
+@dataclass
+class InlineLauncher:
+    """Computes tasks in order in the calling process."""
+
+    store: Store
+    resources: Resources
+    retry: bool = False
+
+    def launch(self, tasks: Sequence[Task], observe: Observer) -> list[Progress]:
+        """Computes what is missing; a failed run blocks only what depends on it.
+
+        Raises:
+            StopRequestedError: after a signal, once the running task has saved its state.
+        """
+        from bench.work.runner import execute
+
+        progresses = survey(self.store, tasks, self.retry)
+        for progress in progresses:
+            block_dependents(self.store, progresses)
+            if progress.state == PENDING:
+                try:
+                    while self.store.run(progress.task.run_id).is_locked():
+                        time.sleep(WAIT_S)
+                    execute(self.store, progress.task, self.resources)
+                    progress.state, progress.share = DONE, 1.0
+                    progress.status = self.store.run(progress.task.run_id).status()
+                except Exception as error:
+                    if getattr(error, "exit_code", 1) == 130:
+                        raise
+                    progress.state = FAILED
+                    progress.status = self.store.run(progress.task.run_id).status()
+            observe(progresses)
+        return progresses

@@ -1,0 +1,82 @@
+"""What a cluster wants said at every submission: read from a TOML file, over-ruled by flags."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UsageError
+from bench.plan.loading import load_section
+
+VARIABLE = "MTO_BENCH_SITE"
+"""Names the site file when --site does not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """Settings of one cluster, as in ``slurm/site.example.toml``; empty means SLURM's default.
+
+    ``job_dir`` receives scripts, pickles and logs of the jobs (default: ``jobs`` in --out); it
+    and --out must be seen by the compute nodes. ``signal_delay_s`` before its time limit a job
+    saves its state and queues again, at most ``max_requeues`` times; a job whose process was
+    killed without a signal first queues again at most ``kill_retries`` times.
+    """
+
+    partition: str = ""
+    account: str = ""
+    qos: str = ""
+    constraint: str = ""
+    exclude: str = ""
+    comment: str = ""
+    nodes: int = 1
+    gpus_per_node: int = 0
+    tasks_per_node: int = 0
+    cpus_per_task: int = 0
+    mem_gb: float = 0.0
+    timeout_min: int = 4320
+    cell_timeout_min: int = 0
+    array_parallelism: int = 64
+    job_dir: str = ""
+    python: str = ""
+    setup: tuple[str, ...] = ()
+    srun_args: tuple[str, ...] = ("--kill-on-bad-exit=1",)
+    signal_delay_s: int = 120
+    max_requeues: int = 200
+    kill_retries: int = 2
+    poll_s: float = 30.0
+
+    @property
+    def tasks(self) -> int:
+        """Processes on each node: one a GPU unless said otherwise."""
+        return self.tasks_per_node or max(1, self.gpus_per_node)
+
+
+def load_site(path: str, flags: Mapping[str, Any]) -> Site:
+    """The site file's ``[slurm]`` table (``path``, or the file the environment names) and flags.
+
+    Raises:
+        UsageError: if the file cannot be read or has an unknown setting.
+    """
+    values: dict[str, Any] = {}
+    name = path or os.environ.get(VARIABLE, "")
+    if name:
+        try:
+            table = tomllib.loads(Path(name).read_text())
+        except (OSError, ValueError) as error:
+            raise UsageError(f"cannot read the site file '{name}': {error}") from error
+        if set(table) - {"slurm"}:
+            other = ", ".join(sorted(set(table) - {"slurm"}))
+            raise UsageError(f"site file '{name}': only the table [slurm] is known, not {other}.")
+        values = dict(table.get("slurm", {}))
+    values |= {k: v for k, v in flags.items() if v is not None}
+    site: Site = load_section(Site, values, "slurm")
+    if site.timeout_min * 60 <= site.signal_delay_s:
+        raise UsageError(
+            f"timeout of {site.timeout_min} min leaves nothing before the signal "
+            f"{site.signal_delay_s} s ahead of it: raise --timeout or lower signal_delay_s."
+        )
+    return site

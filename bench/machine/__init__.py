@@ -1,0 +1,1 @@
+"""The machine a run stands on: processes, devices, versions. Enters what asks the machine."""

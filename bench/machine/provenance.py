@@ -1,0 +1,102 @@
+"""Where a result comes from: code, versions, hardware. No host names, no user names, no paths."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import platform
+import subprocess
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "mto-bench")
+
+ROOT = Path(__file__).parents[2]
+"""Folder of the packages."""
+
+SOURCES = ("bench", "baselines", "mto")
+"""Packages whose code can move a number."""
+
+SNAPSHOT = "bench/SNAPSHOT.json"
+"""In a snapshot of the code: what :func:`code` says."""
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+@lru_cache(maxsize=1)
+def code() -> dict[str, Any]:
+    """Commit, and a hash of the uncommitted changes to the code ('' when there are none).
+
+    A snapshot of the code carries both in a file.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        kept: dict[str, Any] = json.loads((ROOT / SNAPSHOT).read_text())
+        return kept
+    commit = _git("rev-parse", "HEAD") or ""
+    changes = _git("diff", "HEAD", "--", *SOURCES) if commit else ""
+    dirty = hashlib.sha256(changes.encode()).hexdigest()[:12] if changes else ""
+    return {"commit": commit[:12] or "unknown", "dirty": dirty}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that can move a number."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def cpu_name() -> str:
+    """The processor's model name."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def hardware(device: Any, threads: int) -> dict[str, Any]:
+    """The device a run computes on; needs torch for a GPU's name and driver."""
+    facts: dict[str, Any] = {"cpu": cpu_name(), "threads": threads, "device": device.type}
+    if device.type == "cuda":
+        import torch
+
+        facts["gpu"] = torch.cuda.get_device_name(device)
+        facts["cuda"] = torch.version.cuda
+        facts["driver"] = _driver()
+    return facts
+
+
+def _driver() -> str:
+    """Version of the NVIDIA driver, or 'unknown'."""
+    try:
+        words = Path("/proc/driver/nvidia/version").read_text().split()
+    except OSError:
+        return "unknown"
+    return next((w for w in words if w[0].isdigit() and w.count(".") >= 1), "unknown")
+
+
+def hardware_label(facts: dict[str, Any]) -> str:
+    """One line that names the hardware, such as ``AMD EPYC x1``."""
+    name = facts.get("gpu") or f"{facts['cpu']}, {facts['threads']} thread(s)"
+    return str(name)

@@ -1,0 +1,1 @@
+"""What is to be computed: settings, names, ids. Enters what is decided before a run; no torch."""

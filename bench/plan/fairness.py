@@ -1,0 +1,151 @@
+"""Is the comparison fair? A lint over resolved configurations, before anything is computed. Pure.
+
+Errors are differences that would void a comparison: between arms of one method anything but the
+plug-ins, between budgets anything but the number of epochs. Warnings are things a reader should
+know: a long warm-up, constants counted in steps, several fine-tuning recipes, uneven tuning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bench.errors import UsageError
+from bench.plan.config import RunConfig, recipe_digest, to_plain, warmup
+from bench.plan.study import plain_config
+
+DECLARED = ("plugins", "alias", "seed", "pretrain.epochs")
+"""Keys that may differ between the arms of a method: what is being compared."""
+
+LONG_WARMUP = 0.2
+
+STEP_CONSTANTS = {
+    "ema_decay": "the teacher's time constant stays the same number of steps at every budget",
+}
+
+
+def check(configs: Sequence[RunConfig], trials: Mapping[str, int]) -> list[str]:
+    """Warnings about a study; ``trials`` counts the tuning trials of each arm.
+
+    Raises:
+        UsageError: if arms or budgets differ in an undeclared setting.
+    """
+    _check_declared(configs)
+    unique = list({(c.arm, c.pretrain.epochs): c for c in configs}.values())
+    return [
+        *_long_warmups(unique),
+        *_short_stages(list({c.method: c for c in configs}.values())),
+        *_step_constants(unique),
+        *_recipes(unique),
+        *_tuning(unique, trials),
+    ]
+
+
+def flat(config: RunConfig) -> dict[str, Any]:
+    """The configuration as ``section.key`` to value."""
+    found: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            found[prefix] = value
+
+    walk("", plain_config(config))
+    return found
+
+
+def differences(one: RunConfig, two: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Settings in which two configurations differ, by name."""
+    a, b = flat(one), flat(two)
+    return {k: (a.get(k), b.get(k)) for k in sorted({*a, *b}) if a.get(k) != b.get(k)}
+
+
+def arm_differences(config: RunConfig) -> list[str]:
+    """What sets an arm apart from its method, one line a plug-in."""
+    lines = []
+    for name, plugin in config.plugins:
+        settings = ", ".join(f"{k}={v}" for k, v in to_plain(plugin).items())
+        lines.append(f"{config.arm} = {config.base_arm} + {name} ({settings})")
+    return lines
+
+
+def _check_declared(configs: Sequence[RunConfig]) -> None:
+    first: dict[str, RunConfig] = {}
+    for config in configs:
+        reference = first.setdefault(config.method, config)
+        found = [
+            f"{key} ({old} and {new})"
+            for key, (old, new) in _quick_differences(reference, config)
+            if key not in DECLARED
+        ]
+        if found:
+            raise UsageError(
+                f"{reference.arm} at {reference.pretrain.epochs} epochs and {config.arm} at "
+                f"{config.pretrain.epochs} differ in {'; '.join(found)}. Only plug-ins, epochs "
+                "and seed may differ between compared runs."
+            )
+
+
+def _quick_differences(one: RunConfig, two: RunConfig) -> Iterable[tuple[str, tuple[Any, Any]]]:
+    """:func:`differences`, skipping the work when the shared sections are the same objects."""
+    shared = ("data", "model", "hyper", "finetune", "probe", "knn", "suite_seed", "init")
+    same = all(getattr(one, s) == getattr(two, s) for s in shared)
+    if same and _without_epochs(one) == _without_epochs(two):
+        return ()
+    return differences(one, two).items()
+
+
+def _without_epochs(config: RunConfig) -> tuple[Any, ...]:
+    recipe = vars(config.pretrain)
+    return tuple(value for name, value in recipe.items() if name != "epochs")
+
+
+def _long_warmups(configs: Sequence[RunConfig]) -> Iterable[str]:
+    for config in configs:
+        share = warmup(config.pretrain) / config.pretrain.epochs
+        if share > LONG_WARMUP + 1e-9:  # a share of exactly that may round up
+            yield (
+                f"{config.arm} at {config.pretrain.epochs} epochs spends {share:.0%} of its budget "
+                "warming up; set pretrain.warmup_share to scale it with the budget"
+            )
+
+
+def _short_stages(configs: Sequence[RunConfig]) -> Iterable[str]:
+    for config in configs:
+        for stage, recipe in (("fine-tuning", config.finetune), ("the probe", config.probe)):
+            if recipe.warmup_epochs >= recipe.epochs:
+                yield (
+                    f"{config.method}: {stage} ends in its warm-up ({recipe.warmup_epochs:g} of "
+                    f"{recipe.epochs} epochs): the rate never reaches its peak"
+                )
+
+
+def _step_constants(configs: Sequence[RunConfig]) -> Iterable[str]:
+    if len({c.pretrain.epochs for c in configs}) < 2:
+        return
+    for method in dict.fromkeys(c.method for c in configs):
+        config = next(c for c in configs if c.method == method)
+        values = vars(config.hyper)
+        for name, why in STEP_CONSTANTS.items():
+            if values.get(name):
+                yield f"{method}: {name}={values[name]} does not scale with the budget: {why}"
+
+
+def _recipes(configs: Sequence[RunConfig]) -> Iterable[str]:
+    recipes = {recipe_digest(c) for c in configs}
+    if len(recipes) > 1:
+        yield f"{len(recipes)} different evaluation recipes in one study; their tables stay apart"
+
+
+def _tuning(configs: Sequence[RunConfig], trials: Mapping[str, int]) -> Iterable[str]:
+    for config in {c.arm: c for c in configs}.values():
+        if config.arm == config.base_arm:
+            continue
+        base, own = trials.get(config.base_arm), trials.get(config.arm)
+        if own is not None and own != base:
+            yield (
+                f"unequal tuning: {config.arm} had {own} trials, {config.base_arm} "
+                f"{'none recorded' if base is None else base}"
+            )

@@ -1,0 +1,89 @@
+"""The power advisor: from the spread of a pilot, what more seeds would resolve and cost."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from bench.report import markdown, words
+from bench.report.sections import Section, Study
+from bench.report.tables import Table
+from bench.stats import saving as metrics
+from bench.stats.analysis import ENDPOINTS, records
+
+POWER = 0.8
+
+
+def text(study: Study, seeds: list[int]) -> str:
+    """Markdown: a table a section and variant, or why there is none."""
+    lines = []
+    for section in study.sections:
+        for (arm, endpoint), group in _spread(section).groupby(["arm", "endpoint"]):
+            row = records(group)[0]
+            table = _table(section, row, seeds)
+            lines += [f"### {arm}, {ENDPOINTS[str(endpoint)]}, {section.key[0]}", ""]
+            lines += [*markdown.table_lines(table), "", table.note, ""]
+    if not lines:
+        return "Nothing to advise on: it takes two seeds of a baseline and of a variant.\n"
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _spread(section: Section) -> pd.DataFrame:
+    """Pooled sd of the paired differences over budgets, weighted by degrees of freedom."""
+    frame = section.differences
+    if frame.empty:
+        return frame
+    frame = frame[frame["n"] > 1].copy()
+    frame["freedom"] = frame["n"] - 1
+    frame["square"] = frame["sd"] ** 2 * frame["freedom"]
+    key = ["base_arm", "arm", "endpoint"]
+    pooled = frame.groupby(key)[["square", "freedom"]].sum().reset_index()
+    pooled["sd"] = (pooled["square"] / pooled["freedom"]) ** 0.5
+    return pooled
+
+
+def _table(section: Section, row: dict[str, Any], seeds: list[int]) -> Table:
+    alpha = section.analysis.alpha
+    slope = _slope(section, row)
+    hours = _hours(section, row)
+    rows = []
+    for n in seeds:
+        gain = metrics.smallest_effect(n, row["sd"], POWER, alpha)
+        ratio = 2 ** (gain / slope) if slope > 0 else math.nan
+        least = metrics.smallest_sign_flip_p(n)
+        flip = f"{least:.3g}" + ("" if least <= alpha else ", cannot be significant")
+        shown = [str(n), words.number(gain), f"×{words.number(ratio)}"]
+        rows.append([*shown, flip, words.number(hours * n, 1)])
+    columns = ["seeds", "smallest gain found (points)", "as ρ", "smallest sign-flip p"]
+    columns += ["device-hours, all budgets of both arms"]
+    note = (
+        f"A gain found with power {POWER:.0%} by the paired t test, two-sided {alpha:.0%}. The sd "
+        f"of a paired difference is {words.number(row['sd'], 3)} points on {row['freedom']:.0f} "
+        f"degrees of freedom, itself uncertain by about {1 / math.sqrt(2 * row['freedom']):.0%}. "
+        f"ρ takes the baseline's slope of {words.number(slope)} points a doubling of epochs. "
+        f"Below {metrics.MIN_SEEDS} seeds nothing is claimed."
+    )
+    return Table("power", "Power", columns, rows, note)
+
+
+def _slope(section: Section, row: dict[str, Any]) -> float:
+    """The baseline's gain in points a doubling, around the main target; NaN with one budget."""
+    frame = section.accuracy
+    mine = (frame["arm"] == row["base_arm"]) & (frame["endpoint"] == row["endpoint"])
+    frame = frame[mine].dropna(subset=["mean"]).sort_values("epochs")
+    if len(frame) < 2:
+        return math.nan
+    target = section.analysis.targets(int(epochs) for epochs in frame["epochs"])[0]
+    at = max(1, int((frame["epochs"] <= target).sum()) - 1)
+    below, above = frame.iloc[at - 1], frame.iloc[at]
+    return float((above["mean"] - below["mean"]) / math.log2(above["epochs"] / below["epochs"]))
+
+
+def _hours(section: Section, row: dict[str, Any]) -> float:
+    """Device-hours of pre-training that one more seed costs."""
+    cells = section.cells
+    mine = cells[cells["arm"].isin([row["arm"], row["base_arm"]])]
+    means = mine.groupby(["arm", "epochs"])["device_hours"].mean()
+    return float(means.sum()) if means.notna().all() else math.nan

@@ -1,0 +1,168 @@
+"""What a reader must know before believing a table: matching, mixtures, gaps, deviations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from bench.report import words
+from bench.stats.analysis import CELL, SECTION, Analysis, records
+from bench.store.store import WAIT_LIMIT
+
+UNLOGGED, TWO_KINDS = "digests not logged", "digests of two kinds"
+"""Why the digests of a pair say nothing. Of two kinds they are if the code of one run is older."""
+
+
+def matching(runs: pd.DataFrame) -> pd.DataFrame:
+    """Per variant: whether its pairs saw the same order, crops and masks as the baseline."""
+    key = [*SECTION, "base_arm", "epochs", "seed", "repeat"]
+    used = runs[runs["ok"] & ~runs["ambiguous"]][[*key, "arm", "digests"]]
+    base = used[used["arm"] == used["base_arm"]].drop(columns="arm")
+    variant = used[used["arm"] != used["base_arm"]]
+    both = variant.merge(base, on=key, suffixes=("", "_base"))
+    rows: list[dict[str, Any]] = []
+    for names, group in both.groupby([*SECTION, "base_arm", "arm"]):
+        pairs = zip(group["digests"], group["digests_base"], strict=True)
+        said = _matched([_differing(a, b) for a, b in pairs])
+        named = dict(zip([*SECTION, "base_arm", "arm"], names, strict=True))
+        rows.append({**named, "matched": said})
+    return pd.DataFrame(rows, columns=[*SECTION, "base_arm", "arm", "matched"])
+
+
+def _differing(a: dict[str, str], b: dict[str, str]) -> list[str] | str:
+    """Names of the streams whose digests differ or are on one side only, or why none compare."""
+    if not a and not b:
+        return UNLOGGED
+    if a and b and _kinds(a) != _kinds(b):
+        return TWO_KINDS
+    return sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k))
+
+
+def _kinds(digests: dict[str, str]) -> set[str]:
+    """How digests were made; what stands before the colon, nothing in records of the first kind."""
+    return {text.rpartition(":")[0] for text in digests.values()}
+
+
+def _matched(found: list[list[str] | str]) -> str:
+    bad = [names for names in found if names and isinstance(names, list)]
+    if bad:
+        streams = ", ".join(sorted({name for names in bad for name in names}))
+        return f"differs in {streams} ({len(bad)} of {len(found)} pairs)"
+    for reason in (UNLOGGED, TWO_KINDS):
+        if reason in found:
+            return f"{reason} ({found.count(reason)} of {len(found)} pairs)"
+    return words.MATCHED
+
+
+def code_versions(runs: pd.DataFrame) -> list[str]:
+    """Commits of the finished runs, marked where the working tree had changes."""
+    runs = runs[runs["ok"]]
+    pairs = set(zip(runs["commit"], runs["dirty"], strict=True))
+    names = ((commit[:10] or "unknown") + ("+dirty" if dirty else "") for commit, dirty in pairs)
+    return sorted(names)
+
+
+def hardware(runs: pd.DataFrame) -> list[str]:
+    """Hardware of the finished runs."""
+    return sorted(set(runs.loc[runs["ok"], "hardware"]))
+
+
+def warnings(runs: pd.DataFrame) -> list[str]:
+    """Mixtures inside one table, ambiguous cells and failures, in words."""
+    found = []
+    for (data, model, recipe), group in runs[runs["ok"]].groupby(SECTION):
+        found += [f"{data} · {model} · {recipe}: {text}" for text in _mixtures(group)]
+    for (data, model), group in runs.groupby(["data", "model"]):
+        recipes = sorted(set(group["recipe"]))
+        if len(recipes) > 1:
+            names = ", ".join(recipes)
+            found.append(f"{data} · {model}: {len(recipes)} recipes ({names}), in tables apart")
+    return found + _waits(runs) + _ambiguous(runs) + _failures(runs)
+
+
+def _waits(runs: pd.DataFrame) -> list[str]:
+    """Arms whose pre-trainings waited for data: their times are the loader's."""
+    runs = runs[runs["ok"]]
+    slow = runs[pd.to_numeric(runs["data_wait_share"]) > WAIT_LIMIT]
+    return [
+        f"{arm} on {data}: {len(group)} runs spent up to {group['data_wait_share'].max():.0%} of "
+        "pre-training waiting for data: more --workers; its times are the loader's"
+        for (arm, data), group in slow.groupby(["arm", "data"])
+    ]
+
+
+def _mixtures(group: pd.DataFrame) -> Iterable[str]:
+    codes = code_versions(group)
+    if len(codes) > 1:
+        yield f"mixed code versions: {', '.join(codes)}"
+    machines = hardware(group)
+    if len(machines) > 1:
+        yield f"mixed hardware ({'; '.join(machines)}): times are not comparable"
+    for name in sorted({key for versions in group["versions"] for key in versions}):
+        values = sorted({versions.get(name, "unknown") for versions in group["versions"]})
+        if len(values) > 1:
+            yield f"mixed versions of {name}: {', '.join(values)}"
+
+
+def spans(values: Iterable[int]) -> str:
+    """Integers as ranges: ``0-4, 7``."""
+    found: list[list[int]] = []
+    for value in sorted(set(values)):
+        if found and value == found[-1][1] + 1:
+            found[-1][1] = value
+        else:
+            found.append([value, value])
+    return ", ".join(f"{a}-{b}" if a != b else str(a) for a, b in found)
+
+
+def _cell(row: Mapping[str, Any]) -> str:
+    return f"{row['arm']} on {row['data']}, {row['epochs']} epochs, seed {row['seed']}"
+
+
+def _ambiguous(runs: pd.DataFrame) -> list[str]:
+    doubled = runs[runs["ambiguous"]]
+    return [
+        f"{_cell(records(group)[0])}: {len(group)} runs with different settings "
+        f"({', '.join(group['run_id'])}); none is used. Name one in the plan."
+        for _, group in doubled.groupby([*CELL, "repeat"])
+    ]
+
+
+def _failures(runs: pd.DataFrame) -> list[str]:
+    return [
+        f"{_cell(row)}: failed ({row['failure'] or row['status']}); it counts as not reaching the "
+        "target"
+        for row in records(runs[~runs["ok"]])
+    ]
+
+
+def deviations(runs: pd.DataFrame, analysis: Analysis) -> list[str]:
+    """Seeds, budgets and arms that were run but not planned."""
+    if not analysis.planned:
+        return []
+    found = []
+    for kind, column, planned in (
+        ("arm", "arm", analysis.arms),
+        ("budget", "epochs", analysis.budgets),
+        ("seed", "seed", analysis.seeds),
+    ):
+        extra = sorted(set(runs[column]) - set(planned)) if planned else []
+        if extra:
+            found.append(f"{kind} not in the plan: {', '.join(map(str, extra))}")
+    return found
+
+
+def missing(runs: pd.DataFrame, analysis: Analysis) -> list[str]:
+    """Cells of the grid arms x budgets x seeds (the plan's, else what was run) without a run."""
+    found = []
+    for (data, _), group in runs.groupby(["data", "model"]):
+        have = set(zip(group["arm"], group["epochs"], group["seed"], strict=True))
+        seeds = analysis.seeds or sorted(set(group["seed"]))
+        for arm in analysis.arms or sorted(set(group["arm"])):
+            for epochs in analysis.budgets or sorted(set(group["epochs"])):
+                lacking = [seed for seed in seeds if (arm, epochs, seed) not in have]
+                if lacking:
+                    found.append(f"{arm} on {data}, {epochs} epochs, seed {spans(lacking)}")
+    return found

@@ -1,0 +1,82 @@
+"""Two studies side by side."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from bench.report import checks, markdown, words
+from bench.report.sections import Study
+from bench.report.tables import Table
+from bench.stats.analysis import ENDPOINTS, records
+from bench.stats.saving import estimate
+
+CELL = ["data", "model", "arm", "endpoint", "epochs"]
+
+
+def text(a: Study, b: Study, names: tuple[str, str]) -> str:
+    """Markdown: accuracy, rho, and what else differs."""
+    lines = [f"# {names[0]} against {names[1]}", ""]
+    for table in (_accuracy(a, b, names), _rho(a, b, names)):
+        if table.rows:
+            lines += [f"## {table.title}", "", *markdown.table_lines(table), "", table.note, ""]
+    lines += ["## What else differs", "", *_differing(a, b, names)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _accuracy(a: Study, b: Study, names: tuple[str, str]) -> Table:
+    both = a.scores.merge(b.scores, on=[*CELL, "seed"], how="outer", suffixes=("_a", "_b"))
+    rows = []
+    for key, group in both.groupby(CELL):
+        cell = dict(zip(CELL, key, strict=True))
+        pairs = group.dropna(subset=["score_a", "score_b"])
+        found = estimate((pairs["score_b"] - pairs["score_a"]).to_numpy(), a.analysis.alpha)
+        gain = {"difference": found.mean, "low": found.low, "high": found.high}
+        shown = [str(cell[name]) for name in ("data", "arm", "epochs")]
+        shown.append(ENDPOINTS[str(cell["endpoint"])])
+        shown += [_mean(group["score_a"]), _mean(group["score_b"])]
+        rows.append([*shown, words.gain(gain), str(found.n), words.p_value(found.p)])
+    columns = ["data", "method", "epochs", "endpoint", *names]
+    columns += [f"{names[1]} - {names[0]} [95 %]", "pairs", "p (t)"]
+    note = "Differences are paired by seed; mean ± sample sd over all finished seeds of a study."
+    return Table("compare", "Accuracy", columns, rows, note)
+
+
+def _mean(scores: pd.Series[float]) -> str:
+    return words.mean_sd(scores.mean(), scores.std()) + f" (n {scores.count()})"
+
+
+def _rho(a: Study, b: Study, names: tuple[str, str]) -> Table:
+    key = ["data", "model", "arm", "endpoint", "target_epochs"]
+    if a.targets.empty or b.targets.empty:
+        return Table("compare_rho", "", [], [])
+    columns = [*key, "rho_words", "verdict"]
+    both = a.targets[columns].merge(b.targets[columns], on=key, how="outer", suffixes=("_a", "_b"))
+    rows = []
+    for row in records(both.fillna(words.NONE)):
+        shown = [row["data"], row["arm"], ENDPOINTS[row["endpoint"]], str(row["target_epochs"])]
+        said = [row[f"{name}_{side}"] for side in "ab" for name in ("rho_words", "verdict")]
+        rows.append([*shown, *said])
+    heads = [f"{what} {name}" for name in names for what in ("ρ epochs", "verdict")]
+    return Table("compare_rho", "Epochs to target", [*key[:1], "method", *key[3:], *heads], rows)
+
+
+def _differing(a: Study, b: Study, names: tuple[str, str]) -> list[str]:
+    lines = []
+    ours, theirs = _facts(a), _facts(b)
+    for label, mine in ours.items():
+        other = theirs[label]
+        if mine != other:
+            lines.append(f"- {label}: {names[0]} {mine}; {names[1]} {other}")
+    return lines or ["Nothing: same code, hardware, recipe, seeds and versions."]
+
+
+def _facts(study: Study) -> dict[str, str]:
+    runs = study.runs
+    versions = {f"{k} {v}" for found in runs["versions"] for k, v in found.items()}
+    return {
+        "code": ", ".join(checks.code_versions(runs)),
+        "hardware": "; ".join(checks.hardware(runs)) or "unknown",
+        "recipe": ", ".join(sorted(set(runs["recipe"]))),
+        "seeds": checks.spans(runs["seed"]),
+        "versions": ", ".join(sorted(versions)) or "unknown",
+    }

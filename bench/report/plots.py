@@ -1,0 +1,185 @@
+"""Which plots a study has, as data for bench.report.draw."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from bench.report import words
+from bench.report.draw import Plot, Series
+from bench.report.sections import Section
+from bench.report.tables import caption
+from bench.stats.analysis import ENDPOINTS, records
+from bench.stats.saving import t_quantile
+
+Lines = list[dict[str, Any]]
+LogReader = Callable[[str], Lines]
+"""From a pre-training id to the lines of its metrics."""
+
+
+def section_plots(section: Section, logs: LogReader | None) -> list[Plot]:
+    """All plots of a section; loss and heterogeneity only with the run folders at hand."""
+    frame = section.accuracy
+    plots = [_forest(section)]
+    for base_arm in sorted(set(frame["base_arm"])):
+        family = frame[frame["base_arm"] == base_arm]
+        plots += [_accuracy(section, family, name) for name in section.analysis.endpoints]
+        plots.append(_accuracy_by_cost(section, family))
+        if logs is not None:
+            plots += _from_logs(section, str(base_arm), logs)
+    prefix = "_".join((*section.key[:2], section.key[2][:6]))
+    return [_finished(plot, prefix, caption(section)) for plot in plots if plot.series]
+
+
+def _finished(plot: Plot, prefix: str, note: str) -> Plot:
+    name = re.sub(r"[^\w.]+", "-", f"{prefix}_{plot.name}")
+    return replace(plot, name=name, caption=note)
+
+
+def _arms(frame: pd.DataFrame) -> list[str]:
+    """The baseline first, then its variants."""
+    names = set(zip(frame["arm"] != frame["base_arm"], frame["arm"], strict=True))
+    return [arm for _, arm in sorted(names)]
+
+
+def _accuracy(section: Section, family: pd.DataFrame, endpoint: str) -> Plot:
+    frame = family[family["endpoint"] == endpoint]
+    label = ENDPOINTS[endpoint]
+    series = [_band(frame[frame["arm"] == arm], arm, section, "epochs") for arm in _arms(frame)]
+    levels = {
+        f"target: {row['base_arm']} at {row['target_epochs']}": row["target_top1"]
+        for row in section.rows["targets"]
+        if row["endpoint"] == endpoint and row["main_target"] and row["state"] != "empty"
+        if row["arm"] in set(frame["arm"])
+    }
+    return Plot(
+        name=f"accuracy_{_base(family)}_{endpoint}",
+        title=f"{label}: mean and 95 % t interval over seeds",
+        x_label="pre-training epochs (each budget a run of its own)",
+        y_label=f"{label} (%)",
+        series=tuple(series),
+        log_x=True,
+        ticks=tuple(sorted({float(epochs) for epochs in frame["epochs"]})),
+        targets=tuple(sorted(levels.items())),
+    )
+
+
+def _base(family: pd.DataFrame) -> str:
+    return str(family["base_arm"].iloc[0])
+
+
+def _band(frame: pd.DataFrame, arm: str, section: Section, x: str) -> Series:
+    """Mean curve with its t interval; points without a finite interval carry none."""
+    frame = frame.dropna(subset=["mean", x]).sort_values(x)
+    half = []
+    for row in records(frame):
+        quantile = t_quantile(row["n_ok"], section.analysis.alpha)
+        half.append(quantile * row["sd"] / math.sqrt(row["n_ok"]) if row["n_ok"] > 1 else 0.0)
+    means = frame["mean"].to_list()
+    return Series(
+        label=f"{arm} (n {words.counts(frame)})",
+        x=tuple(float(v) for v in frame[x]),
+        y=tuple(means),
+        low=tuple(m - h for m, h in zip(means, half, strict=True)),
+        high=tuple(m + h for m, h in zip(means, half, strict=True)),
+    )
+
+
+def _forest(section: Section) -> Plot:
+    series = []
+    for row in section.rows["targets"]:
+        if row["main_target"] and row["state"] not in ("empty", "flat"):
+            series.append(
+                Series(
+                    label=f"{row['arm']}\n{ENDPOINTS[row['endpoint']]}",
+                    x=() if math.isnan(row["rho"]) else (row["rho"],),
+                    low=(row["rho_low"],),
+                    high=(row["rho_high"],),
+                    note=f"{words.factor(row)}, n {row['n']}",
+                )
+            )
+    return Plot(
+        name="rho",
+        title="epochs of the baseline over epochs of the method",
+        x_label="ρ with 95 % interval (right of 1: fewer epochs)",
+        kind="forest",
+        series=tuple(series),
+    )
+
+
+def _accuracy_by_cost(section: Section, family: pd.DataFrame) -> Plot:
+    endpoint = section.analysis.endpoint
+    frame = family[family["endpoint"] == endpoint]
+    hours = section.cells.groupby(["arm", "epochs"])["device_hours"].mean()
+    frame = frame.merge(hours.reset_index(), on=["arm", "epochs"])
+    frame = frame[frame["device_hours"] > 0]
+    series = [_band(frame[frame["arm"] == a], a, section, "device_hours") for a in _arms(frame)]
+    ticks = sorted(frame.loc[frame["arm"] == _base(family), "device_hours"])
+    return Plot(
+        name=f"cost_{_base(family)}_{endpoint}",
+        title="accuracy against the cost of pre-training",
+        x_label="device-hours of pre-training, mean of one run",
+        y_label=f"{ENDPOINTS[endpoint]} (%)",
+        series=tuple(series),
+        log_x=True,
+        ticks=tuple(float(f"{tick:.2g}") for tick in ticks),
+    )
+
+
+# --- from the logs ----------------------------------------------------------------------------
+
+
+def _from_logs(section: Section, base_arm: str, logs: LogReader) -> list[Plot]:
+    """Plots of one pre-training run an arm: the main target's budget, the lowest seed."""
+    runs = section.runs
+    runs = runs[runs["ok"] & (runs["base_arm"] == base_arm)]
+    wanted = section.analysis.targets(int(epochs) for epochs in runs["epochs"])
+    runs = runs[runs["epochs"].isin(wanted[:1])]
+    chosen = runs.sort_values(["seed", "repeat"]).drop_duplicates("arm").set_index("arm")
+    found: dict[str, Lines] = {}
+    for arm in _arms(runs):
+        run = chosen.loc[arm]
+        lines = logs(str(run["pretrain_id"]))
+        label = f"{arm} ({run['epochs']} epochs, seed {run['seed']})"
+        found[label] = [line for line in lines if line.get("stage") == "pretrain"]
+    return [_loss(base_arm, found), _heterogeneity(base_arm, found)]
+
+
+def _loss(base_arm: str, found: dict[str, Lines]) -> Plot:
+    series = []
+    for label, lines in found.items():
+        points = [(float(x["epoch"]), float(x["loss"])) for x in lines if "loss" in x]
+        points = [(x, y) for x, y in points if math.isfinite(y)]
+        if points:
+            epochs, losses = zip(*points, strict=True)
+            series.append(Series(label=label, x=epochs, y=losses))
+    return Plot(
+        name=f"loss_{base_arm}",
+        title="pre-training loss of one seed (arms may differ in their loss terms)",
+        x_label="epoch",
+        y_label="loss",
+        series=tuple(series),
+        markers=False,
+    )
+
+
+def _heterogeneity(base_arm: str, found: dict[str, Lines]) -> Plot:
+    series = []
+    for label, lines in found.items():
+        measured = [x["heterogeneity"] for x in lines if x.get("heterogeneity")]
+        if measured and all(math.isfinite(value) for value in measured[-1]):
+            depth = tuple(float(i + 1) for i in range(len(measured[-1])))
+            series.append(Series(label=label, x=depth, y=tuple(measured[-1])))
+    return Plot(
+        name=f"heterogeneity_{base_arm}",
+        title="heterogeneity of masked tokens by depth, last measurement",
+        x_label="layer that carries mask tokens",
+        y_label="H (1: uniform over visible tokens)",
+        series=tuple(series),
+        ticks=max((s.x for s in series), key=len, default=()),
+    )

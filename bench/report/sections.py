@@ -1,0 +1,134 @@
+"""A study: all runs of a report, the frames drawn from them, and what to know about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, cast
+
+import pandas as pd
+
+from bench.errors import NothingMeasuredError
+from bench.report import checks, words
+from bench.stats import analysis as aggregate
+from bench.stats.analysis import SECTION, Analysis
+
+Key = tuple[str, str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One data set, model and evaluation recipe: what one table may hold."""
+
+    key: Key
+    analysis: Analysis
+    runs: pd.DataFrame
+    cells: pd.DataFrame
+    accuracy: pd.DataFrame
+    differences: pd.DataFrame
+    targets: pd.DataFrame
+    costs: pd.DataFrame
+    matching: pd.DataFrame
+
+    @cached_property
+    def rows(self) -> dict[str, list[dict[str, Any]]]:
+        """The rows of ``accuracy``, ``differences``, ``targets`` and ``costs``."""
+        names = ("accuracy", "differences", "targets", "costs")
+        return {name: aggregate.records(getattr(self, name)) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Long frames over all sections, and what a reader must know about them."""
+
+    analysis: Analysis
+    runs: pd.DataFrame
+    cells: pd.DataFrame
+    scores: pd.DataFrame
+    accuracy: pd.DataFrame
+    differences: pd.DataFrame
+    targets: pd.DataFrame
+    costs: pd.DataFrame
+    matching: pd.DataFrame
+    warnings: list[str]
+    deviations: list[str]
+    missing: list[str]
+
+    @cached_property
+    def sections(self) -> list[Section]:
+        """The frames cut by data set, model and recipe, sorted."""
+        frames = [f.name for f in fields(Section) if f.name not in ("key", "analysis")]
+        cut = {name: _by_section(getattr(self, name)) for name in frames}
+        empty = {name: getattr(self, name).iloc[:0] for name in frames}
+        return [
+            Section(
+                key=key,
+                analysis=self.analysis,
+                **{name: parts.get(key, empty[name]) for name, parts in cut.items()},
+            )
+            for key in sorted(cut["runs"])
+        ]
+
+    @property
+    def remarks(self) -> list[tuple[str, list[str]]]:
+        """What a reader must know, by head."""
+        return [
+            ("Warnings", self.warnings),
+            ("Deviations from the plan", self.deviations),
+            ("Missing cells", self.missing),
+        ]
+
+
+def _by_section(frame: pd.DataFrame) -> dict[Key, pd.DataFrame]:
+    return {} if frame.empty else {cast(Key, k): part for k, part in frame.groupby(SECTION)}
+
+
+def study(rows: Iterable[Mapping[str, Any]], plan: Mapping[str, Any] | None) -> Study:
+    """Everything a report says, as frames.
+
+    Raises:
+        NothingMeasuredError: if no run has a score.
+    """
+    analysis = Analysis.of(plan)
+    runs = aggregate.tidy(rows, analysis)
+    if runs.empty or not runs["ok"].any():
+        raise NothingMeasuredError(
+            "nothing measured: no finished run to report. "
+            "See 'python -m bench.run status' for what is running or failed."
+        )
+    cells = aggregate.cells(runs)
+    scores = aggregate.long(cells)
+    costs = aggregate.costs(cells)
+    matching = checks.matching(runs)
+    targets = aggregate.cost_ratios(aggregate.targets(scores, analysis), costs)
+    return Study(
+        analysis=analysis,
+        runs=runs,
+        cells=cells,
+        scores=scores,
+        accuracy=aggregate.accuracy(scores),
+        differences=aggregate.differences(scores, analysis.alpha),
+        targets=_judged(targets, matching, runs, analysis),
+        costs=costs,
+        matching=matching,
+        warnings=[*analysis.warnings, *checks.warnings(runs)],
+        deviations=checks.deviations(runs, analysis),
+        missing=checks.missing(runs, analysis),
+    )
+
+
+def _judged(
+    targets: pd.DataFrame, matching: pd.DataFrame, runs: pd.DataFrame, analysis: Analysis
+) -> pd.DataFrame:
+    """The comparisons with their verdicts, knowing which pairs match and which times compare."""
+    if targets.empty:
+        return targets
+    finished = runs[runs["ok"]].groupby(SECTION)
+    hardware = finished["hardware"].nunique().gt(1).rename("mixed_hardware")
+    frame = targets.merge(matching, on=[*SECTION, "base_arm", "arm"], how="left")
+    frame = frame.merge(hardware.reset_index(), on=SECTION, how="left")
+    rows = aggregate.records(frame)
+    frame["verdict"] = [words.verdict(row, analysis) for row in rows]
+    frame["rho_words"] = [words.factor(row) for row in rows]
+    return frame

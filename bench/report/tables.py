@@ -1,0 +1,305 @@
+"""The tables a reader sees: a section's frames as columns of words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.report import checks, reference, words
+from bench.report.sections import Section
+from bench.stats.analysis import COSTS, ENDPOINTS, PER_EPOCH, records
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table in words: file name, title, column heads, rows; ``note`` stands under it."""
+
+    name: str
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    note: str = ""
+
+
+def caption(section: Section) -> str:
+    """What every table must state about its runs."""
+    runs = section.runs
+    parts = [
+        f"data {section.key[0]}",
+        f"model {section.key[1]}",
+        f"recipe {section.key[2]}",
+        f"seeds {checks.spans(runs['seed'])}",
+        f"code {', '.join(checks.code_versions(runs))}",
+        f"hardware {'; '.join(checks.hardware(runs)) or 'unknown'}",
+        _matched(section),
+    ]
+    text = " · ".join(parts)
+    has_mto = any("mto" in plugins for plugins in runs["plugins"])
+    return f"{text}. {words.RECONSTRUCTION}" if has_mto else f"{text}."
+
+
+def _matched(section: Section) -> str:
+    said = dict(zip(section.matching["arm"], section.matching["matched"], strict=True))
+    if set(said.values()) == {words.MATCHED}:
+        return words.MATCHED
+    return "; ".join(f"{arm}: {text}" for arm, text in said.items()) or "no pairs to match"
+
+
+def section_tables(section: Section) -> list[Table]:
+    """All tables of a section that have rows."""
+    tables = (make(section) for make in TABLES)
+    return [table for table in tables if table.rows]
+
+
+def sentences(section: Section) -> list[str]:
+    """One line a comparison at the main target; a line saying so where there is none."""
+    rows = [row for row in section.rows["targets"] if row["main_target"]]
+    order = {name: i for i, name in enumerate(section.analysis.endpoints)}
+    rows.sort(key=lambda row: (row["arm"], order.get(row["endpoint"], 9)))
+    if not rows:
+        return ["No comparison: there is no baseline with a variant of it to compare."]
+    return [words.sentence(row) for row in rows]
+
+
+# --- accuracy ---------------------------------------------------------------------------------
+
+
+def accuracy_table(section: Section) -> Table:
+    """Accuracy by method and budget, with the paired difference from the baseline."""
+    measured = {row["endpoint"] for row in section.rows["accuracy"]}
+    endpoints = [e for e in section.analysis.endpoints if e in measured]
+    gains = _gains(section)
+    rates = section.cells.groupby(["arm", "epochs"])[["images_per_s", "pretrain_s"]].mean()
+    rate = rates.to_dict("index")
+    rows = []
+    for (arm, epochs), scores in _by_budget(section).items():
+        row = [arm, str(epochs)]
+        for endpoint in endpoints:
+            found = scores.get(endpoint, {})
+            row.append(words.mean_sd(found.get("mean"), found.get("sd")))
+            row.append(gains.get((arm, epochs, endpoint), ""))
+        shown = scores.get(section.analysis.endpoint) or next(iter(scores.values()))
+        mine = rate[arm, epochs]
+        row += [f"{shown['n_ok']}/{shown['n']}", words.number(mine["images_per_s"], 0)]
+        rows.append([*row, words.duration(mine["pretrain_s"])])
+    heads = [h for e in endpoints for h in (ENDPOINTS[e], "Δ [95 %]")]
+    columns = ["method", "epochs", *heads, "n ok/n", "images/s", "pre-training"]
+    note = (
+        "Mean ± sample sd over seeds, in per cent, after the last epoch. Δ is method - baseline "
+        "on the same seeds at equal epochs, with its paired t interval."
+    )
+    return Table("accuracy", "Accuracy by method and budget", columns, rows, note)
+
+
+def _by_budget(section: Section) -> dict[tuple[str, int], dict[str, words.Row]]:
+    """Rows by endpoint of each arm and budget: by epochs, the baseline above its variants."""
+
+    def order(row: words.Row) -> tuple[int, str, bool, str]:
+        return row["epochs"], row["base_arm"], row["arm"] != row["base_arm"], row["arm"]
+
+    found: dict[tuple[str, int], dict[str, words.Row]] = {}
+    for row in sorted(section.rows["accuracy"], key=order):
+        found.setdefault((row["arm"], row["epochs"]), {})[row["endpoint"]] = row
+    return found
+
+
+def _gains(section: Section) -> dict[tuple[str, int, str], str]:
+    return {
+        (row["arm"], row["epochs"], row["endpoint"]): words.gain(row)
+        for row in section.rows["differences"]
+    }
+
+
+def difference_table(section: Section) -> Table:
+    """Paired differences at equal budgets with their tests."""
+    alpha = section.analysis.alpha
+    rows = [
+        [
+            row["arm"],
+            str(row["epochs"]),
+            ENDPOINTS[row["endpoint"]],
+            words.gain(row),
+            words.p_value(row["p"]),
+            words.sign_flip(row["p_sign_flip"], row["n"], alpha),
+            words.number(row["correlation"]),
+            f"{row['n']}/{row['pairs']}",
+        ]
+        for row in section.rows["differences"]
+    ]
+    columns = ["method", "epochs", "endpoint", "Δ [95 %]", "p (t)", "p (sign flip)"]
+    columns += ["correlation of arms", "pairs ok/n"]
+    note = "Two-sided p values of single tests, not adjusted for the number of rows."
+    return Table("differences", "Difference at equal budgets", columns, rows, note)
+
+
+# --- epochs to target -------------------------------------------------------------------------
+
+
+def target_table(section: Section) -> Table:
+    """Epochs to target: rho, its interval, the tests and the verdict."""
+    rows = [_target_row(row, section) for row in section.rows["targets"]]
+    columns = ["method", "endpoint", "target (%)", "baseline epochs", "method epochs"]
+    columns += ["ρ epochs [95 %]", "saved", "ρ wall time", "p (Holm)", "p (sign flip)"]
+    columns += ["n/seeds", "verdict"]
+    tested = {row["endpoint"]: row["comparisons"] for row in section.rows["targets"]}
+    counts = ", ".join(f"{ENDPOINTS[name]} {count:.0f}" for name, count in tested.items())
+    note = (
+        "ρ = the baseline's epochs over the method's epochs to the same accuracy; above 1 the "
+        "method needs fewer. The target is the baseline's mean at its epochs. The interval inverts "
+        "the paired t test; it covers seeds, not test images. A failed run counts as not reaching "
+        f"the target. Holm over all comparisons of an endpoint ({counts}). * primary; targets "
+        f"{'fixed in the plan' if section.analysis.planned else 'by default, without a plan'}."
+    )
+    return Table("epochs_to_target", "Epochs to target", columns, rows, note)
+
+
+def _target_row(row: words.Row, section: Section) -> list[str]:
+    known = row["state"] == "measured"
+    saved = f"{row['saved_epochs']:.0f} ({row['saved_share']:.0%})" if known else words.NONE
+    return [
+        row["arm"],
+        ENDPOINTS[row["endpoint"]] + (" *" if row["primary"] else ""),
+        words.number(row["target_top1"]),
+        str(row["target_epochs"]),
+        words.number(row["epochs_variant"], 0),
+        words.factor(row),
+        saved,
+        words.factor(row, "pretrain_s"),
+        words.p_value(row["p_holm"]),
+        words.sign_flip(row.get("p_sign_flip"), row["n"], section.analysis.alpha),
+        words.seeds(row),
+        row["verdict"],
+    ]
+
+
+def half_table(section: Section) -> Table:
+    """Equal accuracy at half the epochs (non-inferiority), and RAUC."""
+    margin = section.analysis.margin
+    rows = []
+    for row in section.rows["targets"]:
+        low = row.get("half_low")
+        said = words.noninferior(row, margin)
+        area = words.number(row.get("rauc"), 4)
+        spread = words.interval(row.get("rauc_low"), row.get("rauc_high"), 4)
+        half = row["target_epochs"] / 2
+        name = ENDPOINTS[row["endpoint"]]
+        gap = words.number(row.get("half_difference"), sign=True)
+        limit = words.number(low, sign=True)
+        budgets = f"{half:g} against {row['target_epochs']}"
+        rows.append([row["arm"], name, budgets, gap, limit, said, f"{area} {spread}".strip()])
+    columns = ["method", "endpoint", "epochs", "Δ", "one-sided 95 % limit", "equal accuracy"]
+    columns += ["RAUC [95 %]"]
+    note = (
+        f"Equal accuracy at half the epochs is non-inferiority: the limit lies above -{margin:g} "
+        "points. RAUC is the ratio of the areas under accuracy against log2 epochs, method over "
+        "baseline, on the budgets that both have."
+    )
+    return Table("half_the_epochs", "Half the epochs", columns, rows, note)
+
+
+# --- cost -------------------------------------------------------------------------------------
+
+
+def cost_table(section: Section) -> Table:
+    """What one epoch of pre-training costs each arm."""
+    rows = [
+        [
+            row["arm"],
+            words.number(row["images_per_s"], 0),
+            words.duration(row[PER_EPOCH["pretrain_s"]]),
+            words.significant(row[PER_EPOCH["device_hours"]]),
+            words.significant(row[PER_EPOCH["flops"]]),
+            words.number(row[PER_EPOCH["images_seen"]], 0),
+            words.number(row["peak_memory_mib"], 0),
+            words.percent(row["data_wait_share"]),
+            words.duration(row["finetune_s"]),
+        ]
+        for row in section.rows["costs"]
+    ]
+    columns = ["method", "images/s", "time/epoch", "device-hours/epoch", "FLOPs/epoch"]
+    columns += ["images/epoch", "peak memory (MiB)", "waiting for data", "fine-tuning"]
+    note = "Medians over the finished cells of an arm. Pre-training only, but for the last column."
+    return Table("cost", "Cost of an epoch", columns, rows, note)
+
+
+def saving_table(section: Section) -> Table:
+    """Rho on every cost axis, and what the target accuracy costs either arm."""
+    rows = [
+        [
+            row["arm"],
+            f"{ENDPOINTS[row['endpoint']]} {words.number(row['target_top1'])} %",
+            words.factor(row),
+            *(words.factor(row, axis) for axis in COSTS),
+            words.ratio_of(row, "device_hours"),
+            words.ratio_of(row, "flops"),
+        ]
+        for row in section.rows["targets"]
+        if row["main_target"]
+    ]
+    columns = ["method", "target", "ρ epochs", *(f"ρ {name}" for name in COSTS.values())]
+    columns += ["device-hours to target", "FLOPs to target"]
+    note = (
+        "Cost of the accuracy: baseline → method. The intervals carry the uncertainty of the "
+        "accuracy; the cost of an epoch is taken as known."
+    )
+    return Table("cost_to_target", "Cost to target", columns, rows, note)
+
+
+# --- ablations and published numbers ----------------------------------------------------------
+
+
+def ablation_table(section: Section) -> Table:
+    """Variants of one baseline side by side at the main target's budget."""
+    targets = section.targets
+    gains = _gains(section)
+    rows = []
+    if not targets.empty:
+        costs = section.costs.set_index("arm")
+        mine = targets[targets["primary"]]
+        for base_arm, group in mine.groupby("base_arm"):
+            for row in records(group) if len(group) > 1 else []:
+                at = (row["arm"], row["target_epochs"], row["endpoint"])
+                slow = words.relative(costs, row["arm"], str(base_arm))
+                shown = [gains.get(at, words.NONE), words.factor(row), slow, row["matched"]]
+                rows.append([row["arm"], str(row["target_epochs"]), *shown, row["verdict"]])
+    columns = ["method", "epochs", "Δ [95 %]", "ρ epochs", "time/epoch against baseline"]
+    columns += ["matched", "verdict"]
+    note = "Primary endpoint at the main target's budget; Holm over all comparisons."
+    return Table("ablations", "Ablations", columns, rows, note)
+
+
+def reference_table(section: Section) -> Table:
+    """Published numbers beside our baselines; only for ImageNet."""
+    rows = [
+        [
+            row["method"],
+            row["implementation"],
+            row["encoder"],
+            str(row["epochs"]),
+            ENDPOINTS[row["endpoint"]],
+            words.number(row["published"]),
+            words.number(row["ours"]),
+            words.number(row["ours"] - row["published"], sign=True),
+            "within tolerance" if row["within"] else "outside tolerance",
+            f"{row['source']} ({row['quality']})",
+        ]
+        for row in reference.beside(section.accuracy, section.key[0], section.key[1])
+    ]
+    columns = ["method", "implementation", "encoder", "epochs", "endpoint", "published", "ours"]
+    columns += ["ours - published", f"± {reference.TOLERANCE:g}", "source"]
+    note = (
+        "Published numbers are a reference, never an arm: other code, other hardware, one seed. "
+        f"Independent reproductions of one cell spread by about {reference.TOLERANCE:g} point."
+    )
+    return Table("published", "Published reference", columns, rows, note)
+
+
+TABLES = (
+    accuracy_table,
+    target_table,
+    half_table,
+    difference_table,
+    cost_table,
+    saving_table,
+    ablation_table,
+    reference_table,
+)

@@ -1,0 +1,233 @@
+"""The report: records in, tables and plots out. A pure function of the run folders.
+
+Units and columns are explained in results/README.md, the statistics in docs/statistics.md.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.errors import unknown
+from bench.report import advice, contrast, gates, html, latex, markdown, plots
+from bench.report import draw as figures
+from bench.report.draw import Plot
+from bench.report.sections import Key, Study, study
+from bench.stats.analysis import records as rows_of
+from bench.store.store import Record, Store, read_json, write_bytes, write_json
+
+SCHEMA = 1
+"""Version of report.json."""
+
+FRAMES = ("accuracy", "differences", "targets", "costs")
+"""Frames of a study that become CSV files and lists in report.json."""
+
+FORMATS = ("md", "csv", "json", "tex", "html", "png", "svg")
+
+PICTURED = {"html", "png", "svg"}
+"""Formats that need the plots; a PNG comes with the SVG that the other formats show."""
+
+Plan = Mapping[str, Any] | None
+Plots = dict[Key, list[Plot]]
+
+
+def summary(records: Iterable[Record] | Study, plan: Plan) -> str:
+    """Markdown for the end of the main command: main table and a line a comparison.
+
+    Raises:
+        NothingMeasuredError: if no run has a score.
+    """
+    return markdown.summary_text(prepare(records, plan))
+
+
+def results(records: Iterable[Record] | Study, plan: Plan) -> dict[str, Any]:
+    """The report as plain JSON values; numbers that do not exist are None.
+
+    Raises:
+        NothingMeasuredError: if no run has a score.
+    """
+    return _plain(prepare(records, plan))
+
+
+def shortcomings(records: Iterable[Record] | Study, plan: Plan) -> list[str]:
+    """Why a strict report refuses: missing, failed and ambiguous cells, mixtures, deviations."""
+    found = prepare(records, plan)
+    return [text for _, texts in found.remarks for text in texts]
+
+
+def gate(expression: str, values: Mapping[str, Any]) -> str:
+    """Checks one ``--assert`` gate, such as ``rho(mae+mto)>=1.5``, against :func:`results`.
+
+    Returns:
+        What was found.
+
+    Raises:
+        GateError: if it does not hold or was not measured.
+        UsageError: if it is not a gate.
+    """
+    return gates.check(expression, values)
+
+
+def check_gate(expression: str) -> None:
+    """Raises UsageError if ``expression`` is not a gate, before anything is computed for it."""
+    gates.parse(expression)
+
+
+def compare(
+    a: Iterable[Record],
+    b: Iterable[Record],
+    names: tuple[str, str] = ("A", "B"),
+    plans: tuple[Plan, Plan] = (None, None),
+) -> str:
+    """Markdown: two studies cell by cell, and what differs between them beside the numbers.
+
+    Raises:
+        NothingMeasuredError: if one of them has no score.
+    """
+    return contrast.text(prepare(a, plans[0]), prepare(b, plans[1]), names)
+
+
+def power(records: Iterable[Record], plan: Plan, seeds: Iterable[int] = (3, 5, 8, 10)) -> str:
+    """Markdown: from the spread of these runs, what n seeds would resolve and what they cost.
+
+    Raises:
+        NothingMeasuredError: if no run has a score.
+    """
+    return advice.text(prepare(records, plan), list(seeds))
+
+
+def write_report(
+    records: Iterable[Record] | Study,
+    plan: Plan,
+    out: Path,
+    formats: Iterable[str],
+    store: Store | None = None,
+) -> list[Path]:
+    """Writes the report into ``out`` in each of :data:`FORMATS` asked for; returns the files.
+
+    Args:
+        records: results of runs, in any order.
+        plan: values of plan.json, or None.
+        out: folder for the files.
+        formats: names from :data:`FORMATS`.
+        store: where the logs of the runs are; without it there are no plots from logs.
+
+    Raises:
+        NothingMeasuredError: if no run has a score.
+        UsageError: for an unknown format.
+    """
+    wanted = list(dict.fromkeys(formats))
+    for name in wanted:
+        if name not in FORMATS:
+            raise unknown("report format", name, FORMATS)
+    found = prepare(records, plan)
+    vectors = ["svg"] if {"html", "svg"} & {*wanted} else []
+    drawn = ["png", *vectors] if PICTURED & {*wanted} else []
+    shown = _plots(found, store) if drawn else {}
+    pictures = _draw(shown, out / "figures", drawn)
+    files = [
+        (out / name, text.encode())
+        for form, write in WRITERS.items()
+        if form in wanted
+        for name, text in write(found, shown, out).items()
+    ]
+    for path, data in files:
+        write_bytes(path, data)
+    return [path for path, _ in files] + pictures
+
+
+def prepare(records: Iterable[Record] | Study, plan: Plan) -> Study:
+    """The study that all functions here read; prepared once, it may be given in place of records.
+
+    Raises:
+        NothingMeasuredError: if no run has a score.
+    """
+    if isinstance(records, Study):
+        return records
+    return study((vars(record) for record in records), plan)
+
+
+def _plots(found: Study, store: Store | None) -> Plots:
+    logs = None if store is None else lambda run_id: store.run(run_id).metrics()
+    return {part.key: plots.section_plots(part, logs) for part in found.sections}
+
+
+def _draw(shown: Plots, folder: Path, formats: list[str]) -> list[Path]:
+    """Draws what has changed since the last report; the fingerprints are kept beside the plots."""
+    memory = folder / ".drawn.json"
+    known = read_json(memory) or {}
+    drawn: dict[str, str] = {}
+    paths: list[Path] = []
+    for plot in (plot for section in shown.values() for plot in section):
+        fingerprint = figures.fingerprint(plot)
+        files = {name: folder / f"{plot.name}.{name}" for name in formats}
+        old = [f for f in files if known.get(files[f].name) != fingerprint or not files[f].exists()]
+        for name, data in figures.draw(plot, old).items() if old else ():
+            write_bytes(files[name], data)
+        drawn |= {path.name: fingerprint for path in files.values()}
+        paths += files.values()
+    if {**known, **drawn} != known:
+        write_json(memory, {**known, **drawn})
+    return paths
+
+
+# --- formats ----------------------------------------------------------------------------------
+
+
+def _md(found: Study, shown: Plots, out: Path) -> dict[str, str]:
+    links = {k: [(p.title, f"figures/{p.name}.png") for p in ps] for k, ps in shown.items()}
+    return {"report.md": markdown.document(found, links)}
+
+
+def _csv(found: Study, shown: Plots, out: Path) -> dict[str, str]:
+    return {
+        f"{name}.csv": getattr(found, name).to_csv(index=False, float_format="%.10g")
+        for name in FRAMES
+    }
+
+
+def _json(found: Study, shown: Plots, out: Path) -> dict[str, str]:
+    return {"report.json": json.dumps(_plain(found), indent=1) + "\n"}
+
+
+def _tex(found: Study, shown: Plots, out: Path) -> dict[str, str]:
+    return {"report.tex": latex.document(found)}
+
+
+def _html(found: Study, shown: Plots, out: Path) -> dict[str, str]:
+    pictures = {
+        key: [(p.title, (out / "figures" / f"{p.name}.svg").read_bytes()) for p in section]
+        for key, section in shown.items()
+    }
+    return {"report.html": html.document(found, pictures)}
+
+
+WRITERS: dict[str, Callable[[Study, Plots, Path], dict[str, str]]] = {
+    "md": _md,
+    "csv": _csv,
+    "json": _json,
+    "tex": _tex,
+    "html": _html,
+}
+
+
+def _plain(found: Study) -> dict[str, Any]:
+    frames = {name: _rows(getattr(found, name)) for name in FRAMES}
+    remarks = {head.split()[0].lower(): texts for head, texts in found.remarks}
+    return {"schema": SCHEMA, "endpoint": found.analysis.endpoint, **frames, **remarks}
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{k: _value(v) for k, v in row.items()} for row in rows_of(frame)]
+
+
+def _value(value: Any) -> Any:
+    """JSON has no NaN; ten digits are enough and the same on every machine."""
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.10g}") if math.isfinite(value) else None

@@ -1,0 +1,1 @@
+"""Statistics of studies: values in, values out. Enters neither file nor torch."""

@@ -1,0 +1,56 @@
+"""The records of a study: finished cells, and failed ones with the reason, from folders alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from bench.machine.provenance import hardware_label
+from bench.plan.config import identity
+from bench.plan.resolve import run_from_plain
+from bench.store.index import load_records
+from bench.store.store import BLOCKED, FAILED, Record, RunFolder, Store, read_json
+
+
+def collect(store: Store, ids: Iterable[str] | None = None) -> list[Record]:
+    """Records of the named cells (or all); a failed or blocked cell counts, with its reason."""
+    records = load_records(store, ids)
+    done = {r.run_id for r in records}
+    names = [f.run_id for f in store.folders()] if ids is None else list(ids)
+    broken = (_broken(store, name) for name in names if name not in done)
+    return records + [r for r in broken if r is not None]
+
+
+def _broken(store: Store, run_id: str) -> Record | None:
+    folder = store.run(run_id)
+    stored = folder.config()
+    if stored is None or not stored.get("parent"):
+        return None
+    parent = store.run(stored["parent"])
+    status = folder.status()
+    if status["state"] == BLOCKED:
+        status = parent.status()
+    if status["state"] != FAILED:
+        return None
+    config = run_from_plain(stored["config"])
+    return Record(
+        run_id=run_id,
+        pretrain_id=stored["parent"],
+        **identity(config),
+        status=FAILED,
+        failure=status.get("failure", ""),
+        **_origin(parent),
+    )
+
+
+def _origin(folder: RunFolder) -> dict[str, Any]:
+    """Code and hardware of a run that left no record, from its provenance."""
+    origin = read_json(folder.path / "provenance.json")
+    if origin is None:
+        return {}
+    return {
+        "commit": origin["code"]["commit"],
+        "dirty": bool(origin["code"]["dirty"]),
+        "hardware": hardware_label(origin["hardware"]),
+        "versions": origin["versions"],
+    }

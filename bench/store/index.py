@@ -1,0 +1,66 @@
+"""A cache of all records of a store, so that a report on many runs reads only what is new.
+
+The run folders stay the truth: a record is read anew when its file's time or size has changed,
+and the index may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench.store.store import SCHEMA, Record, RunFolder, Store, load_record, read_json, write_bytes
+
+VERSION = 1
+"""Version of the index; with the record's schema it decides whether an index can be used."""
+
+Entry = list[Any]
+"""Time in ns, size, values of the record (None for a pre-training run)."""
+
+
+def load_records(store: Store, ids: Iterable[str] | None = None) -> list[Record]:
+    """Records of finished cells (all, or those named), by run id; only what is new is read.
+
+    Raises:
+        StoreError: if a record has unknown fields or a newer schema.
+    """
+    path = store.root / ".index.json"
+    known = _known(path)
+    current = {name: _entry(store, name, stamp, known) for name, stamp in _stamps(store.runs)}
+    if current != known:
+        data = json.dumps({"version": [VERSION, SCHEMA], "runs": current}).encode()
+        with contextlib.suppress(OSError):  # a store that may only be read has no index
+            write_bytes(path, data)
+    wanted = sorted(current if ids is None else current.keys() & set(ids))
+    found = (current[name][2] for name in wanted)
+    return [Record(**values) for values in found if values is not None]
+
+
+def _known(path: Path) -> dict[str, Entry]:
+    values = read_json(path) or {}
+    usable = values.get("version") == [VERSION, SCHEMA]
+    return values.get("runs", {}) if usable else {}
+
+
+def _stamps(runs: Path) -> list[tuple[str, tuple[int, int]]]:
+    """Run ids that have a result, with the time and size of record.json."""
+    found = []
+    with contextlib.suppress(FileNotFoundError), os.scandir(runs) as folders:
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                stat = os.stat(os.path.join(folder.path, "record.json"))
+                found.append((folder.name, (stat.st_mtime_ns, stat.st_size)))
+    return found
+
+
+def _entry(store: Store, name: str, stamp: tuple[int, int], known: dict[str, Entry]) -> Entry:
+    entry = known.get(name)
+    if entry is not None and entry[:2] == [*stamp]:
+        return entry
+    record = load_record(RunFolder(store.runs / name))
+    return [*stamp, None if record is None else asdict(record)]

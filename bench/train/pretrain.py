@@ -1,0 +1,188 @@
+"""Pre-training: turns a method and an image set into an encoder. Knows no method by name."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import resource
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench import registry
+from bench.api import Batch, Method
+from bench.data.feed import Feed, FeedConfig, Step, evaluation_batches, make_feed
+from bench.data.images import ImageSet
+from bench.plan.config import RunConfig
+from bench.streams import Digest, Streams
+from bench.train.loop import Job, Session, autocast, fit
+from bench.train.optim import pretrain_optimizer, pretrain_scheduler
+
+PROBE_IMAGES = 32
+"""Images of the fixed batch on which a run's layers are measured."""
+
+FLOP_IMAGES = 8
+"""Images on which operations are counted."""
+
+LOG_POINTS = 10
+"""How often along a run the layers are measured."""
+
+
+def build_method(config: RunConfig) -> Method:
+    """The method with its plug-ins, every parameter initialised from its own stream."""
+    method: Method = registry.method(config.method)(config.model, config.hyper)
+    for name, plugin_config in config.plugins:
+        method = registry.plugin(name)(method, plugin_config)
+    streams = Streams(config.suite_seed, config.seed)
+    method.reset_parameters(lambda name: streams.generator("init", name))
+    return method
+
+
+@dataclass
+class Pretraining:
+    """One pre-training: the method, its data and its session."""
+
+    method: Method
+    images: ImageSet
+    config: RunConfig
+    session: Session
+    shorten: Callable[[Feed], Feed] = lambda feed: feed
+    _terms: dict[str, Tensor] = field(default_factory=dict)
+
+    def run(self) -> dict[str, Any]:
+        """Trains to the end of the schedule and returns what the record needs."""
+        job = self._job()
+        per_image = self.flops_per_image(job)
+        if not self.session.monitor.folder.metrics():
+            self.session.monitor.log(stage="pretrain", epoch=0, step=0, **self.measure_layers())
+        meter = fit(job, self.session)
+        return {
+            "pretrain_loss": meter.epoch_loss,
+            "images_seen": meter.images,
+            "images_per_s": meter.rate(),
+            "pretrain_s": meter.elapsed_s,
+            "data_wait_share": meter.wait_share(),
+            "flops": per_image * meter.images,
+            "peak_memory_mib": peak_memory_mib(self.session.device),
+            "digests": {name: digest.text() for name, digest in job.digests.items()},
+        }
+
+    def _job(self) -> Job:
+        recipe, session = self.config.pretrain, self.session
+        subset = torch.arange(len(self.images.train))
+        feed = self.shorten(make_feed(self.images.train, subset, self._feed_config()))
+        module: Any = self.method
+        optimizer = pretrain_optimizer(module, recipe, self.method.no_weight_decay())
+        digests = {name: Digest.zero(session.device) for name in ("order", "crop", "mask")}
+        return Job(
+            stage="pretrain",
+            module=module,
+            optimizer=optimizer,
+            scheduler=pretrain_scheduler(optimizer, recipe, feed.steps),
+            feed=feed,
+            epochs=recipe.epochs,
+            losses=lambda step, number, epoch: self._losses(
+                step, epoch, number, recipe.epochs * feed.steps, digests
+            ),
+            precision=recipe.precision,
+            clip_grad=recipe.clip_grad,
+            after_step=self.method.after_step,
+            on_epoch=self._log_epoch,
+            digests=digests,
+        )
+
+    def _feed_config(self) -> FeedConfig:
+        config, session = self.config, self.session
+        return FeedConfig(
+            data=config.data,
+            augment=config.pretrain.augment,
+            image_size=config.model.image_size,
+            batch_size=config.pretrain.batch_size,
+            drop_last=True,
+            streams=session.streams,
+            purpose="pretrain",
+            device=session.device,
+            workers=session.workers,
+            world=session.world,
+        )
+
+    def _losses(
+        self, step: Step, epoch: int, number: int, total: int, digests: dict[str, Digest]
+    ) -> Iterator[Tensor]:
+        """One loss for each micro-batch, weighted so that their sum is the batch's own loss.
+
+        ``number`` counts the ``total`` steps of the run from 0.
+        """
+        streams, count = self.session.streams, len(step.ids)
+        hidden = self.method.draw_hidden(streams.samples("mask", epoch, step.ids))
+        noise = streams.samples("drop path", number, step.ids)
+        digests["order"].add(epoch, step.ids, (step.places + number * step.count)[:, None])
+        digests["crop"].add(epoch, step.ids, step.boxes)
+        digests["mask"].add(epoch, step.ids, hidden)
+        everything = self.session.world.total(hidden.sum())
+        size = self.session.micro_batch or max(1, count)
+        for start in range(0, count, size):
+            part = slice(start, start + size)
+            own = noise.select(part)
+            batch = Batch(step.images[part], hidden[part], own, progress=number / total)
+            with autocast(self.session.device, self.config.pretrain.precision):
+                output = self.method(batch)
+            self._terms = dict(output.terms)
+            whole = len(batch.images) == step.count
+            loss = output.loss if whole else output.loss * (hidden[part].sum() / everything)
+            if output.penalty is not None:
+                loss = loss + output.penalty * (len(batch.images) / step.count)
+            yield loss
+
+    def _log_epoch(self, epoch: int, step: int, loss: float) -> None:
+        """Logs the loss; at the first epoch and about ten times a run also measures the layers."""
+        epochs = self.config.pretrain.epochs
+        every = max(1, epochs // LOG_POINTS)
+        values: dict[str, Any] = {"stage": "pretrain", "epoch": epoch, "step": step, "loss": loss}
+        if epoch == 1 or epoch % every == 0 or epoch == epochs:
+            terms = {name: float(value) for name, value in self._terms.items()}
+            values |= {"terms": terms, **self.measure_layers()}
+        self.session.monitor.log(**values)
+
+    def measure_layers(self) -> dict[str, Any]:
+        """Heterogeneity, attention mass and mask-token distance on a fixed batch, any method."""
+        probe = registry.load(registry.PROBE)()
+        module: Any = self.method
+        module.eval()
+        with torch.no_grad():
+            self.method(self._fixed_batch(PROBE_IMAGES), probe)
+        module.train()
+        summary: dict[str, Any] = probe.summary()
+        return summary
+
+    def _fixed_batch(self, count: int) -> Batch:
+        split = self.images.train
+        ids = torch.arange(min(count, len(split)))
+        feed = dataclasses.replace(self._feed_config(), batch_size=len(ids), workers=0)
+        images, _ = next(evaluation_batches(split, ids, feed))
+        ids = ids.to(images.device)
+        hidden = self.method.draw_hidden(self.session.streams.samples("probe", 0, ids))
+        return Batch(images, hidden)
+
+    def flops_per_image(self, job: Job) -> float:
+        """Floating-point operations of one image's forward and backward pass, counted once."""
+        twin: Any = copy.deepcopy(self.method)
+        batch = self._fixed_batch(FLOP_IMAGES)
+        ids = torch.arange(len(batch.images), device=batch.images.device)
+        batch = dataclasses.replace(batch, noise=self.session.streams.samples("flops", 0, ids))
+        with FlopCounterMode(display=False) as counter:
+            output = twin(batch)
+            loss = output.loss if output.penalty is None else output.loss + output.penalty
+            loss.backward()
+        return counter.get_total_flops() / len(batch.images)
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """Peak memory: of the device's allocator on a GPU, of the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

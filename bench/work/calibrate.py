@@ -1,0 +1,75 @@
+"""Measures an arm's speed from a few steps of pre-training and fine-tuning."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from bench.data import feed as data
+from bench.data.feed import Feed, Step
+from bench.evaluate.evaluation import Evaluation
+from bench.plan.config import Resources, RunConfig
+from bench.store.store import RunFolder
+from bench.streams import Streams
+from bench.train.loop import Session
+from bench.train.monitor import Monitor
+from bench.train.pretrain import Pretraining, build_method
+from bench.work.estimate import Speed
+from bench.work.runner import pick_device, settle
+
+STEPS = 6
+"""Steps of each of the two measured epochs; the first one warms up."""
+
+
+@dataclass
+class ShortFeed:
+    """The first few steps of another feed's epochs."""
+
+    feed: Feed
+    steps: int
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Step]:
+        """The steps of a shortened epoch."""
+        return islice(self.feed.epoch(epoch, first), self.steps - first)
+
+
+def calibrate(config: RunConfig, resources: Resources) -> Speed:
+    """Runs a few steps of both stages in a temporary folder and measures them."""
+    settle(resources)
+    with tempfile.TemporaryDirectory() as folder:
+        monitor = Monitor(RunFolder(Path(folder)), checkpoint_every_s=1e9)
+        device = pick_device(resources.device)
+        streams = Streams(config.suite_seed, config.seed)
+        session = Session(device, streams, monitor, resources.micro_batch, resources.workers)
+        images = data.load(config, resources.data_root)
+        short = _with_epochs(config, 2)
+        module: Any = build_method(short)
+        module.to(device).train()
+        pretraining = Pretraining(module, images, short, session, _shorten)
+        rate = float(pretraining.run()["images_per_s"] or 0.0)
+        weights = module.encoder().state_dict()
+        evaluation = Evaluation(module, weights, images, short, session, _shorten)
+        _, seconds = evaluation.finetune()
+        labelled = config.data.labels or len(images.train)
+        steps = -(-labelled // config.finetune.batch_size)
+        seconds *= config.finetune.epochs * steps / (2 * min(STEPS, steps))
+        kept = sum(t.numel() * t.element_size() for t in module.state_dict().values())
+        kept += sum(t.numel() * t.element_size() for t in weights.values())
+        epoch_images = len(images.train) // config.pretrain.batch_size * config.pretrain.batch_size
+        return Speed(rate, epoch_images or len(images.train), seconds, kept / 2**20)
+
+
+def _shorten(feed: Feed) -> Feed:
+    return ShortFeed(feed, min(STEPS, feed.steps))
+
+
+def _with_epochs(config: RunConfig, epochs: int) -> RunConfig:
+    return replace(
+        config,
+        pretrain=replace(config.pretrain, epochs=epochs),
+        finetune=replace(config.finetune, epochs=epochs, warmup_epochs=0.0),
+    )

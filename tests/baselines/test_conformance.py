@@ -1,0 +1,255 @@
+"""What every registered method must do, bare and with every plug-in: the contract of bench.api."""
+
+from __future__ import annotations
+
+import copy
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bench import registry
+from bench.api import Batch, ClassifierOptions, MaskEmbedding, TokenLayer
+from bench.plan import resolve as suite
+from bench.plan.config import RunConfig
+from bench.streams import Streams
+from bench.train import optim
+from bench.train.pretrain import build_method
+
+BARE = registry.names("methods")
+ARMS = [*BARE, *(f"{m}+{p}" for m in BARE for p in registry.names("plugins"))]
+QUIET = {
+    "model": {"image_size": 16, "patch_size": 4, "channels": 3, "width": 24, "depth": 3},
+    "data": {"mean": [0.5] * 3, "std": [0.25] * 3},
+    "mae": {"decoder_width": 16, "decoder_depth": 2, "decoder_heads": 2},
+    "simmim": {"mask_patch_size": 4, "drop_path": 0.2},
+    "data2vec": {"min_block": 2, "target_layers": 2, "drop_path": 0.2},
+    "mto": {"sample_images": 1.0},
+}
+
+
+def config_of(arm: str) -> RunConfig:
+    layers = (*suite.load_preset("digits"), QUIET, {"model": {"heads": 2}})
+    return suite.Resolver(layers).resolve(suite.parse_arm(arm), 4, 0)
+
+
+def make(arm: str) -> Any:
+    return build_method(config_of(arm))
+
+
+def masks(method: Any, size: int = 4, epoch: int = 0) -> Tensor:
+    return method.draw_hidden(Streams(0, 0).samples("mask", epoch, torch.arange(size)))
+
+
+def make_batch(method: Any, size: int = 4, noisy: bool = False) -> Batch:
+    shape = method.shape
+    generator = torch.Generator().manual_seed(1)
+    side = shape.image_size
+    images = torch.randn(size, shape.channels, side, side, generator=generator)
+    noise = Streams(0, 0).samples("drop path", 0, torch.arange(size)) if noisy else None
+    return Batch(images, masks(method, size), noise)
+
+
+def total(output: Any) -> Tensor:
+    return output.loss if output.penalty is None else output.loss + output.penalty
+
+
+@pytest.fixture(params=ARMS)
+def method(request: pytest.FixtureRequest) -> Any:
+    return make(request.param)
+
+
+def test_forward_gives_a_finite_scalar_and_detached_terms(method: Any) -> None:
+    output = method(make_batch(method))
+    assert output.loss.shape == ()
+    assert output.loss.isfinite()
+    assert output.loss > 0
+    assert not any(t.requires_grad for t in output.terms.values())
+    assert output.prediction is not None
+
+
+def test_gradient_reaches_every_trainable_parameter(method: Any) -> None:
+    with torch.no_grad():
+        for parameter in method.parameters():
+            if parameter.requires_grad:
+                parameter += 0.02 * torch.randn_like(parameter)
+    total(method(make_batch(method))).backward()
+    for name, parameter in method.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.abs().max() > 0, name
+        else:
+            assert parameter.grad is None, name
+
+
+def test_loss_falls_on_a_repeated_batch(method: Any) -> None:
+    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], 3e-3)
+    batch, losses = make_batch(method), []
+    for step in range(12):
+        output = method(batch)
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+        method.after_step(step, 12)
+        losses.append(output.loss.item())
+    assert losses[-1] < losses[0]
+
+
+def test_masks_are_a_function_of_sample_and_epoch_alone(method: Any) -> None:
+    first = masks(method, 8)
+    assert first.dtype == torch.bool
+    assert first.shape == (8, method.shape.patches)
+    assert torch.equal(first, masks(method, 8))
+    assert torch.equal(first[:3], masks(method, 3))
+    assert not torch.equal(first, masks(method, 8, epoch=1))
+    assert not torch.equal(first[0], first[1])
+
+
+def test_masks_hide_some_patches_and_leave_some(method: Any) -> None:
+    counts = masks(method, 64).sum(1)
+    assert counts.min() > 0
+    assert counts.max() < method.shape.patches
+
+
+def test_masks_are_the_base_methods_own() -> None:
+    for name in BARE:
+        for plugin in registry.names("plugins"):
+            assert torch.equal(masks(make(name)), masks(make(f"{name}+{plugin}")))
+
+
+def test_hidden_pixels_do_not_reach_the_prediction(method: Any) -> None:
+    """Changing what is hidden changes no prediction: nothing leaks through the mask."""
+    method.eval()
+    batch = make_batch(method)
+    patch, grid = method.shape.patch_size, method.shape.grid
+    cells = batch.hidden.view(-1, 1, grid, grid)
+    cells = cells.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+    other = Batch(torch.where(cells, torch.randn_like(batch.images), batch.images), batch.hidden)
+    with torch.no_grad():
+        first, second = method(batch).prediction, method(other).prediction
+    assert torch.equal(first, second)
+
+
+def test_initial_values_come_from_named_streams_alone() -> None:
+    for arm in ARMS:
+        torch.manual_seed(1)
+        first = make(arm).state_dict()
+        torch.manual_seed(2)
+        second = make(arm).state_dict()
+        assert all(torch.equal(v, second[n]) for n, v in first.items()), arm
+
+
+def test_no_global_generator_is_read_or_moved(method: Any) -> None:
+    """But for fused attention dropout, which the loop seeds for each step."""
+    method.eval()
+    batch = make_batch(method, noisy=True)
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index,union-attr]
+    first = method(batch).loss
+    torch.rand(3)
+    middle = torch.get_rng_state()
+    assert torch.equal(first, method(batch).loss)
+    assert torch.equal(torch.get_rng_state(), middle)
+    assert random.getstate() == before[1]
+    assert np.random.get_state()[1].tolist() == before[2]  # type: ignore[index,union-attr]
+    masks(method)
+    assert torch.equal(torch.get_rng_state(), middle)
+
+
+def test_drop_path_is_drawn_per_sample(method: Any) -> None:
+    """The noise of one sample decides for that sample only, whatever else is in the batch."""
+    method.eval()
+    batch = make_batch(method, noisy=True)
+    part = Batch(batch.images[1:3], batch.hidden[1:3], batch.noise.select(slice(1, 3)))  # type: ignore[union-attr]
+    with torch.no_grad():
+        whole, alone = (method.encoder().tokens(b.images, b.noise) for b in (batch, part))
+    torch.testing.assert_close(whole[1:3], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_micro_batches_weighted_by_hidden_patches_add_up_to_the_batch(method: Any) -> None:
+    method.eval()
+    batch = make_batch(method, 6)
+    parts = [Batch(batch.images[p], batch.hidden[p]) for p in (slice(0, 4), slice(4, 6))]
+    with torch.no_grad():
+        whole = method(batch).loss
+        loss = sum(method(p).loss * p.hidden.sum() / batch.hidden.sum() for p in parts)
+    torch.testing.assert_close(loss, whole, atol=1e-6, rtol=1e-5)
+
+
+class Watch:
+    """A hook that records what it is shown and answers with no bias."""
+
+    def __init__(self) -> None:
+        self.embeddings: list[MaskEmbedding] = []
+        self.layers: list[TokenLayer] = []
+
+    def embedding(self, embedding: MaskEmbedding) -> None:
+        self.embeddings.append(embedding)
+
+    def attention(self, layer: TokenLayer) -> None:
+        self.layers.append(layer)
+
+
+def test_a_hook_sees_every_layer_with_mask_tokens_and_changes_nothing(method: Any) -> None:
+    method.eval()
+    batch, watch = make_batch(method), Watch()
+    bare, seen = method(batch).loss, method(batch, watch).loss
+    assert torch.equal(bare, seen)
+    assert len(watch.embeddings) == 1
+    assert [x.index for x in watch.layers] == list(range(watch.layers[0].count))
+    for layer in watch.layers:
+        b, h, t, d = layer.query.shape
+        assert layer.key.shape == (b, h, t, d)
+        assert layer.tokens.shape[:2] == (b, t)
+        assert layer.hidden.shape == (b, t)
+        assert not layer.hidden[:, : layer.prefix].any()
+        assert torch.equal(layer.hidden[:, layer.prefix :], batch.hidden)
+        assert layer.scale == pytest.approx(d**-0.5)
+    token = watch.embeddings[0].mask_token
+    assert any(token is t for t in method.mask_tokens().values())
+
+
+def test_mask_tokens_and_spared_names_are_parameters(method: Any) -> None:
+    parameters = dict(method.named_parameters())
+    assert method.mask_tokens()
+    for name, token in method.mask_tokens().items():
+        assert parameters[name] is token
+        assert token.shape[:2] == (1, 1)
+    assert method.no_weight_decay() <= set(parameters)
+
+
+def test_the_encoder_travels_to_a_classifier(method: Any) -> None:
+    method.eval()
+    model: Any = method.classifier(ClassifierOptions(classes=7, drop_path=0.1))
+    weights = {n: torch.randn_like(v) for n, v in method.encoder().state_dict().items()}
+    model.load_encoder(weights)
+    images = make_batch(method).images
+    assert model(images).shape == (4, 7)
+    features = method.encoder().features(images, "mean")
+    assert features.shape == (4, method.shape.width)
+    recipe = config_of("mae").finetune
+    groups = optim.finetune_optimizer(model, recipe).param_groups
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert sum(p.numel() for g in groups for p in g["params"]) == trained
+
+
+def test_state_continues_bit_for_bit(method: Any) -> None:
+    """A copy restored from ``state_dict`` goes on exactly: teachers and all."""
+    twin = copy.deepcopy(method)
+    batch = make_batch(method)
+
+    def step(model: Any, number: int) -> float:
+        with torch.no_grad():
+            for p in model.parameters():
+                if p.requires_grad:
+                    p.add_(0.01 * (number + 1))
+        model.after_step(number, 4)
+        loss: float = model.eval()(batch).loss.item()
+        return loss
+
+    step(method, 0)
+    twin.load_state_dict(method.state_dict())
+    assert step(method, 1) == step(twin, 1)

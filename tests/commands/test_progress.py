@@ -1,0 +1,40 @@
+"""What a running study prints where there is no terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bench.commands.progress import StudyView
+from bench.launch.base import Progress
+from bench.store.store import DONE, PENDING
+from tests.support.tiny_runs import tasks
+
+
+def shown(capsys: pytest.CaptureFixture[str], stage: int, **status: Any) -> str:
+    """What a study of one run prints when that run ends with this status."""
+    run = Progress(tasks("mae")[stage])
+    run.state, view = PENDING, StudyView()
+    view([run])
+    run.state, run.status = DONE, status
+    view([run])
+    return capsys.readouterr().err
+
+
+def test_a_finished_pre_training_shows_its_speed_and_its_wait(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    err = shown(capsys, 0, images_per_s=4812.3, data_wait_share=0.004)
+    assert "1/1 done" in err
+    assert "4,812 img/s, waiting for data 0.4%" in err
+    assert "warning" not in err
+
+
+def test_waiting_for_data_is_warned_about(capsys: pytest.CaptureFixture[str]) -> None:
+    err = " ".join(shown(capsys, 0, images_per_s=50.0, data_wait_share=0.31).split())
+    assert "spent 31% of its time waiting for data; more --workers may help" in err
+
+
+def test_an_evaluation_shows_no_speed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "img/s" not in shown(capsys, 1, images_per_s=50.0, data_wait_share=0.31)

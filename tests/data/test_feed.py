@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import RandomResizedCrop
+
+from bench.data import feed as data
+from bench.data.feed import FeedConfig, crop, crop_boxes, labelled_subset, make_feed
+from bench.data.images import image_folder
+from bench.errors import DataError
+from bench.plan import resolve as suite
+from bench.plan.config import AugmentConfig, DataConfig
+from bench.streams import Streams
+from tests.conftest import tiny_study
+
+CPU = torch.device("cpu")
+
+
+def digits() -> data.ImageSet:
+    return data.load(tiny_study("mae").cells[0].config, "")
+
+
+def feed_config(config: DataConfig, augment: AugmentConfig, **more: int) -> FeedConfig:
+    return FeedConfig(
+        data=config,
+        augment=augment,
+        image_size=more.get("size", 8),
+        batch_size=more.get("batch", 100),
+        drop_last=bool(more.get("drop_last", False)),
+        streams=Streams(0, 0),
+        purpose="test",
+        device=CPU,
+        workers=more.get("workers", 0),
+    )
+
+
+def test_digits_are_split_once_and_for_all() -> None:
+    images = digits()
+    assert (len(images.train), len(images.test), images.classes) == (1024, 773, 10)
+    assert images.fingerprint() == "cbf10c9dca8a2092-9c1e7e05f72c35d5"
+    counts = images.train.labels.bincount()
+    assert counts.max() - counts.min() <= 6
+
+
+def test_procedural_images_are_generated_from_a_fixed_seed() -> None:
+    sizes = ["data.name=procedural", "data.train_images=32", "data.test_images=16"]
+    study = tiny_study("mae", more=sizes).cells[0].config
+    first, second = data.load(study, ""), data.load(study, "")
+    assert torch.equal(first.train.images, second.train.images)
+    assert first.train.images.shape == (32, 1, 8, 8)
+    assert first.train.images.float().std() > 20
+
+
+def test_the_label_subset_is_balanced_and_drawn_per_seed() -> None:
+    split = digits().train
+    one, two = (labelled_subset(split, 100, Streams(0, s)) for s in (0, 1))
+    assert split.labels[one].bincount().tolist() == [10] * 10
+    assert len(set(one.tolist()) & set(two.tolist())) < 40
+    assert torch.equal(labelled_subset(split, 0, Streams(0, 0)), torch.arange(1024))
+    with pytest.raises(DataError, match=r"data\.labels=5000"):
+        labelled_subset(split, 5000, Streams(0, 0))
+
+
+def test_every_image_comes_once_an_epoch_in_another_order_each_time() -> None:
+    images = digits()
+    config = feed_config(tiny_study("mae").cells[0].config.data, AugmentConfig())
+    feed = make_feed(images.train, torch.arange(1024), config)
+    first = torch.cat([s.ids for s in feed.epoch(0)])
+    second = torch.cat([s.ids for s in feed.epoch(1)])
+    assert sorted(first.tolist()) == list(range(1024))
+    assert not torch.equal(first, second)
+    resumed = torch.cat([s.ids for s in feed.epoch(1, first=4)])
+    assert torch.equal(resumed, second[400:])
+
+
+def test_crops_cover_the_asked_share_and_flip_as_often_as_asked() -> None:
+    augment = AugmentConfig(crop_scale=(0.2, 1.0), flip=0.5)
+    boxes = crop_boxes(Streams(0, 0).samples("crop", 0, torch.arange(5000)), augment)
+    top, left, height, width, flipped = boxes.unbind(1)
+    assert (boxes >= 0).all()
+    assert (top + height <= 1 + 1e-6).all()
+    assert (left + width <= 1 + 1e-6).all()
+    area = height * width
+    assert area.min() >= 0.2 - 1e-4
+    assert abs(area.mean() - torchvision_area(augment)) < 0.03
+    ratio = width / height
+    assert ratio.min() >= 3 / 4 - 1e-3
+    assert ratio.max() <= 4 / 3 + 1e-3
+    assert abs(flipped.mean() - 0.5) < 0.03
+
+
+def torchvision_area(augment: AugmentConfig) -> float:
+    """Mean share of the image that torchvision's own random resized crop keeps."""
+    image = torch.zeros(1, 1000, 1000)
+    with Streams(0, 0).scoped("test"):
+        sizes = [
+            RandomResizedCrop.get_params(image, list(augment.crop_scale), list(augment.crop_ratio))
+            for _ in range(3000)
+        ]
+    return sum(h * w for _, _, h, w in sizes) / len(sizes) / 1e6
+
+
+def test_a_crop_cuts_out_exactly_its_box() -> None:
+    images = torch.arange(64.0).reshape(1, 1, 8, 8)
+    box = torch.tensor([[2 / 8, 4 / 8, 4 / 8, 4 / 8, 0.0]])
+    assert torch.allclose(crop(images, box, 4, "bilinear"), images[:, :, 2:6, 4:8], atol=1e-4)
+    box[0, 4] = 1
+    flipped = images[:, :, 2:6, 4:8].flip(3)
+    assert torch.allclose(crop(images, box, 4, "bilinear"), flipped, atol=1e-4)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 6), ("val", 4)):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(count):
+                size = (int(rng.integers(20, 40)), int(rng.integers(20, 40)), 3)
+                picture = Image.fromarray(rng.integers(0, 255, size, dtype=np.uint8))
+                picture.save(tmp_path / part / name / f"{i}.png")
+    return str(tmp_path)
+
+
+AUGMENT = AugmentConfig(
+    crop_scale=(0.2, 1.0),
+    flip=0.5,
+    color_jitter=0.4,
+    auto_augment="rand-m9-mstd0.5-inc1",
+    random_erasing=0.5,
+)
+
+
+def test_a_folder_gives_the_same_batches_for_any_number_of_workers(folder: str) -> None:
+    config = suite.merged(suite.load_preset("imagenet"))["data"]
+    settings = DataConfig(name="folder", mean=tuple(config["mean"]), std=tuple(config["std"]))
+    images = image_folder(settings, folder, 16)
+    assert images.classes == 2
+    batches = []
+    for workers in (0, 2):
+        request = feed_config(settings, AUGMENT, size=16, batch=4, workers=workers)
+        steps = list(make_feed(images.train, torch.arange(12), request).epoch(3))
+        batches.append([(s.ids, s.images, s.labels, s.boxes) for s in steps])
+    assert len(batches[0]) == 3
+    for one, two in zip(*batches, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_a_picture_is_resized_as_pillow_does_it(mode: str) -> None:
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 255, (30, 40, 3), dtype=np.uint8))
+    picture = coarse.resize((300, 200), Image.Resampling.BICUBIC)
+    augment = AugmentConfig(crop_scale=(0.2, 1.0), flip=0.5, interpolation=mode)
+    settings = DataConfig(name="folder", mean=(0.5,) * 3, std=(0.5,) * 3)
+    request = feed_config(settings, augment, size=64)
+    for epoch in range(8):
+        with request.streams.scoped("test", epoch):
+            image, (top, left, high, wide, flipped) = data._augment(picture, request)
+        box = (left * 300, top * 200, (left + wide) * 300, (top + high) * 200)
+        cut = picture.crop(tuple(round(float(v)) for v in box))
+        expected = np.asarray(cut.resize((64, 64), Image.Resampling[mode.upper()])).astype(int)
+        found = image.flip(-1) if flipped else image
+        assert found.dtype == torch.uint8
+        assert abs(found.permute(1, 2, 0).numpy() - expected).max() <= 1
+
+
+def test_a_batch_of_pictures_is_normalised(folder: str) -> None:
+    settings = DataConfig(name="folder", mean=(0.5,) * 3, std=(0.25,) * 3)
+    images = image_folder(settings, folder, 16)
+    plain, erasing = AugmentConfig(), AugmentConfig(random_erasing=1e-9)
+    for augment in (plain, erasing):
+        request = feed_config(settings, augment, size=16, batch=4)
+        step = next(make_feed(images.train, torch.arange(4), request).epoch(0))
+        assert step.images.dtype == torch.float32
+        assert -2 <= step.images.min() < -1 < 1 < step.images.max() <= 2
+
+
+def test_a_folder_in_another_layout_is_named(tmp_path: Path) -> None:
+    settings = DataConfig(name="folder", mean=(0.5,) * 3, std=(0.5,) * 3)
+    with pytest.raises(DataError, match="ImageNet's layout"):
+        image_folder(settings, str(tmp_path), 16)
+
+
+def test_a_model_of_other_channels_is_refused() -> None:
+    config = tiny_study("mae", more=["model.channels=3"]).cells[0].config
+    with pytest.raises(DataError, match=r"model\.channels=1"):
+        data.load(config, "")
+
+
+def test_a_process_without_an_image_of_a_batch_gets_an_empty_one(folder: str) -> None:
+    settings = DataConfig(name="folder", mean=(0.5,) * 3, std=(0.5,) * 3)
+    images = image_folder(settings, folder, 16)
+    request = feed_config(settings, AUGMENT, size=16, batch=4)
+    none, some = [], [(0, 1), (0, 2)]
+    batches = list(
+        data._decoded(data._Pictures(images.train, request, True), [none, some], request)
+    )
+    assert [b[0].shape for b in batches] == [(0, 3, 16, 16), (2, 3, 16, 16)]
+    assert [len(b[2]) for b in batches] == [0, 2]

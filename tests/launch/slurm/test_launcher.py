@@ -1,0 +1,355 @@
+"""The SLURM launcher against fake commands: what one node cannot show."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.errors import DetachedError, SchedulerError
+from bench.launch.slurm.launcher import SlurmLauncher
+from bench.launch.slurm.scheduler import Scheduler
+from bench.launch.slurm.site import Site, load_site
+from bench.launch.slurm.submission import arrays
+from bench.plan.config import Resources
+from bench.plan.study import CELL, Task
+from bench.run import main
+from bench.store.store import BLOCKED, DONE, FAILED, Store, write_json
+from tests.support.tiny_runs import TINY, tasks
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "slurm"
+FAKE = Path(__file__).parent / "fakes" / "fake_slurm.py"
+SITE = Site(partition="main", poll_s=0.0, timeout_min=60)
+
+
+class Fake:
+    """The state of the fake scheduler, and ways to move it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "state.json"
+
+    def read(self) -> dict[str, Any]:
+        return json.loads(self.path.read_text()) if self.path.exists() else {}
+
+    def change(self, **values: Any) -> None:
+        sys.path.insert(0, str(FAKE.parent))
+        try:
+            from fake_slurm import BLANK
+        finally:
+            sys.path.pop(0)
+        self.path.write_text(json.dumps({**BLANK, **self.read(), **values}))
+
+    def move(self, job: str, state: str, reason: str = "None") -> None:
+        jobs = self.read()["jobs"]
+        assert job in jobs
+        self.change(jobs={**jobs, job: [state, reason]})
+
+    def forget(self, job: str) -> None:
+        self.change(jobs={i: s for i, s in self.read()["jobs"].items() if i != job})
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    folder = tmp_path / "fake"
+    folder.mkdir()
+    for name in ("sbatch", "squeue", "sacct", "scontrol", "scancel", "srun", "sinfo"):
+        (folder / name).symlink_to(FAKE)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    monkeypatch.setenv("FAKE_SLURM", str(folder))
+    found = Fake(folder)
+    found.change()
+    return found
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    found = Store(tmp_path / "out")
+    found.check_writable()
+    return found
+
+
+def launcher(store: Store, site: Site = SITE, **values: Any) -> SlurmLauncher:
+    resources = Resources(device="cpu", threads=1)
+    return SlurmLauncher(store, resources, site, store.root / "studies" / "s", **values)
+
+
+def finish(store: Store, task: Task) -> None:
+    write_json(store.run(task.run_id).path / "record.json", {"run_id": task.run_id})
+
+
+Script = dict[int, Callable[[], None]]
+
+
+def follow(found: SlurmLauncher, every: list[Task], script: Script) -> dict[str, str]:
+    """Launches; before look n the script's entry n happens. Stages and how they ended."""
+    looks = iter(range(10_000))
+
+    def observe(runs: Any) -> None:
+        number = next(looks)
+        assert number < 40, "never ends"
+        script.get(number, lambda: None)()
+
+    return {p.task.run_id: p.state for p in found.launch(every, observe)}
+
+
+def job(store: Store, task: Task) -> str:
+    return json.loads((store.run(task.run_id).path / "job.json").read_text())["job"]
+
+
+PRE, FIN = tasks("mae")
+OTHER, OTHER_FIN = tasks("simmim")
+ALL = [PRE, OTHER, FIN, OTHER_FIN]
+
+
+@pytest.mark.parametrize("accounting", [True, False], ids=["sacct", "no sacct"])
+def test_everything_goes_well(accounting: bool, fake: Fake, store: Store) -> None:
+    fake.change(down=[] if accounting else ["sacct"])
+
+    def run_all() -> None:
+        for task in ALL:
+            fake.move(job(store, task), "COMPLETED")
+            finish(store, task)
+
+    ended = follow(launcher(store), ALL, {1: run_all})
+    assert set(ended.values()) == {DONE}
+
+
+FATES = [
+    ("NODE_FAIL", "node", "the node failed"),
+    ("OUT_OF_MEMORY", "oom", "killed for using more memory than asked for"),
+    ("TIMEOUT", "time-out", "the time limit passed"),
+    ("FAILED", "code", "the job ended before its run began; see its log"),
+    ("BOOT_FAIL", "node", "the node did not boot"),
+]
+
+
+@pytest.mark.parametrize(("state", "failure", "message"), FATES)
+def test_fate_of_a_job(state: str, failure: str, message: str, fake: Fake, store: Store) -> None:
+    def fail() -> None:
+        fake.move(job(store, PRE), state)
+        fake.move(job(store, FIN), "PENDING", "DependencyNeverSatisfied")
+        for task in (OTHER, OTHER_FIN):
+            fake.move(job(store, task), "COMPLETED")
+            finish(store, task)
+
+    ended = follow(launcher(store), ALL, {1: fail})
+    assert [ended[t.run_id] for t in ALL] == [FAILED, DONE, BLOCKED, DONE]
+    status = store.run(PRE.run_id).status()
+    assert (status["failure"], status["message"]) == (failure, message)
+    assert PRE.run_id in store.run(FIN.run_id).status()["message"]
+
+
+def test_a_requeued_node_failure_is_waited_for(fake: Fake, store: Store) -> None:
+    def fail() -> None:
+        fake.move(job(store, PRE), "PENDING", "BeginTime")
+
+    def end() -> None:
+        for task in (PRE, FIN):
+            fake.move(job(store, task), "COMPLETED")
+            finish(store, task)
+
+    run = {0: lambda: fake.move(job(store, PRE), "RUNNING"), 2: fail, 5: end}
+    assert set(follow(launcher(store), [PRE, FIN], run).values()) == {DONE}
+
+
+def test_cells_that_wait_are_not_lost_however_long_it_takes(fake: Fake, store: Store) -> None:
+    def end() -> None:
+        for task in (PRE, FIN):
+            fake.move(job(store, task), "COMPLETED")
+            finish(store, task)
+
+    ended = follow(launcher(store), [PRE, FIN], {20: end})
+    assert set(ended.values()) == {DONE}
+    calls = fake.read()["calls"]
+    assert calls["sacct"] <= 2, "sacct is asked only about jobs that left the queue"
+    assert calls["squeue"] <= 25, "one call a look"
+
+
+def test_sacct_goes_down_on_the_way(fake: Fake, store: Store) -> None:
+    def end() -> None:
+        for task in (PRE, FIN):
+            fake.move(job(store, task), "COMPLETED")
+            finish(store, task)
+
+    ended = follow(launcher(store), [PRE, FIN], {1: lambda: fake.change(down=["sacct"]), 4: end})
+    assert set(ended.values()) == {DONE}
+
+
+def test_a_job_that_leaves_no_trace_is_lost_not_waited_for(fake: Fake, store: Store) -> None:
+    def purge() -> None:
+        fake.forget(job(store, PRE))
+        fake.move(job(store, FIN), "PENDING", "DependencyNeverSatisfied")
+
+    ended = follow(launcher(store), [PRE, FIN], {1: purge})
+    assert ended == {PRE.run_id: FAILED, FIN.run_id: BLOCKED}
+    assert "left the queue" in store.run(PRE.run_id).status()["message"]
+
+
+def test_sbatch_refuses(fake: Fake, store: Store) -> None:
+    words = "Batch job submission failed: Invalid account or account/partition combination"
+    fake.change(refuse=words)
+    with pytest.raises(SchedulerError, match="Invalid account") as refused:
+        launcher(store).launch(ALL, lambda runs: None)
+    assert "--account" in str(refused.value)
+    assert not list(store.runs.glob("*/job.json"))
+
+
+def test_a_late_refusal_leaves_nothing_queued(fake: Fake, store: Store) -> None:
+    fake.change(refuse="QOSMaxSubmitJobPerUserLimit", refuse_after=1)
+    with pytest.raises(SchedulerError, match="QOSMaxSubmit"):
+        launcher(store).launch(ALL, lambda runs: None)
+    assert {s for s, _ in fake.read()["jobs"].values()} == {"CANCELLED"}
+
+
+def test_no_slurm_here(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(SchedulerError, match="login node"):
+        launcher(store).launch(ALL, lambda runs: None)
+
+
+def test_detach_and_come_back(fake: Fake, store: Store) -> None:
+    with pytest.raises(DetachedError) as away:
+        launcher(store, detach=True).launch(ALL, lambda runs: None)
+    assert away.value.exit_code == 0
+    before = fake.read()["next"]
+
+    def interrupt(runs: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(DetachedError) as away:
+        launcher(store).launch(ALL, interrupt)
+    assert away.value.exit_code == 130
+    for task in ALL:
+        fake.move(job(store, task), "COMPLETED")
+        finish(store, task)
+    assert set(follow(launcher(store), ALL, {}).values()) == {DONE}
+    assert fake.read()["next"] == before, "submitted again"
+
+
+def test_a_cancelled_run_is_submitted_again(fake: Fake, store: Store) -> None:
+    with pytest.raises(DetachedError):
+        launcher(store, detach=True).launch([PRE, FIN], lambda runs: None)
+    first = job(store, PRE)
+    assert main(["cancel", "--out", str(store.root)]) == 0
+    with pytest.raises(DetachedError):
+        launcher(store, detach=True).launch([PRE, FIN], lambda runs: None)
+    assert job(store, PRE) != first
+
+
+def test_cancel_leaves_ended_jobs_alone(fake: Fake, store: Store, capsys: Any) -> None:
+    with pytest.raises(DetachedError):
+        launcher(store, detach=True).launch([PRE, FIN], lambda runs: None)
+    fake.move(job(store, PRE), "FAILED")
+    assert main(["cancel", "--out", str(store.root)]) == 0
+    assert "cancelled 1 job(s)" in capsys.readouterr().out
+    states = fake.read()["jobs"]
+    assert states[job(store, PRE)][0] == "FAILED"
+    assert states[job(store, FIN)][0] == "CANCELLED"
+
+
+def test_cells_of_a_parent_that_waits_follow_that_job(fake: Fake, store: Store) -> None:
+    with pytest.raises(DetachedError):
+        launcher(store, detach=True).launch([PRE], lambda runs: None)
+    with pytest.raises(DetachedError):
+        launcher(store, detach=True).launch([PRE, FIN], lambda runs: None)
+    dependencies = fake.read()["dependencies"]
+    assert dependencies[job(store, FIN)] == f"afterok:{job(store, PRE)}"
+
+
+def grid(count: int, cells: int = 1) -> list[Task]:
+    pre = [replace(PRE, run_id=f"pre-{i:04}") for i in range(count)]
+    fin = [
+        replace(FIN, run_id=f"fin-{i:04}-{k}", parent=f"pre-{i:04}")
+        for i in range(count)
+        for k in range(cells if i % 2 else 1)
+    ]
+    return [*pre, *fin]
+
+
+def test_arrays_line_up_with_their_parents() -> None:
+    every = grid(10, cells=3)
+    found = arrays(every, {}, 4)
+    assert max(len(a.tasks) for a in found) <= 4
+    submitted = [t.run_id for a in found for t in a.tasks]
+    assert sorted(submitted) == sorted(t.run_id for t in every)
+    for array in found:
+        if array.follows >= 0:
+            parents = found[array.follows].tasks[: len(array.tasks)]
+            assert [t.parent for t in array.tasks] == [p.run_id for p in parents]
+
+
+def test_cells_of_finished_parents_wait_for_nothing() -> None:
+    found = arrays([t for t in grid(3) if t.stage == CELL], {}, 100)
+    assert [(len(a.tasks), a.follows, a.waits) for a in found] == [(3, -1, "")]
+
+
+@pytest.mark.slow
+def test_a_thousand_cells_in_few_calls(fake: Fake, store: Store) -> None:
+    every = grid(1000)
+    fake.change(max_array=301)
+    begun = time.monotonic()
+    with pytest.raises(DetachedError):
+        launcher(store, detach=True).launch(every, lambda runs: None)
+    calls = fake.read()["calls"]
+    assert calls["sbatch"] == 2 * 4 + 1
+    assert sum(calls.values()) <= 12
+    assert time.monotonic() - begun < 60
+    looks = calls.get("squeue", 0)
+
+    def end() -> None:
+        jobs = fake.read()["jobs"]
+        fake.change(jobs={i: ["COMPLETED", "None"] for i in jobs})
+        for task in every:
+            (store.run(task.run_id).path / "record.json").write_text("{}")
+
+    ended = follow(launcher(store), every, {0: end})
+    assert set(ended.values()) == {DONE}
+    assert fake.read()["calls"]["squeue"] - looks <= 4
+
+
+def shown(text: str, store: Store) -> str:
+    text = text.replace(str(store.root), "OUT").replace(sys.executable, "PYTHON")
+    return re.sub(r"code/[0-9a-f]{12}", "code/SNAPSHOT", text)
+
+
+SITES = {
+    "plain": SITE,
+    "full": load_site(
+        str(Path(__file__).parents[3] / "slurm" / "site.example.toml"),
+        {"nodes": 2, "job_dir": None},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SITES)
+def test_golden_submission_scripts(name: str, fake: Fake, store: Store) -> None:
+    with pytest.raises(DetachedError):
+        launcher(store, SITES[name], detach=True).launch(ALL, lambda runs: None)
+    scripts = [shown(s, store) for s in fake.read()["scripts"].values()]
+    text = "\n".join(scripts)
+    path = GOLDEN / f"{name}.sh"
+    if not path.exists():  # delete the file to write it anew
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        pytest.fail(f"{path} was missing and has been written: read it")
+    assert text == path.read_text()
+
+
+def test_no_jobs_no_call(fake: Fake) -> None:
+    assert Scheduler(True).states([]) == {}
+    assert fake.read()["calls"] == {}
+
+
+def test_too_many_processes_for_a_batch(tmp_path: Path, capsys: Any, fake: Fake) -> None:
+    words = ["--preset", "procedural", "--methods", "mae", "--epochs", "1", "--seeds", "1", *TINY]
+    more = ["--launcher", "slurm", "--ngpus", "8", "--out", str(tmp_path / "o")]
+    assert main([*words, *more]) == 2
+    assert "8 processes cannot share a batch of 8 images" in capsys.readouterr().err
+    assert fake.read()["calls"] == {}

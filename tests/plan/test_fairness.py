@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import pytest
+
+from bench.errors import UsageError
+from bench.plan import fairness
+from bench.plan import resolve as suite
+from bench.plan.study import Study, make_study
+from bench.store.store import FAILED, Record
+from bench.work.estimate import Speed, cost, stored_speeds
+from tests.conftest import tiny_study
+
+
+def configs(methods: str, epochs: str = "100,200", more: tuple[str, ...] = ()) -> list:
+    return [c.config for c in tiny_study(methods, epochs, more=more).cells]
+
+
+def test_arms_that_differ_in_the_plug_in_alone_are_fair() -> None:
+    assert fairness.check(configs("mae,mae+mto,mae+mto(recal),mae@b"), {}) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("pretrain", "weight_decay", 0.3),
+        ("finetune", "lr", 0.5),
+        ("data", "labels", 50),
+        ("model", "depth", 3),
+    ],
+)
+def test_an_undeclared_difference_between_arms_is_an_error(
+    section: str, key: str, value: float
+) -> None:
+    base, variant = configs("mae,mae+mto", "100")
+    part = dataclasses.replace(getattr(variant, section), **{key: value})
+    unfair = dataclasses.replace(variant, **{section: part})
+    with pytest.raises(UsageError, match=rf"{section}\.{key}"):
+        fairness.check([base, unfair], {})
+
+
+def test_an_undeclared_difference_between_budgets_is_an_error() -> None:
+    short, long = configs("mae")
+    recipe = dataclasses.replace(long.pretrain, blr=short.pretrain.blr * 2)
+    with pytest.raises(UsageError, match=r"mae at 100 epochs and mae at 200.*pretrain\.blr"):
+        fairness.check([short, dataclasses.replace(long, pretrain=recipe)], {})
+
+
+@pytest.mark.parametrize(
+    ("methods", "more", "trials", "message"),
+    [
+        ("mae", ("pretrain.warmup_share=0", "pretrain.warmup_epochs=40"), {}, "40% of its budget"),
+        ("mae", ("finetune.warmup_epochs=5",), {}, "fine-tuning ends in its warm-up (5 of 2"),
+        ("data2vec", (), {}, "ema_decay=0.999 does not scale"),
+        ("mae", ("pretrain.schedule=multistep", "pretrain.milestones=[0.5]"), {}, ""),
+        ("mae,mae+mto", (), {"mae": 4, "mae+mto": 12}, "mae+mto had 12 trials, mae 4"),
+        ("mae,simmim", ("mae.finetune.lr=0.1",), {}, "2 different evaluation recipes"),
+    ],
+)
+def test_suspicious_things_are_warned_of(
+    methods: str, more: tuple[str, ...], trials: dict[str, int], message: str
+) -> None:
+    found = fairness.check(configs(methods, more=more), trials)
+    assert (message in found[0]) if message else found == []
+
+
+def test_every_unequally_tuned_variant_is_named() -> None:
+    found = fairness.check(
+        configs("mae,mae+mto,simmim,simmim+mto"), {"mae+mto": 1, "simmim+mto": 2}
+    )
+    assert [line.split()[2] for line in found if "tuning" in line] == ["mae+mto", "simmim+mto"]
+
+
+def test_ten_thousand_cells_are_planned_and_checked_quickly() -> None:
+    """A sanity bound of ten times the two seconds asked for, so that a busy machine passes."""
+    started = time.process_time()
+    arms = suite.parse_arms("mae,mae+mto,simmim,simmim+mto,data2vec")
+    resolver = suite.Resolver(suite.load_preset("digits"))
+    cells = make_study(resolver, arms, list(range(100, 2100, 100)), list(range(100)))
+    study = Study(cells=cells, preset="digits")
+    assert len(study.tasks()) == 20_000
+    fairness.check([c.config for c in cells], {})
+    assert time.process_time() - started < 20
+
+
+def record(arm: str, **values: float) -> Record:
+    known = {"images_per_s": 100.0, "images_seen": 2000, "finetune_s": 30.0, **values}
+    return Record(
+        run_id=f"fin-{arm}",
+        pretrain_id="p",
+        arm=arm,
+        base_arm="mae",
+        method="mae",
+        data="digits",
+        model=configs("mae")[0].model.name,
+        epochs=2,
+        seed=0,
+        **known,  # type: ignore[arg-type]
+    )
+
+
+def test_cost_follows_from_measured_speeds() -> None:
+    study = tiny_study("mae", "10,20", "2")
+    speeds = stored_speeds([record("mae"), dataclasses.replace(record("mae"), status=FAILED)])
+    found = cost(study.tasks(), speeds, (2, 4))
+    assert found.pretrain_hours == pytest.approx(2 * 30 * 1000 / 100 * 4 / 3600)
+    assert found.finetune_hours == pytest.approx(4 * 30 * 4 / 3600)
+    assert found.wall_s == pytest.approx((600 + 120) / 2)
+    assert found.unknown == ()
+
+
+def test_arms_without_a_measured_speed_are_named() -> None:
+    found = cost(tiny_study("mae,mae+mto").tasks(), {}, (1, 1))
+    assert found.unknown == ("mae", "mae+mto")
+    long = {("mae", "digits", configs("mae")[0].model.name): Speed(1.0, 100.0, 5.0)}
+    assert cost(tiny_study("mae", "7").tasks(), long, (8, 1)).wall_s == 700

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.errors import UsageError
+from bench.plan import resolve as suite
+from bench.plan.config import Resources, peak_lr, warmup
+
+
+def resolve(methods: str, *overrides: str, preset: str = "digits") -> list:
+    layers = (*suite.load_preset(preset), suite.parse_overrides(overrides))
+    return [suite.Resolver(layers).resolve(a, 10, 0) for a in suite.parse_arms(methods)]
+
+
+def test_lists_split_at_commas_and_blanks_but_not_in_parentheses() -> None:
+    assert suite.split_list("a, b c,d(e,f g)") == ["a", "b", "c", "d(e,f g)"]
+    assert suite.split_list(["a,b", "c"]) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("text", ["mae+mto(spa,e)", "mae+mto:spa.e"])
+def test_terms_are_named_in_parentheses_or_without_quotes(text: str) -> None:
+    (config,) = resolve(text)
+    assert config.arm == "mae+mto(spa,e)"
+    assert config.plugins[0][1].terms == ("spa", "e")
+
+
+def test_an_alias_is_another_arm_of_the_same_method() -> None:
+    one, two = resolve("mae,mae@again")
+    assert (one.arm, two.arm, two.base_arm) == ("mae", "mae@again", "mae")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: suite.parse_arms("maee"), "unknown method 'maee'. Did you mean 'mae'"),
+        (lambda: suite.parse_arms("mae+mtoo"), "unknown plugin 'mtoo'. Did you mean 'mto'"),
+        (lambda: resolve("mae+mto(spaa)"), "unknown mto term 'spaa'. Did you mean 'spa'"),
+        (lambda: suite.parse_arms(""), "no methods given"),
+        (lambda: suite.parse_epochs(""), "no epoch budgets"),
+        (lambda: suite.parse_epochs("100,abc"), "'abc' is not a positive whole number"),
+        (lambda: suite.parse_epochs("0"), "'0' is not a positive"),
+        (lambda: suite.parse_seeds("0"), "zero seeds"),
+        (lambda: suite.parse_seeds("x"), "cannot read seeds 'x'"),
+        (lambda: suite.parse_data("digit"), "unknown data set 'digit'. Did you mean 'digits'"),
+        (lambda: suite.parse_data("imagenet"), "needs a folder"),
+        (lambda: suite.parse_data("imagenet:/no/such"), "does not exist"),
+        (lambda: suite.load_preset("digit"), "unknown preset 'digit'. Did you mean 'digits'"),
+        (lambda: suite.parse_overrides(["blr"]), "cannot read 'blr'"),
+        (lambda: resolve("mae", "pretrain.blrr=1"), "Did you mean 'pretrain.blr'"),
+        (lambda: resolve("mae", "mae.mask=1"), "unknown setting 'mae.mask'"),
+        (lambda: resolve("mae", "pretrain.blr=fast"), "not a valid float"),
+        (lambda: suite.parse_arms("mae@again+mto"), "goes last: mae+mto@again"),
+        (lambda: suite.parse_overrides(["mae.a=5", "mae.a.b=1"]), "'a' has a value already"),
+        (lambda: suite.parse_overrides(["pretrain.milestones=[0.5"]), "cannot read the value"),
+        (lambda: resolve("mae", "mae.mask_ratio=75"), "lie between 0 and 1"),
+        (lambda: resolve("data2vec", "data2vec.target_layers=0"), "must be at least 1"),
+        (lambda: resolve("mae", "pretrain.batch_size=0"), "must be at least 1"),
+        (lambda: resolve("mae", "finetune.mixup=-1"), "finetune.mixup=-1.0 must be at least 0"),
+        (lambda: resolve("mae", "probe.epochs=0"), "probe.epochs=0 must be at least 1"),
+        (lambda: resolve("mae", "pretrain.augment.flip=2"), "flip=2.0 must lie in"),
+        (lambda: resolve("mae", "data.train_images=99"), "Set data.train_images=0"),
+        (lambda: Resources(threads=-1), "resources.threads=-1 must be at least 0"),
+        (lambda: resolve("mae", "finetune.layer_decay=1.5"), "lie in [0, 1]"),
+        (lambda: resolve("mae", "knn.temperature=0"), "must be above 0"),
+        (lambda: resolve("mae", "data.classes=17", preset="procedural"), "lie in [0, 16]"),
+    ],
+)
+def test_errors_say_what_is_wrong_and_what_is_near(call, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        call()
+    assert message in str(caught.value)
+
+
+def test_ranges() -> None:
+    assert suite.parse_epochs("400,100, 100") == [100, 400]
+    assert suite.parse_seeds("3") == [0, 1, 2]
+    assert suite.parse_seeds("3-5") == [3, 4, 5]
+    assert suite.parse_seeds("0,7") == [0, 7]
+    assert suite.parse_seeds(["5-6", "1"]) == [1, 5, 6]
+
+
+def test_overrides_reach_all_methods_or_one() -> None:
+    mae, simmim = resolve("mae,simmim", "pretrain.weight_decay=0.2", "mae.pretrain.blr=0.5")
+    assert mae.pretrain.weight_decay == simmim.pretrain.weight_decay == 0.2
+    assert mae.pretrain.blr == 0.5 != simmim.pretrain.blr
+    (wrapped,) = resolve("mae+mto", "mto.lambda_spa=0.25", "mae.mask_ratio=0.5")
+    assert wrapped.plugins[0][1].lambda_spa == 0.25
+    assert wrapped.hyper.mask_ratio == 0.5
+
+
+def test_plug_in_settings_can_differ_by_method() -> None:
+    mae, simmim = resolve("mae+mto,simmim+mto", "mae.mto.lambda_spa=0.75")
+    assert mae.plugins[0][1].lambda_spa == 0.75 != simmim.plugins[0][1].lambda_spa
+
+
+def test_a_suite_file_extends_a_preset(tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text("extends: digits\npretrain: {blr: 1e-3}\nmethods: mae\n")
+    layers = suite.load_yaml(path)
+    assert layers[:-1] == suite.load_preset("digits")
+    config = suite.Resolver(layers).resolve(suite.parse_arm("mae"), 3, 0)
+    assert config.pretrain.blr == 1e-3
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: b: c"])
+def test_an_unreadable_suite_file_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"suite\.yaml"):
+        suite.load_yaml(path)
+
+
+@pytest.mark.parametrize("preset", suite.preset_names())
+def test_every_preset_resolves_for_every_arm(preset: str) -> None:
+    arms = "mae,mae+mto,simmim,simmim+mto,data2vec,data2vec+mto"
+    for config in resolve(arms, preset=preset):
+        assert config.model.image_size % config.model.patch_size == 0
+        assert config.model.width % config.model.heads == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "preset", "override", "section", "expected"),
+    [
+        ("data2vec", "imagenet", "pretrain.blr=3e-4", "pretrain", 3e-4 * 2048 / 256),
+        ("data2vec", "imagenet", "data2vec.pretrain.blr=3e-4", "pretrain", 3e-4 * 2048 / 256),
+        ("mae", "digits", "finetune.blr=1e-2", "finetune", 1e-2 * 100 / 256),
+        ("mae", "digits", "finetune.lr=1e-2", "finetune", 1e-2),
+    ],
+)
+def test_a_rate_that_is_set_later_wins_over_its_rival(
+    method: str, preset: str, override: str, section: str, expected: float
+) -> None:
+    (config,) = resolve(method, override, preset=preset)
+    assert peak_lr(getattr(config, section)) == pytest.approx(expected)
+
+
+def test_a_warm_up_in_epochs_wins_over_an_earlier_share() -> None:
+    (config,) = resolve("mae", "pretrain.warmup_epochs=3")
+    assert warmup(config.pretrain) == 3
+
+
+def test_a_text_setting_can_be_emptied() -> None:
+    (config,) = resolve("mae", "finetune.augment.auto_augment=", preset="imagenet")
+    assert config.finetune.augment.auto_augment == ""
+
+
+def test_a_misspelt_section_inside_a_methods_own_is_an_error() -> None:
+    layer = suite.parse_overrides(["mae.pretrian.blr=9"])
+    with pytest.raises(UsageError, match=r"'mae\.pretrian'. Did you mean 'mae\.pretrain'"):
+        suite.check_keys(layer, "the command")
+
+
+def test_an_empty_section_is_no_section_and_a_value_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text("extends: digits\nmae:\npretrain:\n")
+    config = suite.Resolver(suite.load_yaml(path)).resolve(suite.parse_arm("mae"), 3, 0)
+    assert config == suite.Resolver(suite.load_preset("digits")).resolve(
+        suite.parse_arm("mae"), 3, 0
+    )
+    path.write_text("mae: 3\n")
+    with pytest.raises(UsageError, match=r"'mae' in 'suite\.yaml' must hold settings, not 3"):
+        suite.load_yaml(path)

@@ -1,0 +1,341 @@
+"""The report on golden synthetic studies: what is said when something is missing, broken or odd."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.errors import NothingMeasuredError
+from bench.report import write as report
+from bench.store.store import Record
+from tests.support.synthetic import PLAN, RISING, record, runs, target, written
+
+
+def with_run(
+    records: list[Record], arm: str, epochs: int, seed: int, **values: Any
+) -> list[Record]:
+    """The records with one of them changed."""
+    return [
+        dataclasses.replace(r, **values) if (r.arm, r.epochs, r.seed) == (arm, epochs, seed) else r
+        for r in records
+    ]
+
+
+def without(records: list[Record], arm: str, epochs: int, seed: int) -> list[Record]:
+    return [r for r in records if (r.arm, r.epochs, r.seed) != (arm, epochs, seed)]
+
+
+# --- golden studies ---------------------------------------------------------------------------
+
+
+def test_known_crossing() -> None:
+    row = target(runs(RISING))
+    assert row["epochs_variant"] == pytest.approx(100 * 2 ** (0.4 / 1.1))
+    assert row["rho_words"] == "×1.55 [1.38, 1.77]"
+    assert row["verdict"] == "saves epochs and time"
+    assert row["rho_pretrain_s"] == pytest.approx(row["rho"] * 2 / 2.5)
+    assert row["rho_flops"] == pytest.approx(row["rho"] / 1.1)
+    assert row["rho_images_seen"] == pytest.approx(row["rho"])
+    assert row["matched"] == "matched ✓"
+
+
+def test_default_targets_are_the_second_largest_budget_and_the_largest() -> None:
+    rows = report.results(runs(RISING), None)["targets"]
+    mine = [row for row in rows if row["endpoint"] == "finetune_top1"]
+    assert [(row["target_epochs"], row["main_target"]) for row in mine] == [
+        (200, True),
+        (400, False),
+    ]
+
+
+def test_of_two_budgets_the_largest_is_the_target() -> None:
+    records = runs({"mae": [80, 81], "mae+mto": [80.6, 81.4]}, budgets=[100, 200])
+    assert target(records)["target_epochs"] == 200
+
+
+def test_a_failed_run_of_the_variant_did_not_reach_the_target() -> None:
+    failed = with_run(
+        runs(RISING),
+        "mae+mto",
+        200,
+        1,
+        status="failed",
+        failure="oom",
+        finetune_top1=None,
+        probe_top1=None,
+    )
+    row = target(failed)
+    assert (row["n"], row["failed_seeds"]) == (5, 1)
+    assert row["rho"] < 1
+    assert row["verdict"] == "no saving shown"
+    text = report.summary(failed, None)
+    assert "4/5" in text
+    assert "n 5/5, 1 failed" in text
+    assert "mae+mto on digits, 200 epochs, seed 1: failed (oom)" in text
+
+
+def test_a_score_that_is_not_a_number_is_a_failed_run() -> None:
+    broken = with_run(runs(RISING), "mae+mto", 200, 1, finetune_top1=math.nan)
+    assert target(broken)["failed_seeds"] == 1
+    assert "failed (nan)" in report.summary(broken, None)
+
+
+def test_a_failed_baseline_leaves_its_pair_out() -> None:
+    failed = with_run(
+        runs(RISING), "mae", 200, 1, status="failed", finetune_top1=None, probe_top1=None
+    )
+    row = target(failed)
+    assert (row["n"], row["seeds"]) == (4, 5)
+    assert row["verdict"] == "pilot: no claim (4 of 5 seeds)"
+
+
+def test_sections_of_several_recipes_make_one_grid() -> None:
+    one = runs({"mae": [80, 81, 82]})
+    other = [dataclasses.replace(r, recipe="abcabcabcabc") for r in runs({"simmim": [80, 81, 82]})]
+    planned = {**PLAN, "arms": ["mae", "simmim"]}
+    assert report.results(one + other, planned)["missing"] == []
+
+
+def test_missing_cells_are_listed_and_their_seeds_left_out() -> None:
+    records = without(runs(RISING), "mae+mto", 200, 1)
+    assert target(records)["n"] == 4
+    assert report.results(records, None)["missing"] == ["mae+mto on digits, 200 epochs, seed 1"]
+
+
+def test_a_budget_that_few_seeds_have_run_is_left_out() -> None:
+    records = [*runs(RISING, seeds=range(6)), *runs({"mae+mto": [83]}, seeds=[0], budgets=[800])]
+    assert target(records, {**PLAN, "seeds": list(range(6))})["n"] == 6
+
+
+def test_runs_of_one_cell_under_two_ids_are_not_chosen_between() -> None:
+    twice = [*runs(RISING), record("mae", 200, 0, 99.0, run_id="other")]
+    assert target(twice)["n"] == 4
+    (warning,) = report.results(twice, None)["warnings"]
+    assert "2 runs with different settings" in warning
+    assert "none is used" in warning
+    plan = {**PLAN, "ids": [r.run_id for r in runs(RISING)]}
+    assert target(twice, plan)["n"] == 5
+    assert report.results(twice, plan)["warnings"] == []
+
+
+def test_the_same_run_twice_counts_once() -> None:
+    assert report.summary(runs(RISING) * 2, None) == report.summary(runs(RISING), None)
+
+
+def test_repeats_are_averaged_within_a_seed() -> None:
+    """Two fine-tunes of each pre-training give the numbers of their means, with the same n."""
+    records = runs(RISING)
+    split = [
+        dataclasses.replace(
+            r, repeat=k, run_id=f"{r.run_id}-{k}", finetune_top1=(r.finetune_top1 or 0) + shift
+        )
+        for r in records
+        for k, shift in ((0, 0.5), (1, -0.5))
+    ]
+    once, nested = target(records), target(split)
+    assert nested["n"] == once["n"] == 5
+    assert nested["rho_low"] == pytest.approx(once["rho_low"])
+
+
+def test_a_seed_with_a_failed_repeat_counts_as_failed() -> None:
+    extra = record("mae+mto", 200, 0, None, repeat=1, status="failed", run_id="again")
+    assert target([*runs(RISING), extra])["failed_seeds"] == 1
+
+
+def test_mixed_code_hardware_and_versions_are_warned_about() -> None:
+    mixed = with_run(
+        runs(RISING),
+        "mae+mto",
+        400,
+        4,
+        commit="ffff",
+        dirty=True,
+        hardware="1 GPU",
+        versions={"torch": "2.8"},
+    )
+    warnings = "\n".join(report.results(mixed, None)["warnings"])
+    assert "mixed code versions: 0123456789, ffff+dirty" in warnings
+    assert "mixed hardware (1 GPU; 8 cores): times are not comparable" in warnings
+    assert "mixed versions of torch: 2.8, 2.9" in warnings
+    assert target(mixed)["verdict"] == "saves epochs; time not comparable"
+
+
+def test_runs_that_waited_for_data_are_warned_about() -> None:
+    waiting = with_run(runs(RISING), "mae", 400, 4, data_wait_share=0.31)
+    assert "mae on digits: 1 runs spent up to 31% of pre-training waiting for data" in "\n".join(
+        report.results(waiting, None)["warnings"]
+    )
+    close = with_run(runs(RISING), "mae", 400, 4, data_wait_share=0.049)
+    assert "waiting" not in "\n".join(report.results(close, None)["warnings"])
+
+
+def test_recipes_never_meet_in_a_table() -> None:
+    other = [dataclasses.replace(r, recipe="other", run_id=r.run_id + "o") for r in runs(RISING)]
+    found = report.results([*runs(RISING), *other], None)
+    assert len([row for row in found["targets"] if row["primary"]]) == 2
+    assert "2 recipes" in found["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("digests", "said"),
+    [
+        ({"order": "o1", "crop": "c1", "mask": "x"}, "differs in mask (1 of 15 pairs)"),
+        ({}, "differs in crop, mask, order (1 of 15 pairs)"),
+    ],
+)
+def test_what_does_not_match_is_named(digests: dict[str, str], said: str) -> None:
+    records = with_run(runs(RISING), "mae+mto", 200, 1, digests=digests)
+    assert target(records)["matched"] == said
+    summary = report.summary(records, None)
+    assert f"mae+mto: {said}" in summary
+    assert f"(arms not matched: {said})" in summary
+
+
+def test_unlogged_digests_do_not_match() -> None:
+    records = [dataclasses.replace(r, digests={}) for r in runs(RISING)]
+    assert target(records)["matched"] == "digests not logged (15 of 15 pairs)"
+
+
+def test_digests_of_an_older_kind_are_not_called_different() -> None:
+    """The same streams, digested by two versions of the code; a true difference is still told."""
+    newer = {"order": "b:o1", "crop": "b:c1", "mask": "b:m1"}
+    records = with_run(runs(RISING), "mae+mto", 200, 1, digests=newer)
+    assert target(records)["matched"] == "digests of two kinds (1 of 15 pairs)"
+    both = with_run(records, "mae", 200, 1, digests=newer)
+    assert target(both)["matched"] == "matched ✓"
+    apart = with_run(both, "mae", 200, 1, digests={**newer, "mask": "b:m2"})
+    assert target(apart)["matched"] == "differs in mask (1 of 15 pairs)"
+
+
+def test_deviations_from_the_plan_are_listed() -> None:
+    records = runs({**RISING, "mae+mto(recal)": [80, 81, 82]}, seeds=range(6))
+    plan = {**PLAN, "budgets": [100, 200]}
+    assert report.results(records, plan)["deviations"] == [
+        "arm not in the plan: mae+mto(recal)",
+        "budget not in the plan: 400",
+        "seed not in the plan: 5",
+    ]
+    assert report.results(runs(RISING), PLAN)["deviations"] == []
+    assert report.shortcomings(runs(RISING), PLAN) == []
+    assert report.shortcomings(runs(RISING)[1:], PLAN) == ["mae on digits, 100 epochs, seed 0"]
+
+
+def test_a_planned_target_that_was_not_run_is_said() -> None:
+    row = target(runs(RISING), {**PLAN, "target_epochs": 800})
+    assert row["verdict"].startswith("nothing can be said")
+
+
+def test_a_run_that_failed_before_its_recipe_was_known_joins_the_table() -> None:
+    failed = with_run(
+        runs(RISING),
+        "mae+mto",
+        200,
+        1,
+        status="failed",
+        recipe="",
+        hardware="",
+        commit="",
+        finetune_top1=None,
+        probe_top1=None,
+    )
+    found = report.results(failed, {**PLAN, "recipe": "abcdef012345"})
+    assert {row["recipe"] for row in found["accuracy"]} == {"abcdef012345"}
+    assert len(found["warnings"]) == 1
+
+
+def test_holm_counts_all_comparisons_of_an_endpoint() -> None:
+    records = runs({**RISING, "mae+mto(recal)": [80.2, 81.2, 82.1]})
+    rows = [r for r in report.results(records, PLAN)["targets"] if r["primary"]]
+    assert {row["comparisons"] for row in rows} == {2}
+    assert min(r["p_holm"] for r in rows) == pytest.approx(2 * min(r["p"] for r in rows))
+
+
+def test_ablations_stand_side_by_side() -> None:
+    records = runs({**RISING, "mae+mto(recal)": [80.2, 81.2, 82.1]})
+    text = written(records, "md")
+    section = text.split("### Ablations")[1]
+    assert "| mae+mto |" in section
+    assert "| mae+mto(recal) |" in section
+    assert "### Ablations" not in written(runs(RISING), "md")
+
+
+def test_published_numbers_stand_beside_imagenet_only() -> None:
+    on_imagenet = {"data": "imagenet", "model": "ViT 768x12 /16 224px"}
+    records = [dataclasses.replace(r, **on_imagenet) for r in runs(RISING)]  # type: ignore[arg-type]
+    text = written(records, "md").split("### Published reference")[1]
+    assert "| mae | mmpretrain | vit_base | 400 | fine-tune top-1 | 83.30 | 82.00 | -1.30 |" in text
+    assert "outside tolerance" in text
+    assert "facebookresearch" not in text  # 1600 epochs, which we have not run
+    assert "Published" not in written(runs(RISING), "md")
+
+
+def test_equal_accuracy_at_half_the_epochs_needs_its_margin() -> None:
+    better = runs({"mae": [80, 81, 82], "mae+mto": [81.2, 82, 83]})
+    assert target(better)["noninferior"] is True
+    assert target(runs(RISING))["noninferior"] is False
+    wide = {**PLAN, "margin": 1.0}
+    assert target(runs(RISING), wide)["noninferior"] is True
+
+
+def test_sign_flip_says_when_it_cannot_be_significant() -> None:
+    assert "cannot be significant with 5 seeds" in written(runs(RISING), "md")
+    assert "cannot be significant" not in written(runs(RISING, seeds=range(6)), "md")
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [],
+        [record("mae", 100, 0, None, status="failed")],
+    ],
+)
+def test_nothing_measured(records: list[Record]) -> None:
+    with pytest.raises(NothingMeasuredError):
+        report.summary(records, None)
+
+
+@pytest.mark.parametrize("arm", ["mae", "mae+mto"])
+def test_one_arm_alone_is_shown_without_a_comparison(arm: str) -> None:
+    text = report.summary([record(arm, 100, 0, 80.0)], None)
+    assert "No comparison" in text
+    assert "80.00" in text
+
+
+def test_a_study_without_fine_tuning_still_compares_the_probe() -> None:
+    records = [dataclasses.replace(r, finetune_top1=None) for r in runs(RISING)]
+    rows = report.results(records, None)["targets"]
+    assert {row["endpoint"] for row in rows} == {"probe_top1"}
+    assert "linear-probe" in report.summary(records, None)
+
+
+def test_a_planned_baseline_without_runs_is_said() -> None:
+    variant = [r for r in runs(RISING) if r.plugins]
+    assert target(variant, PLAN)["verdict"].startswith("nothing can be said")
+
+
+# --- properties -------------------------------------------------------------------------------
+
+
+@settings(derandomize=True, deadline=None, max_examples=10)
+@given(st.integers(0, 1000))
+def test_order_of_records_does_not_matter(seed: int) -> None:
+    records = runs({**RISING, "simmim": [70, 71, 72], "simmim+mto": [70, 71, 72.5]})
+    expected = json.dumps(report.results(records, PLAN))
+    random.Random(seed).shuffle(records)
+    assert json.dumps(report.results(records, PLAN)) == expected
+
+
+def test_every_table_states_what_it_rests_on() -> None:
+    text = written(runs(RISING), "md")
+    facts = (
+        "data digits · model ViT 48x4 /2 8px · recipe abcdef012345 · seeds 0-4 · "
+        "code 0123456789 · hardware 8 cores · matched ✓. MTO here is a reconstruction"
+    )
+    assert text.count(facts) == text.count("\n### ") > 5

@@ -1,0 +1,144 @@
+"""The report as files, its gates, the comparison of two studies and the power advice."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench.errors import GateError, UsageError
+from bench.report import write as report
+from bench.store.store import Store
+from tests.support.synthetic import PLAN, RISING, runs
+
+# --- files ------------------------------------------------------------------------------------
+
+
+def test_reports_are_idempotent(tmp_path: Path) -> None:
+    first = report.write_report(runs(RISING), PLAN, tmp_path / "a", report.FORMATS)
+    bytes_before = [path.read_bytes() for path in first]
+    times = [path.stat().st_mtime_ns for path in first if path.suffix in (".png", ".svg")]
+    again = report.write_report(runs(RISING)[::-1], PLAN, tmp_path / "a", report.FORMATS)
+    assert again == first
+    assert [path.read_bytes() for path in again] == bytes_before
+    assert [p.stat().st_mtime_ns for p in again if p.suffix in (".png", ".svg")] == times
+    elsewhere = report.write_report(runs(RISING), PLAN, tmp_path / "b", report.FORMATS)
+    assert [path.read_bytes() for path in elsewhere] == bytes_before
+
+
+def test_unknown_formats_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Did you mean 'html'"):
+        report.write_report(runs(RISING), None, tmp_path, ["md", "htm"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_page_asks_nothing_of_the_network(tmp_path: Path) -> None:
+    paths = report.write_report(runs(RISING), None, tmp_path, ["html"])
+    page = paths[0].read_text()
+    links = re.findall(r"""(?:src|href|url|action)\s*[=(]\s*["']?([^"'\s>)]+)""", page)
+    assert links
+    assert all(link.startswith("data:image/svg+xml;base64,") for link in links)
+    assert not re.search(r"@import|fetch\(|XMLHttp|<link|<iframe", page)
+    assert '<select id="method">' in page
+    assert '<select id="data">' in page
+
+
+def test_plots_from_logs_need_the_store(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    for arm in RISING:
+        folder = store.run(f"pre-{arm}-digits-e200-s0")
+        for epoch in (1, 2, 3):
+            layers = {"heterogeneity": [0.9, 0.8 / epoch]} if epoch != 2 else {}
+            folder.append_metrics(
+                {"stage": "pretrain", "epoch": epoch, "step": epoch, "loss": 1 / epoch, **layers}
+            )
+    with_logs = report.write_report(runs(RISING), None, tmp_path / "a", ["svg"], store)
+    names = " ".join(path.name for path in with_logs)
+    assert "loss_mae" in names
+    assert "heterogeneity_mae" in names
+    without_logs = report.write_report(runs(RISING), None, tmp_path / "b", ["svg"])
+    assert "loss" not in " ".join(path.name for path in without_logs)
+
+
+def test_reporting_imports_neither_torch_nor_matplotlib() -> None:
+    code = (
+        "import sys, bench.report.write, bench.store.index; "
+        "print([m for m in ('torch', 'matplotlib', 'scipy.stats') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- gates, comparison, power -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "rho(mae+mto)>=1.5",
+        "rho_low(mae+mto) > 1",
+        "delta(mae+mto, epochs=200) >= 0.5",
+        "accuracy(mae, epochs=400, endpoint=probe_top1) > 71.9",
+        "saved_share(mae+mto, target_epochs=400)>0.2",
+        "rho_time(mae+mto)<=1.5",
+    ],
+)
+def test_gates_that_hold(expression: str) -> None:
+    assert "holds" in report.gate(expression, report.results(runs(RISING), None))
+
+
+@pytest.mark.parametrize(
+    ("expression", "error", "said"),
+    [
+        ("rho(mae+mto)>=2", GateError, "does not hold: 1.554"),
+        ("rho(simmim+mto)>=1", GateError, "nothing measured"),
+        ("rho(mae+mto", UsageError, "is not a gate"),
+        ("rho(mae+mto)=>1.5", UsageError, "is not a gate"),
+        ("rho(mae+mto)>=1.5.2", UsageError, "is not a gate"),
+        ("roh(mae+mto)>=1", UsageError, "Did you mean 'rho'"),
+        ("delta(mae+mto, epoch=200)>0", UsageError, "Did you mean 'epochs'"),
+    ],
+)
+def test_gates_that_do_not(expression: str, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        report.gate(expression, report.results(runs(RISING), None))
+
+
+def test_a_gate_on_a_censored_rho_takes_the_bound_or_fails() -> None:
+    beyond = report.results(runs({"mae": [80, 81, 82], "mae+mto": [81.9, 82.5, 83]}), None)
+    assert "holds: 2" in report.gate("rho(mae+mto)>=1.5", beyond)
+    missed = report.results(runs({"mae": [80, 81, 82], "mae+mto": [77, 78, 79]}), None)
+    with pytest.raises(GateError, match="target missed"):
+        report.gate("rho(mae+mto)>=1.5", missed)
+
+
+def test_arms_with_brackets_and_commas_can_be_gated() -> None:
+    records = runs({"mae": [80, 81, 82], "mae+mto(spa,e)": [80.6, 81.7, 82.3]})
+    assert "holds" in report.gate(
+        "rho(mae+mto(spa,e), data=digits)>=1.5", report.results(records, None)
+    )
+
+
+def test_compare_pairs_by_seed_and_names_what_differs() -> None:
+    later = [replace(r, commit="fedcba9876543210") for r in runs(RISING)]
+    text = report.compare(runs(RISING), later, ("before", "after"))
+    assert "+0.00 [+0.00, +0.00] | 5 | 1.000 |" in text
+    assert "- code: before 0123456789; after fedcba9876" in text
+    assert "Nothing" in report.compare(runs(RISING), runs(RISING))
+
+
+def test_power_says_what_seeds_buy_and_cost() -> None:
+    text = report.power(runs(RISING, seeds=range(3)), None, (3, 8))
+    lines = [line for line in text.splitlines() if line.startswith(("| 3 ", "| 8 "))]
+    assert len(lines) == 4
+    assert "cannot be significant" in lines[0]
+    assert "cannot be significant" not in lines[1]
+    assert "points a doubling" in text
+
+
+def test_power_without_pairs_says_so() -> None:
+    assert "two seeds" in report.power(runs(RISING, seeds=[0]), None)

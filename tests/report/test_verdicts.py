@@ -1,0 +1,78 @@
+"""What a report claims of a comparison, in words: savings, censoring, pilots, significance."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from bench.report import write as report
+from tests.support.synthetic import RISING, runs, target
+
+
+def test_epochs_without_time_is_no_saving_of_time() -> None:
+    slow = [
+        dataclasses.replace(r, pretrain_s=r.epochs * 9.0) if r.plugins else r for r in runs(RISING)
+    ]
+    assert target(slow)["verdict"] == "saves epochs, but costs time"
+    untimed = [dataclasses.replace(r, pretrain_s=None) for r in runs(RISING)]
+    assert target(untimed)["verdict"] == "saves epochs; time not measured"
+
+
+def test_an_arm_against_itself_shows_no_saving() -> None:
+    row = target(runs({"mae": [80, 81, 82], "mae@again": [80, 81, 82]}, noise=0.0))
+    assert (row["rho"], row["p"]) == (1.0, 1.0)
+    assert row["verdict"] == "no saving shown"
+
+
+@pytest.mark.parametrize(
+    ("curves", "said", "verdict"),
+    [
+        ([80.6, 80.6, 80.6], "curve flat: not defined", "curve flat: not defined"),
+        ([77, 78, 79], "target missed, at most ×0.50", "needs more epochs"),
+        ([81.9, 82.5, 83], "at least ×2.00", "saves epochs and time"),
+    ],
+)
+def test_censoring_in_words(curves: list[float], said: str, verdict: str) -> None:
+    base = [80.0, 80.0, 80.0] if "flat" in said else [80, 81, 82]
+    row = target(runs({"mae": base, "mae+mto": curves}))
+    assert (row["rho_words"], row["verdict"]) == (said, verdict)
+
+
+def test_an_interval_beyond_the_budgets_is_not_bounded() -> None:
+    row = target(runs({"mae": [80, 81, 82], "mae+mto": [80, 81, 82]}, noise=8.0))
+    assert "not defined" in row["rho_words"] or "not bounded" in row["rho_words"]
+    calm = runs({"mae": [80, 81, 82]}, noise=0.0)
+    wild = [r for r in runs({"mae": [80, 81, 82], "mae+mto": [80, 81, 82]}, noise=8.0) if r.plugins]
+    assert target(calm + wild)["rho_words"] == "×1.00 (not bounded)"
+
+
+def test_a_dip_is_told() -> None:
+    records = runs({"mae": [80, 81, 82], "mae+mto": [81.5, 80.5, 82.5]})
+    assert target(records)["monotone"] is False
+    assert "not monotone" in report.summary(records, None)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_below_five_seeds_nothing_is_claimed(n: int) -> None:
+    records = runs(RISING, seeds=range(n))
+    rows = report.results(records, None)["targets"]
+    assert {row["verdict"] for row in rows} == {f"pilot: no claim ({n} of 5 seeds)"}
+    assert "saves" not in report.summary(records, None)
+
+
+def test_one_seed_has_no_spread_and_no_interval() -> None:
+    row = target(runs(RISING, seeds=[0]))
+    assert row["rho_words"] == "×1.55 (not bounded)"
+    assert row["p"] is None
+    assert "±" not in report.summary(runs(RISING, seeds=[0]), None)
+
+
+def test_both_directions_need_significance_over_all_comparisons() -> None:
+    """Among many harmless arms an interval just below 1 is no finding either."""
+    slow = {"mae": [80, 81, 82], "mae+mto": [79.74, 80.74, 81.74]}
+    assert target(runs(slow))["verdict"] == "needs more epochs"
+    others = {f"mae+mto@{i}": [80, 81, 82] for i in range(12)}
+    row = target(runs(slow | others), arm="mae+mto")
+    assert row["rho_high"] < 1
+    assert row["verdict"].startswith("not significant over")

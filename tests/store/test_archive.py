@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import io
+import tarfile
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from bench.errors import UsageError
+from bench.run import main
+from bench.store.archive import export, unpack
+from bench.store.store import Store, write_bytes, write_json
+from tests.support.synthetic import PLAN, RISING, runs
+
+
+def filled(root: Path) -> Store:
+    store = Store(root)
+    for name in ("pre-a", "fin-a"):
+        write_bytes(store.run(name).path / "record.json", b"{}")
+        write_bytes(store.run(name).checkpoints / "pretrain" / "step-1.pt", b"state")
+    write_bytes(root / "studies" / "s" / "plan.json", b"{}")
+    return store
+
+
+def test_an_archive_comes_back_elsewhere_without_checkpoints(tmp_path: Path) -> None:
+    store = filled(tmp_path / "a")
+    folders = [f.path for f in store.folders()] + [store.root / "studies" / "s"]
+    assert export(store, folders, tmp_path / "x.tar.gz") == 3
+    other = Store(tmp_path / "b")
+    taken, kept = unpack(other, tmp_path / "x.tar.gz")
+    assert (sorted(taken), kept) == (["fin-a", "pre-a", "s"], [])
+    assert [f.run_id for f in other.folders()] == ["fin-a", "pre-a"]
+    assert not list(other.root.rglob("*.pt"))
+    assert not list(other.root.glob(".import-*"))
+
+
+def test_records_alone_hold_no_weights_no_logs_and_no_commands(tmp_path: Path) -> None:
+    store = filled(tmp_path / "a")
+    folder, study = store.run("pre-a").path, store.root / "studies" / "s"
+    for path in (folder / "encoder.safetensors", folder / "log.txt", study / "command.json"):
+        write_bytes(path, b"x")
+    write_bytes(folder / "metrics.jsonl", b"{}")
+    export(store, [folder, study], tmp_path / "x.tar.gz", records_only=True)
+    with tarfile.open(tmp_path / "x.tar.gz") as archive:
+        names = {m.name for m in archive if m.isfile()}
+        assert {m.mtime for m in archive} == {0}
+    assert names == {"runs/pre-a/record.json", "runs/pre-a/metrics.jsonl", "studies/s/plan.json"}
+    assert sorted(unpack(Store(tmp_path / "b"), tmp_path / "x.tar.gz")[0]) == ["pre-a", "s"]
+
+
+def test_an_import_overwrites_nothing(tmp_path: Path) -> None:
+    store = filled(tmp_path / "a")
+    export(store, [f.path for f in store.folders()], tmp_path / "x.tar.gz")
+    write_bytes(store.run("fin-a").path / "record.json", b'{"mine": 1}')
+    assert unpack(store, tmp_path / "x.tar.gz") == ([], ["fin-a", "pre-a"])
+    assert store.run("fin-a").result() == {"mine": 1}
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        member("../evil"),
+        member("/etc/evil"),
+        member("runs/../../evil"),
+        member("evil"),
+        member("runs/a/link", tarfile.SYMTYPE, "/etc/passwd"),
+        member("runs/a/device", tarfile.CHRTYPE),
+    ],
+    ids=lambda m: m.name,
+)
+def test_an_archive_that_reaches_outside_is_refused_whole(
+    bad: tarfile.TarInfo, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.addfile(member("runs/good/record.json"), io.BytesIO(b""))
+        archive.addfile(bad, io.BytesIO(b""))
+    store = Store(tmp_path / "out")
+    with pytest.raises(UsageError, match="nothing was imported"):
+        unpack(store, path)
+    assert not store.folders()
+    assert not (tmp_path / "evil").exists()
+
+
+def test_what_is_no_archive_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("no archive")
+    with pytest.raises(UsageError, match="cannot read archive"):
+        unpack(Store(tmp_path / "out"), tmp_path / "x")
+
+
+def test_a_truncated_archive_is_named(tmp_path: Path) -> None:
+    store = filled(tmp_path / "a")
+    export(store, [f.path for f in store.folders()], tmp_path / "x.tar.gz")
+    whole = (tmp_path / "x.tar.gz").read_bytes()
+    (tmp_path / "x.tar.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UsageError, match="cannot read archive"):
+        unpack(Store(tmp_path / "out"), tmp_path / "x.tar.gz")
+
+
+def archived_study(folder: Path) -> Path:
+    """A finished synthetic study as an archive."""
+    store, records = Store(folder / "there"), runs(RISING)
+    for record in records:
+        write_json(store.run(record.run_id).path / "record.json", asdict(record))
+    study = store.root / "studies" / "mine"
+    write_json(study / "plan.json", {**PLAN, "ids": [r.run_id for r in records]})
+    export(store, [study, *(f.path for f in store.folders())], folder / "mine.tar.gz")
+    return folder / "mine.tar.gz"
+
+
+def test_a_report_comes_from_an_archive_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive, readme = archived_study(tmp_path), tmp_path / "README.md"
+    readme.write_text("above\n<!-- result -->\nold\n<!-- /result -->\nbelow\n")
+    words = ["report", "--archive", str(archive), "--readme", str(readme), "--format", "md"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out.strip()
+    assert "| mae+mto | 400 |" in printed
+    assert readme.read_text() == (f"above\n<!-- result -->\n{printed}\n<!-- /result -->\nbelow\n")
+    assert "mae+mto" in (tmp_path / "mine" / "report.md").read_text()
+    assert main([*words, "--to", str(tmp_path / "elsewhere")]) == 0
+    once, again = (tmp_path / name / "report.md" for name in ("mine", "elsewhere"))
+    assert once.read_bytes() == again.read_bytes()
+
+
+def test_a_readme_without_a_place_for_the_result_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("nothing here\n")
+    assert (
+        main(["report", "--archive", str(archived_study(tmp_path)), "--readme", str(readme)]) == 2
+    )
+    assert "<!-- result -->" in capsys.readouterr().err
+    assert readme.read_text() == "nothing here\n"

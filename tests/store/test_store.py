@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from bench.errors import StoreError, UsageError
+from bench.store.store import (
+    PENDING,
+    RUNNING,
+    SCHEMA,
+    STOPPED,
+    Record,
+    RunFolder,
+    Store,
+    load_record,
+    migrate,
+    write_bytes,
+    write_json,
+)
+
+RECORD = Record(
+    run_id="fin-x",
+    pretrain_id="pre-x",
+    arm="mae",
+    base_arm="mae",
+    method="mae",
+    data="digits",
+    model="ViT",
+    epochs=2,
+    seed=0,
+    finetune_top1=71.25,
+    digests={"order": "ab"},
+)
+
+
+def test_a_record_survives_storage(store: Store) -> None:
+    folder = store.run("fin-x")
+    assert not folder.is_done()
+    write_json(folder.path / "record.json", asdict(RECORD))
+    assert folder.is_done()
+    assert store.records() == [RECORD]
+    assert store.records(["fin-x", "fin-missing"]) == [RECORD]
+
+
+def test_a_record_of_a_newer_schema_or_with_unknown_fields_is_refused(store: Store) -> None:
+    folder = store.run("fin-x")
+    for change in ({"schema": SCHEMA + 1}, {"surprise": 1}):
+        write_bytes(folder.path / "record.json", json.dumps({**asdict(RECORD), **change}).encode())
+        with pytest.raises(StoreError, match=r"schema|surprise"):
+            load_record(folder)
+
+
+def test_a_record_without_a_schema_is_migrated() -> None:
+    old = {k: v for k, v in asdict(RECORD).items() if k != "schema"}
+    assert Record(**migrate(old)) == RECORD
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "f"
+    write_bytes(path, b"old")
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_status_keeps_earlier_values_and_a_dead_run_reads_as_stopped(store: Store) -> None:
+    folder = store.run("r")
+    assert folder.status()["state"] == PENDING
+    folder.set_status(RUNNING, attempt=2)
+    with folder.lock():
+        folder.set_status(RUNNING, step=5)
+        assert folder.status()["state"] == RUNNING
+        assert folder.status()["attempt"] == 2
+    assert folder.status()["state"] == STOPPED
+
+
+def _try_to_lock(path: Path, answers: multiprocessing.Queue) -> None:
+    try:
+        with RunFolder(path).lock():
+            answers.put("locked")
+    except StoreError as error:
+        answers.put(str(error))
+
+
+def test_a_second_process_cannot_take_a_run(store: Store) -> None:
+    context = multiprocessing.get_context("forkserver")
+    answers = context.Queue()
+    folder = store.run("r")
+
+    def ask() -> str:
+        process = context.Process(target=_try_to_lock, args=(folder.path, answers))
+        process.start()
+        process.join()
+        return answers.get(timeout=10)
+
+    with folder.lock():
+        assert "another process" in ask()
+    assert ask() == "locked"
+    answers.close()
+    answers.join_thread()
+
+
+def test_of_lines_logged_twice_the_later_counts(store: Store) -> None:
+    folder = store.run("r")
+    for step, loss in ((1, 3.0), (2, 2.0), (2, 2.5), (3, 1.0)):
+        folder.append_metrics({"stage": "pretrain", "step": step, "loss": loss})
+    with (folder.path / "metrics.jsonl").open("a") as file:
+        file.write('{"stage": "pretrain", "st')
+    assert [line["loss"] for line in folder.metrics()] == [3.0, 2.5, 1.0]
+
+
+def test_an_unwritable_folder_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="--out DIR"):
+        Store(tmp_path / "file").check_writable()
+
+
+def test_files_can_be_read_by_those_whom_the_mask_allows(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "f", b"")
+    (tmp_path / "g").write_bytes(b"")
+    assert (tmp_path / "f").stat().st_mode == (tmp_path / "g").stat().st_mode
+
+
+def test_a_cancellation_holds_for_launches_before_it(store: Store) -> None:
+    folder = store.run("r")
+    assert not folder.cancelled_since(0.0)
+    before = time.time() - 1
+    folder.cancel()
+    assert folder.cancelled_since(before)
+    assert not folder.cancelled_since(time.time() + 1)

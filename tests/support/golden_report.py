@@ -1,0 +1,61 @@
+"""Golden reports: one small study with most of what can happen, in every text format.
+
+``python -m tests.support.golden_report`` rewrites tests/golden/report/. Look at the
+difference before committing it: it is what readers will see.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench.report import html
+from bench.report.sections import study
+from bench.report.write import write_report
+from bench.store.store import Record, write_bytes
+from tests.support.synthetic import runs
+
+FOLDER = Path(__file__).parents[1] / "golden" / "report"
+PLAN: dict[str, Any] = {
+    "arms": ["mae", "mae+mto", "mae+mto(recal)"],
+    "budgets": [100, 200, 400],
+    "seeds": [0, 1, 2, 3, 4],
+    "margin": 0.1,
+    "alpha": 0.05,
+    "warnings": ["unequal tuning: mae+mto had 8 trials, mae 4"],
+}
+
+
+def records() -> list[Record]:
+    """Digits: a failed run, a mask that differs, an unplanned seed. ImageNet: a pilot."""
+    digits = runs(
+        {"mae": [80, 81, 82], "mae+mto": [80.6, 81.7, 82.3], "mae+mto(recal)": [80.2, 81.2, 82.1]}
+    )
+    digits += [replace(r, seed=5, run_id=f"{r.run_id}-5") for r in digits[:1]]
+    odd = {"mae+mto(recal)": (400, 2), "mae+mto": (100, 3)}
+    for i, r in enumerate(digits):
+        if odd.get(r.arm) == (r.epochs, r.seed):
+            changed: dict[str, Any] = {"digests": {**r.digests, "mask": "other"}}
+            if r.arm != "mae+mto":
+                changed = {"status": "failed", "failure": "oom", "finetune_top1": None}
+            digits[i] = replace(r, **changed)
+    pilot = runs({"mae": [83.1, 83.3, 83.5], "mae+mto": [83.3, 83.4, 83.6]}, seeds=range(3))
+    place = {"data": "imagenet", "model": "ViT 768x12 /16 224px", "recipe": "fedcba543210"}
+    return digits + [
+        replace(r, **place, run_id=f"{r.run_id}-in", hardware="8 GPUs")  # type: ignore[arg-type]
+        for r in pilot
+    ]
+
+
+def write(folder: Path) -> list[Path]:
+    """Writes every text format; the page without its plots, which a new matplotlib may change."""
+    found = records()
+    paths = write_report(found, PLAN, folder, ["md", "csv", "json", "tex"])
+    page = folder / "report.html"
+    write_bytes(page, html.document(study((vars(r) for r in found), PLAN), {}).encode())
+    return [*paths, page]
+
+
+if __name__ == "__main__":
+    write(FOLDER)

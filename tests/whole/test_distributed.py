@@ -1,0 +1,209 @@
+"""Two processes compute what one computes, up to the order of summation."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from bench.errors import UsageError
+from bench.launch.base import register
+from bench.machine.world import SOLO, World, meeting
+from bench.plan.study import Task
+from bench.store.store import STOPPED, Store
+from tests.support.tiny_runs import QUICK, in_process, run, tasks
+
+TOLERANCE = 1e-6
+"""Largest difference of any weight after six steps of AdamW (1e-8 is what was seen).
+
+Key biases are left out: softmax cancels them, so their gradient is rounding noise around zero,
+which Adam divides by its own size. Two micro-batches in one process differ there just as much.
+"""
+
+
+def member(root: Path, task: Task, rank: int, port: int, fault: Any = None) -> int:
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1")
+    os.environ["MASTER_PORT"] = str(port)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    from bench.errors import StopRequestedError
+    from bench.work.worker import compute
+
+    if fault is not None and rank == fault[0]:
+        fault[1]()
+    try:
+        compute(root, task.run_id, QUICK)
+    except StopRequestedError as stop:
+        return stop.exit_code
+    except Exception:
+        return 1
+    return 0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def pair(root: Path, task: Task, fault: Any = None) -> list[int]:
+    """Runs a task in two processes; their exit codes."""
+    register(Store(root), task)
+    port = free_port()
+    both = [in_process(member, root, task, rank, port, fault) for rank in (0, 1)]
+    for process in both:
+        process.join(120)
+        process.kill()
+    return [process.exitcode for process in both]
+
+
+def weights(root: Path, task: Task) -> dict[str, torch.Tensor]:
+    return load_file(Store(root).run(task.run_id).path / "method.safetensors")
+
+
+def result(root: Path, task: Task) -> dict[str, Any]:
+    return Store(root).run(task.run_id).result() or {}
+
+
+@pytest.mark.parametrize("arm", ["mae+mto", "simmim", "data2vec+mto"])
+def test_two_processes_equal_one(arm: str, tmp_path: Path) -> None:
+    pre, fin = tasks(arm)
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    for task in (pre, fin):
+        assert run(alone, task) == 0
+        assert pair(both, task) == [0, 0]
+    assert result(both, pre)["digests"] == result(alone, pre)["digests"]
+    assert result(both, pre)["images_seen"] == result(alone, pre)["images_seen"]
+    assert result(both, pre)["pretrain_loss"] == pytest.approx(
+        result(alone, pre)["pretrain_loss"], rel=1e-5
+    )
+    one, two = weights(alone, pre), weights(both, pre)
+    assert one.keys() == two.keys()
+    compared = [n for n in one if not n.endswith("qkv.bias")]
+    worst = max(float((one[n] - two[n]).abs().max()) for n in compared)
+    assert worst <= TOLERANCE
+    for score in ("finetune_top1", "probe_top1", "knn_top1"):
+        assert result(both, fin)[score] == pytest.approx(result(alone, fin)[score], abs=6.25)
+    losses = [
+        [m["loss"] for m in Store(root).run(fin.run_id).metrics() if m["stage"] == "finetune"]
+        for root in (alone, both)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_resume_at_world_size_two_is_bit_exact(tmp_path: Path) -> None:
+    pre, _ = tasks("mae+mto")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert pair(whole, pre) == [0, 0]
+    assert pair(cut, pre, (1, AskedAt(4))) == [130, 130], "a signal to one stops both"
+    assert Store(cut).run(pre.run_id).status()["state"] == STOPPED
+    assert pair(cut, pre) == [0, 0]
+    one, two = weights(whole, pre), weights(cut, pre)
+    assert all(torch.equal(one[n], two[n]) for n in one)
+    assert result(whole, pre)["digests"] == result(cut, pre)["digests"]
+
+
+class AskedAt:
+    """SIGTERM to this process, which does not lead, after ``step`` steps."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def __call__(self) -> None:
+        from bench.train.monitor import Monitor
+
+        beat = Monitor.beat
+
+        def asked(monitor: Monitor, stage: str, step: int, *rest: Any) -> None:
+            beat(monitor, stage, step, *rest)
+            if step == self.step:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        Monitor.beat = asked  # type: ignore[method-assign]
+
+
+@pytest.mark.slow
+def test_plain_torchrun(tmp_path: Path) -> None:
+    pre, _ = tasks("mae")
+    register(Store(tmp_path), pre)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    command += [
+        f"--master-port={free_port()}",
+        "-m",
+        "bench.work.worker",
+        str(tmp_path),
+        pre.run_id,
+    ]
+    done = subprocess.run(
+        [*command, "--device=cpu", "--threads=1"], capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert run(tmp_path / "alone", pre) == 0
+    assert result(tmp_path, pre)["digests"] == result(tmp_path / "alone", pre)["digests"]
+
+
+@given(count=st.integers(0, 40), size=st.integers(1, 7))
+def test_places_partition_a_batch_and_keep_mirror_pairs(count: int, size: int) -> None:
+    parts = [World(rank, size).places(count) for rank in range(size)]
+    assert sorted(torch.cat(parts).tolist()) == list(range(count))
+    even = count // 2 * 2
+    for rank, part in enumerate(parts):
+        pairs = part[part < even]
+        assert torch.equal(pairs.flip(0), even - 1 - pairs)
+        assert len(pairs) % 2 == 0
+        assert (len(part) > len(pairs)) == (count % 2 == 1 and rank == size - 1)
+
+
+@given(count=st.integers(0, 40), size=st.integers(1, 7))
+def test_spans_partition(count: int, size: int) -> None:
+    everything = list(range(count))
+    parts = [everything[World(rank, size).span(count)] for rank in range(size)]
+    assert [i for part in parts for i in part] == everything
+
+
+SLURM = {
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_PROCID": "3",
+    "SLURM_LOCALID": "1",
+    "SLURM_JOB_ID": "41234",
+}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("gpu[003-007,9],cpu1", "gpu003"),
+        ("a1,b2", "a1"),
+        ("node-7", "node-7"),
+        ("n[12,14]", "n12"),
+    ],
+)
+def test_meeting_of_a_slurm_step(nodes: str, first: str) -> None:
+    found = meeting({**SLURM, "SLURM_STEP_NODELIST": nodes})
+    assert found is not None
+    assert (found.world, found.address) == (World(3, 4, 1), first)
+    assert 20000 <= found.port < 40000
+
+
+def test_meeting_without_peers() -> None:
+    assert meeting({}) is None
+    assert meeting({**SLURM, "SLURM_STEP_NUM_TASKS": "1"}) is None
+    assert meeting({"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}) is None
+    with pytest.raises(UsageError, match="RANK"):
+        meeting({"WORLD_SIZE": "2"})
+
+
+def test_alone_nothing_is_sent() -> None:
+    value = torch.ones(3)
+    assert SOLO.total(value) is value
+    assert SOLO.gather(value) is value
+    assert (SOLO.share("x"), SOLO.highest(2)) == ("x", 2)
