@@ -68,13 +68,56 @@ class Batch:
     ``images`` [B, C, S, S] are normalised; ``hidden`` [B, N] is True where the model sees no
     pixels; ``noise`` holds the B samples' random draws of this step: drop path takes the first
     ones, a plug-in those from 1 << 20 on. It is None where nothing is to be random. ``progress``
-    is the share of the run's steps done before this one, in [0, 1).
+    is the share of the run's steps done before this one, in [0, 1). ``view`` [B, C, S, S] shows
+    the same crops in other colours, for methods that ask for it (:class:`Needs`), else None.
     """
 
     images: Tensor
     hidden: Tensor
     noise: SampleStream | None = None
     progress: float = 0.0
+    view: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photometric:
+    """How a second view of a crop changes its colours, each image by draws of its own.
+
+    In this order: with chance ``jitter_p`` brightness, contrast, saturation and hue, in a random
+    order, by up to the four values of ``jitter`` (``ColorJitter``); grey with ``grey_p``; with
+    ``blur_p`` a Gaussian blur of a standard deviation within ``blur_radius`` pixels; with
+    ``solarise_p`` the brighter half of the levels inverted. A grey image has no saturation or hue.
+    """
+
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    jitter_p: float = 0.0
+    grey_p: float = 0.0
+    blur_p: float = 0.0
+    blur_radius: tuple[float, float] = (0.1, 2.0)
+    solarise_p: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a method needs of a batch beyond images and masks.
+
+    A method that needs something says so on its configuration, as the attribute ``needs``, so that
+    a plan can be refused before anything is computed, and so that plug-ins need not pass it on.
+
+    ``view`` asks for :attr:`Batch.view`. ``together`` images at a time enter the loss together,
+    because it reads statistics over them (a batch norm): the harness then cuts a batch into
+    micro-batches and processes between such groups of consecutive images only, so that the loss
+    is that of the whole batch; 0 is the whole batch, which then cannot be cut.
+    """
+
+    view: Photometric | None = None
+    together: int = 1
+
+
+def needs_of(config: object) -> Needs:
+    """The needs that a method's configuration states; none if it states none."""
+    needs: Needs = getattr(config, "needs", Needs())
+    return needs
 
 
 @dataclass(frozen=True)
@@ -98,10 +141,12 @@ class MaskEmbedding:
 
     ``tokens`` [B, N', D] are the embeddings of real patches (N' = N at an encoder input, the
     visible ones at a decoder input), before positions are added; ``mask_token`` [1, 1, D].
+    ``stream`` names the stack of layers that they enter, where a method has several.
     """
 
     tokens: Tensor
     mask_token: Tensor
+    stream: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,6 +156,9 @@ class TokenLayer:
     ``query`` and ``key`` are [B, H, T, d]; ``tokens`` [B, T, D] is what the attention reads;
     ``hidden`` [B, T] is True for mask tokens and False for the ``prefix`` tokens (class token).
     ``bias`` is the layer's own additive attention bias, broadcastable to [B, H, T, T], or None.
+    ``stream`` names the layer's stack, where a method has several (two decoders): ``index`` and
+    ``count`` are those within the stack. Cross-attention in which mask tokens only ask, and no
+    mask token is a key, is not shown.
     """
 
     index: int
@@ -122,13 +170,14 @@ class TokenLayer:
     prefix: int
     scale: float
     bias: Tensor | None = None
+    stream: str = ""
 
 
 class TokenHook(Protocol):
     """What a plug-in or a probe hands to a method's forward pass."""
 
     def embedding(self, embedding: MaskEmbedding) -> None:
-        """Called once a pass, where mask tokens enter the model."""
+        """Called once a pass and mask token, where it enters the model."""
         ...
 
     def attention(self, layer: TokenLayer) -> Tensor | None:
@@ -161,7 +210,7 @@ class Method(Protocol):
         ...
 
     def mask_tokens(self) -> Mapping[str, nn.Parameter]:
-        """The mask tokens by parameter name, each [1, 1, D]."""
+        """The mask tokens by parameter name, each [1, 1, D], one for each stream of layers."""
         ...
 
     def no_weight_decay(self) -> set[str]:

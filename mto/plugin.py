@@ -109,6 +109,15 @@ class MTO(nn.Module):
         return self.method.classifier(options)
 
 
+_Streams = dict[str, list[Tensor]]
+"""What was measured in the layers of each stream, in order of depth."""
+
+
+def _name(layer: TokenLayer) -> str:
+    """``0``, or ``pixel.0`` where a method has several streams of layers."""
+    return f"{layer.stream}.{layer.index}" if layer.stream else str(layer.index)
+
+
 class _Pass:
     """The hook of one forward pass: returns biases, collects losses, serves an outer hook."""
 
@@ -119,11 +128,11 @@ class _Pass:
         self.device = batch.hidden.device
         self.noise = batch.noise
         self.progress = batch.progress
-        self.r: dict[int, float] = {}
+        self.r: dict[str, float] = {}
         self.distances: list[Tensor] = []
-        self.leaks: list[Tensor] = []
-        self.initial: list[Tensor] = []
-        self.ranked: list[Tensor] = []
+        self.leaks: _Streams = {}
+        self.initial: _Streams = {}
+        self.ranked: _Streams = {}
         self._sites = _Sites(torch.empty(0), 0, config)
 
     def embedding(self, embedding: MaskEmbedding) -> None:
@@ -137,7 +146,8 @@ class _Pass:
 
     def attention(self, layer: TokenLayer) -> Tensor | None:
         """Recalibrates one layer and measures it; the outer hook sees it recalibrated."""
-        self.r[layer.index] = r_schedule(self.config, layer.count, self.progress)[layer.index]
+        schedule = r_schedule(self.config, layer.count, self.progress)
+        self.r[_name(layer)] = schedule[layer.index]
         if layer.hidden is not self._sites.hidden:
             self._sites = _Sites(layer.hidden, layer.prefix, self.config)
         bias = self._recalibration(layer)
@@ -165,7 +175,7 @@ class _Pass:
         return sample_images(self._draws[:, 0], self._share)
 
     def _recalibration(self, layer: TokenLayer) -> Tensor | None:
-        r, dtype = self.r[layer.index], layer.query.dtype
+        r, dtype = self.r[_name(layer)], layer.query.dtype
         if r == 1:
             return None
         if self.config.recalibration == "bias":
@@ -180,15 +190,16 @@ class _Pass:
         config, index, count = self.config, layer.index, layer.count
         at = self._sites.view(self._images)
         if index in spa_layers(config, count):
-            self.leaks.append(self._leak(layer, at, bias))
+            self.leaks.setdefault(layer.stream, []).append(self._leak(layer, at, bias))
         initial, ranked = index in e_layers(config, count), index in rank_layers(config, count)
         if initial or ranked:
             measured = heterogeneity(config, layer, at)
-            self.initial += [measured] if initial else []
-            self.ranked += [measured] if ranked else []
+            for wanted, kept in ((initial, self.initial), (ranked, self.ranked)):
+                if wanted:
+                    kept.setdefault(layer.stream, []).append(measured)
 
     def _leak(self, layer: TokenLayer, at: View, bias: Tensor | None) -> Tensor:
-        if self.r[layer.index] == 0 and self.config.shuts_spa_out:
+        if self.r[_name(layer)] == 0 and self.config.shuts_spa_out:
             return torch.zeros(len(at.images), device=self.device)
         count, wanted = layer.query.shape[1], self.config.sample_heads
         few = 0 < wanted < count and self.noise is not None
@@ -235,11 +246,12 @@ class _Pass:
             found["r"] = self._estimate(self.ranked, ranking)
         return found
 
-    def _estimate(self, layers: list[Tensor], loss: Callable[[Tensor], Tensor]) -> Tensor:
-        """Mean over all B images, unbiased: each image read stands for 1 / share of them."""
-        if not layers:
+    def _estimate(self, streams: _Streams, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """Mean over streams and all B images, unbiased: one read stands for 1 / share of them."""
+        if not streams:
             return torch.zeros((), device=self.device)
-        return loss(torch.stack(layers)).sum() / (self._share * self.size)
+        each = [loss(torch.stack(layers)).sum() for layers in streams.values()]
+        return sum(each[1:], each[0]) / (len(each) * self._share * self.size)
 
 
 class _Sites:

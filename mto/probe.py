@@ -21,9 +21,14 @@ _COSINE = "heterogeneity_cosine"
 _MASS = "mass_to_masked"
 _DISTANCE = "token_distance"
 
+_Place = tuple[int, int]
+"""A layer's stream, in the order in which streams were seen, and its depth within it."""
+
 
 class LayerProbe:
     """A hook that averages measurements over the images of all passes it saw.
+
+    Where a method has several streams of layers, they follow each other in its order.
 
     Attributes:
         tau: Temperature of the entropy measure of heterogeneity.
@@ -33,15 +38,16 @@ class LayerProbe:
     def __init__(self, tau: float = MTOConfig.tau, images: int = 0) -> None:
         self.tau = tau
         self.images = images
-        self._sums: dict[str, dict[int, float]] = {}
-        self._counts: dict[str, dict[int, int]] = {}
+        self._sums: dict[str, dict[_Place, float]] = {}
+        self._counts: dict[str, dict[_Place, int]] = {}
+        self._streams: list[str] = []
         self._hidden: Tensor | None = None
         self._view: View | None = None
 
     @torch.no_grad()
     def embedding(self, embedding: MaskEmbedding) -> None:
         """Records the mask token's standardised distance from the patch embeddings."""
-        self._record(_DISTANCE, 0, token_distance(embedding.tokens, embedding.mask_token))
+        self._record(_DISTANCE, (0, 0), token_distance(embedding.tokens, embedding.mask_token))
 
     @torch.no_grad()
     def attention(self, layer: TokenLayer) -> None:
@@ -50,16 +56,16 @@ class LayerProbe:
         H's entropy averages logits over heads, as MTO does by default; the mass is the true one,
         taken from each head's attention.
         """
-        at = self._seen(layer)
+        at, place = self._seen(layer), self._place(layer)
         block = at.to_visible("masked")
         s = mean_logits(layer, block, layer.bias)
         entropy = entropy_heterogeneity(s, block.rows.valid, block.cols.valid, self.tau)
-        self._record(_ENTROPY, layer.index, entropy)
+        self._record(_ENTROPY, place, entropy)
         masked, visible = patch_sets(at.hidden, layer.prefix)
         cosine = cosine_heterogeneity(layer.tokens[at.images], masked, visible)
-        self._record(_COSINE, layer.index, cosine)
+        self._record(_COSINE, place, cosine)
         logits = head_logits(layer, at.to_all("visible"), None, layer.bias)
-        self._record(_MASS, layer.index, at.mass(logits, "visible", at.hidden))
+        self._record(_MASS, place, at.mass(logits, "visible", at.hidden))
 
     def summary(self) -> dict[str, list[float] | float]:
         """Means over all images seen: a list by layer, and one number for the distance."""
@@ -77,11 +83,16 @@ class LayerProbe:
             self._hidden, self._view = layer.hidden, view(layer.hidden, layer.prefix, first)
         return self._view
 
-    def _record(self, name: str, index: int, values: Tensor) -> None:
+    def _place(self, layer: TokenLayer) -> _Place:
+        if layer.stream not in self._streams:
+            self._streams.append(layer.stream)
+        return self._streams.index(layer.stream), layer.index
+
+    def _record(self, name: str, place: _Place, values: Tensor) -> None:
         sums, counts = self._sums.setdefault(name, {}), self._counts.setdefault(name, {})
-        sums[index] = sums.get(index, 0.0) + float(values.sum())
-        counts[index] = counts.get(index, 0) + len(values)
+        sums[place] = sums.get(place, 0.0) + float(values.sum())
+        counts[place] = counts.get(place, 0) + len(values)
 
     def _means(self, name: str) -> list[float]:
         sums, counts = self._sums.get(name, {}), self._counts.get(name, {})
-        return [sums[index] / counts[index] for index in sorted(sums)]
+        return [sums[place] / counts[place] for place in sorted(sums)]
