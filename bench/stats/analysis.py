@@ -289,7 +289,7 @@ def _area_ratio(base: Curve, variant: Curve, alpha: float) -> dict[str, Any]:
         return {}
     ours = variant.scores[:, np.isin(variant.epochs, common)]
     found = metrics.rauc(Curve(common, theirs[complete]), Curve(common, ours[complete]), alpha)
-    return {"rauc": found.mean, "rauc_low": found.low, "rauc_high": found.high}
+    return dict(zip(("rauc", "rauc_low", "rauc_high"), found, strict=True))
 
 
 # --- cost -------------------------------------------------------------------------------------

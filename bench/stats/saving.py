@@ -37,7 +37,7 @@ baseline's curve does not rise to the target, ``empty`` when there is no pair of
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its sample sd, t interval and two-sided p value against ``null``."""
+    """A mean over seeds with its sample sd, t interval and two-sided p value against 0."""
 
     mean: float
     sd: float
@@ -89,8 +89,8 @@ def t_quantile(n: int, alpha: float) -> float:
     return float(stdtrit(n - 1, 1 - alpha / 2)) if n > 1 else math.inf
 
 
-def estimate(values: Array, alpha: float = 0.05, null: float = 0.0) -> Estimate:
-    """Mean of one value per seed, its t interval and the two-sided p of ``mean == null``."""
+def estimate(values: Array, alpha: float = 0.05) -> Estimate:
+    """Mean of one value per seed, its t interval and the two-sided p of ``mean == 0``."""
     n = len(values)
     if n == 0:
         return Estimate(math.nan, math.nan, -math.inf, math.inf, math.nan, 0)
@@ -99,7 +99,7 @@ def estimate(values: Array, alpha: float = 0.05, null: float = 0.0) -> Estimate:
         return Estimate(mean, sd, -math.inf, math.inf, math.nan, 1)
     error = sd / math.sqrt(n)
     half = t_quantile(n, alpha) * error
-    return Estimate(mean, sd, mean - half, mean + half, _p_value(mean - null, error, n), n)
+    return Estimate(mean, sd, mean - half, mean + half, _p_value(mean, error, n), n)
 
 
 def _p_value(shift: float, error: float, n: int) -> float:
@@ -335,13 +335,13 @@ def area(epochs: Array, scores: Array) -> Array:
     return np.asarray((scores[:, :-1] + scores[:, 1:]) @ widths / 2 / (x[-1] - x[0]))
 
 
-def rauc(base: Curve, variant: Curve, alpha: float = 0.05) -> Estimate:
+def rauc(base: Curve, variant: Curve, alpha: float = 0.05) -> tuple[float, float, float]:
     """Ratio of the areas under the accuracy curves, variant over baseline, seed by seed.
 
-    Both curves hold the same budgets, at least two.
+    Both curves hold the same budgets, at least two. Returns the mean and the ends of its interval.
     """
-    ratios = area(variant.epochs, variant.scores) / area(base.epochs, base.scores)
-    return estimate(ratios, alpha, null=1.0)
+    found = estimate(area(variant.epochs, variant.scores) / area(base.epochs, base.scores), alpha)
+    return found.mean, found.low, found.high
 
 
 # --- power ------------------------------------------------------------------------------------

@@ -28,8 +28,8 @@ def straight(*means: float, n: int = 5, noise: float = 0.0, draw: int = 0) -> Cu
 
 def test_estimate_agrees_with_scipy() -> None:
     values = np.array([0.3, 0.1, 0.5, 0.2])
-    found = metrics.estimate(values, null=0.1)
-    reference = stats.ttest_1samp(values, 0.1)
+    found = metrics.estimate(values)
+    reference = stats.ttest_1samp(values, 0.0)
     interval = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
     assert found.p == pytest.approx(reference.pvalue)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
@@ -178,6 +178,14 @@ def test_censoring(base: tuple[float, ...], variant: tuple[float, ...], state: s
         assert (found.low, found.high, found.bound) == (0.0, 0.5, 0.5)
 
 
+def test_an_earlier_budget_as_good_as_the_reference_makes_it_flat() -> None:
+    """Also where the rise from the smallest one is beyond doubt: 400 epochs bought nothing."""
+    base = straight(80, 81, 81, noise=0.01)
+    base.scores[:, 2] = base.scores[:, 1]
+    assert metrics.saving(base, straight(80, 81, 82), 400).state == "flat"
+    assert metrics.saving(base, straight(80, 81, 82), 200).state == "measured"
+
+
 def test_noisy_rise_counts_as_flat() -> None:
     base = straight(80.0, 80.01, 80.02, noise=0.5)
     assert metrics.saving(base, straight(80, 81, 82), 200).state == "flat"
@@ -284,7 +292,15 @@ def test_holm_is_monotone_bounded_and_blind_to_order(p: list[float], seed: int) 
 
 def test_rauc_by_hand() -> None:
     base, variant = straight(80, 82, n=2), straight(81, 83, n=2)
-    assert metrics.rauc(base, variant).mean == pytest.approx(82 / 81)
+    assert metrics.rauc(base, variant) == pytest.approx((82 / 81,) * 3)
+
+
+def test_rauc_has_the_interval_of_the_seeds_ratios() -> None:
+    base, variant = straight(80, 82, 83, noise=1.0), straight(81, 83, 83, noise=1.0, draw=1)
+    octaves = np.trapezoid(variant.scores, [0, 1, 2]) / np.trapezoid(base.scores, [0, 1, 2])
+    expected = stats.ttest_1samp(octaves, 0.0).confidence_interval(0.9)
+    found = metrics.rauc(base, variant, alpha=0.1)
+    assert found == pytest.approx((octaves.mean(), expected.low, expected.high))
 
 
 def test_power_matches_the_noncentral_t() -> None:
