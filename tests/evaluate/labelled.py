@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from bench.api import ClassifierOptions
-from bench.config import DataConfig, FinetuneConfig, KnnConfig, ProbeConfig, RunConfig
-from bench.data import labelled_subset
-from bench.datasets import ArraySplit, ImageSet
-from bench.evaluate import Evaluation
-from bench.loop import Session
-from bench.monitor import Monitor
-from bench.store import RunFolder
+from bench.data.feed import labelled_subset
+from bench.data.images import ArraySplit, ImageSet
+from bench.evaluate.evaluation import Evaluation
+from bench.plan.config import DataConfig, FinetuneConfig, KnnConfig, ProbeConfig, RunConfig
+from bench.store.store import RunFolder
 from bench.streams import Streams
+from bench.train.loop import Session
+from bench.train.monitor import Monitor
 from tests.conftest import tiny_study
 
 K = 4

@@ -13,8 +13,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from bench.datasets import ArraySplit, ImageSet
-from bench.evaluate import knn_vote
+from bench.data.images import ArraySplit, ImageSet
+from bench.evaluate.evaluation import knn_vote
 from tests.evaluate.labelled import ROWS, K, config, labels, one_hot, scores, split
 
 

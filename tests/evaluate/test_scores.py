@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.datasets import ImageSet
+from bench.data.images import ImageSet
 from tests.evaluate import labelled
 from tests.evaluate.labelled import K, config, labels, one_hot, plain, scores, split
 
