@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that steer a terminal, end a line, or stand for bytes that are no text."""
+
+
+def printable(text: str) -> str:
+    """Text from a file or its name as it may be shown: whatever steers a terminal is escaped."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class BenchError(Exception):

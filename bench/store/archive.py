@@ -1,20 +1,26 @@
 """A study as one archive, and back in on another machine.
 
-Archives hold run and study folders without checkpoints. Reading one writes nothing outside the
-results folder, overwrites nothing that is there, and executes nothing.
+Archives hold run and study folders without checkpoints, and last of all an index of their files.
+Reading one goes to its end, counts it against the index, keeps to limits of size and depth, writes
+nothing outside the results folder, overwrites nothing that is there, and executes nothing.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import os
 import shutil
 import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
-from bench.errors import UsageError
+from bench.errors import UsageError, printable
 from bench.store.store import Store, file_mode
 
 PARTS = ("runs", "studies")
@@ -26,28 +32,73 @@ RECORDS = (
 )
 """Files from which a report is made; no weights, no logs, no paths of a machine."""
 
+INDEX = "index.json"
+"""Last member of an archive: size and SHA-256 of each file in it. Older archives have none."""
+
+MOST_FILES = 1_000_000
+DEEPEST = 8
+"""Folders above a file, at most; a run's own files lie three deep."""
+
+MOST_EXPANSION, SMALL = 100, 64 * 2**20
+"""Bytes unpacked from one of the archive, at most, and bytes that are never too many."""
+
 
 def export(store: Store, folders: Iterable[Path], target: Path, records_only: bool = False) -> int:
     """Packs folders of the store into a .tar.gz, atomically; returns how many.
 
     ``records_only`` takes :data:`RECORDS` alone: enough for every table and plot, not to go on.
     """
-    count = 0
+    folders, wanted = list(folders), _record if records_only else _clean
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     os.close(handle)
     try:
         with tarfile.open(temporary, "w:gz") as archive:
-            for folder in folders:
-                place = folder.relative_to(store.root).as_posix()
-                archive.add(folder, place, filter=_record if records_only else _clean)
-                count += 1
+            index: dict[str, Any] = {}
+            for path in (p for f in folders for p in (f, *sorted(f.rglob("*")))):
+                member = wanted(archive.gettarinfo(path, path.relative_to(store.root).as_posix()))
+                if member is not None and (member.isfile() or member.isdir()):
+                    _add(archive, member, path, index)
+            _add_index(archive, index)
         os.chmod(temporary, file_mode())
         os.replace(temporary, target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    return count
+    return len(folders)
+
+
+def _add(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path, index: dict[str, Any]
+) -> None:
+    """Adds a file or folder, and a file's size and sum as they were read to the index."""
+    if member.isdir():
+        archive.addfile(member)
+        return
+    with path.open("rb") as file:
+        source = _Summed(file)
+        archive.addfile(member, source)
+    index[member.name] = {"size": member.size, "sha256": source.digest.hexdigest()}
+
+
+class _Summed:
+    """A file whose SHA-256 is known once it has been read."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.digest = file, hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+        data = self.file.read(size)
+        self.digest.update(data)
+        return data
+
+
+def _add_index(archive: tarfile.TarFile, index: dict[str, Any]) -> None:
+    data = json.dumps({"schema": 1, "files": index}, sort_keys=True).encode()
+    member = tarfile.TarInfo(INDEX)
+    member.size = len(data)
+    archive.addfile(member, io.BytesIO(data))
 
 
 def _clean(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
@@ -72,27 +123,124 @@ def unpack(store: Store, source: Path) -> tuple[list[str], list[str]]:
     """Brings an archive's folders into the store; returns the names taken and those kept as is.
 
     Raises:
-        UsageError: if the file is no archive of this kind or holds anything else.
+        UsageError: if the file is no archive of this kind, is damaged, or holds anything else.
     """
+    if not source.is_file():
+        raise UsageError(f"archive '{source}' does not exist, or is no file.")
     store.check_writable()
     with tempfile.TemporaryDirectory(dir=store.root, prefix=".import-") as folder:
         try:
             with tarfile.open(source) as archive:
-                _check(archive)
-                archive.extractall(folder, filter="data")
-        except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-            raise UsageError(f"cannot read archive '{source}': {error}") from error
+                _extract(archive, Path(folder), _limit(source))
+        except (OSError, EOFError, zlib.error, tarfile.TarError, ValueError) as error:
+            raise UsageError(f"cannot read archive '{source}': {error}. Copy it again.") from error
         return _adopt(store, Path(folder))
 
 
-def _check(archive: tarfile.TarFile) -> None:
-    for member in archive:
-        parts = PurePosixPath(member.name).parts
-        inside = len(parts) >= 2 and parts[0] in PARTS and ".." not in parts
-        if not inside or not (member.isfile() or member.isdir()):
-            raise UsageError(
-                f"archive member '{member.name}' is not a run or study file; nothing was imported."
+def _limit(source: Path) -> int:
+    return max(SMALL, MOST_EXPANSION * source.stat().st_size)
+
+
+@dataclass
+class _Tally:
+    """What has been unpacked so far, against what the index says."""
+
+    limit: int
+    index: dict[str, Any] | None = None
+    size: int = 0
+    seen: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def count(self, member: tarfile.TarInfo) -> None:
+        """Raises UsageError as soon as the archive unpacks to more than an honest one can."""
+        self.size += member.size
+        if self.size > self.limit or len(self.seen) > MOST_FILES:
+            raise _refused(
+                f"it unpacks to more than {self.limit / 2**20:.0f} MiB or {MOST_FILES} files"
             )
+
+    def close(self) -> None:
+        """Raises ValueError if files are missing or differ from the index."""
+        if self.index is None or self.index == self.seen:
+            return
+        names = self.index.keys() | self.seen.keys()
+        other = sorted(n for n in names if self.index.get(n) != self.seen.get(n))
+        raise ValueError(
+            f"{len(other)} of {len(self.index)} files are missing or damaged, first '{other[0]}'"
+        )
+
+
+def _extract(archive: tarfile.TarFile, folder: Path, limit: int) -> None:
+    """Unpacks all of an archive, checked member by member and at its end."""
+    tally = _Tally(limit)
+    for member in archive:
+        tally.count(member)
+        if member.name == INDEX and member.isfile():
+            tally.index = _read_index(archive, member)
+            continue
+        _check(member)
+        if member.isdir():
+            (folder / member.name).mkdir(parents=True, exist_ok=True)
+            continue
+        tally.seen[member.name] = _write(archive, member, folder / member.name)
+    _read_rest(archive)
+    tally.close()
+
+
+def _read_index(archive: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:
+    values = json.loads(_opened(archive, member).read())
+    files = values.get("files") if isinstance(values, dict) else None
+    if not isinstance(files, dict):
+        raise ValueError("its index is damaged")
+    return files
+
+
+def _check(member: tarfile.TarInfo) -> None:
+    parts = PurePosixPath(member.name).parts
+    inside = len(parts) >= 2 and parts[0] in PARTS and ".." not in parts
+    if not inside or not (member.isfile() or member.isdir()):
+        raise _refused(f"its member '{printable(member.name)}' is not a run or study file")
+    if len(parts) > DEEPEST or max(len(p.encode(errors="replace")) for p in parts) > 255:
+        raise _refused(f"its member '{printable(member.name[:80])}' lies too deep or is too long")
+    if printable(member.name) != member.name:
+        raise _refused(f"its member '{printable(member.name)}' has control characters in its name")
+
+
+def _refused(why: str) -> UsageError:
+    return UsageError(f"archive refused: {why}; nothing was imported.")
+
+
+def _opened(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    file = archive.extractfile(member)
+    if file is None:
+        raise ValueError(f"'{member.name}' cannot be read")
+    return file
+
+
+def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> dict[str, Any]:
+    """Writes one file, and says what it holds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest, source = hashlib.sha256(), _opened(archive, member)
+    with path.open("xb") as file:
+        while block := source.read(2**20):
+            digest.update(block)
+            file.write(block)
+        size = file.tell()
+    if size != member.size:
+        raise EOFError(f"'{member.name}' is cut short")
+    return {"size": size, "sha256": digest.hexdigest()}
+
+
+def _read_rest(archive: tarfile.TarFile) -> None:
+    """Reads on to the end of the file, so that a compressed one checks its sum.
+
+    Raises:
+        ValueError: if anything follows the last readable member: tarfile ends there in silence.
+    """
+    assert archive.fileobj is not None
+    archive.fileobj.seek(archive.offset)
+    while block := archive.fileobj.read(2**20):
+        if block.count(0) != len(block):
+            raise ValueError("it is damaged in the middle")
 
 
 def _adopt(store: Store, folder: Path) -> tuple[list[str], list[str]]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 from dataclasses import asdict
@@ -45,7 +46,8 @@ def test_records_alone_hold_no_weights_no_logs_and_no_commands(tmp_path: Path) -
     with tarfile.open(tmp_path / "x.tar.gz") as archive:
         names = {m.name for m in archive if m.isfile()}
         assert {m.mtime for m in archive} == {0}
-    assert names == {"runs/pre-a/record.json", "runs/pre-a/metrics.jsonl", "studies/s/plan.json"}
+    kept = {"runs/pre-a/record.json", "runs/pre-a/metrics.jsonl", "studies/s/plan.json"}
+    assert names == kept | {"index.json"}
     assert sorted(unpack(Store(tmp_path / "b"), tmp_path / "x.tar.gz")[0]) == ["pre-a", "s"]
 
 
@@ -102,6 +104,52 @@ def test_a_truncated_archive_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.tar.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UsageError, match="cannot read archive"):
         unpack(Store(tmp_path / "out"), tmp_path / "x.tar.gz")
+
+
+@pytest.mark.parametrize("form", ["gz", "plain"])
+@pytest.mark.parametrize("place", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_a_flipped_byte_anywhere_imports_nothing(form: str, place: float, tmp_path: Path) -> None:
+    store, path = filled(tmp_path / "a"), tmp_path / "x.tar.gz"
+    write_bytes(store.run("fin-a").path / "log.txt", bytes(range(256)) * 40)
+    export(store, [f.path for f in store.folders()], path)
+    data = bytearray(path.read_bytes() if form == "gz" else gzip.decompress(path.read_bytes()))
+    filled_with = (
+        [i for i, byte in enumerate(data) if byte] if form == "plain" else range(len(data))
+    )
+    data[filled_with[int(place * len(filled_with))]] ^= 0x15
+    path.write_bytes(data)
+    other = Store(tmp_path / "b")
+    with pytest.raises(UsageError):
+        unpack(other, path)
+    assert not other.folders()
+
+
+def bomb(path: Path, name: str = "runs/a/log.txt", size: int = 200 * 2**20) -> Path:
+    info = member(name)
+    info.size = size
+    with tarfile.open(path, "w:gz") as archive:
+        archive.addfile(info, Zeros())  # type: ignore[arg-type]
+    return path
+
+
+class Zeros:
+    def read(self, size: int) -> bytes:
+        return bytes(size)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("runs/a/log.txt", 200 * 2**20, "unpacks to more than"),
+        ("runs/" + "a/" * 20 + "log.txt", 1, "too deep"),
+        ("runs/" + "a" * 300 + "/log.txt", 1, "too long"),
+        ("runs/a/\x1b[2J", 1, "control characters"),
+    ],
+)
+def test_what_no_study_holds_is_refused(name: str, size: int, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        unpack(Store(tmp_path / "out"), bomb(tmp_path / "x.tar.gz", name, size))
+    assert not Store(tmp_path / "out").folders()
 
 
 def archived_study(folder: Path) -> Path:
