@@ -11,8 +11,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-from bench.plan import resolve as suite
+from bench.plan import resolve, typed
 from bench.plan.config import Resources
+from bench.plan.layers import load_preset
 from bench.plan.study import Study, make_study
 from bench.store.store import Store
 
@@ -43,10 +44,10 @@ def tiny_study(
     methods: str, epochs: str = "2", seeds: str = "1", more: Sequence[str] = ()
 ) -> Study:
     """A study on a two-block model of width 16, resolved as the command line would."""
-    layers = (*suite.load_preset("digits"), suite.parse_overrides([*TINY, *more]))
-    resolver = suite.Resolver(layers)
-    arms, budgets = suite.parse_arms(methods), suite.parse_epochs(epochs)
-    cells = make_study(resolver, arms, budgets, suite.parse_seeds(seeds))
+    layers = (*load_preset("digits"), typed.parse_overrides([*TINY, *more]))
+    resolver = resolve.Resolver(layers)
+    arms, budgets = typed.parse_arms(methods), typed.parse_epochs(epochs)
+    cells = make_study(resolver, arms, budgets, typed.parse_seeds(seeds))
     return Study(cells=cells, preset="digits")
 
 

@@ -19,9 +19,11 @@ from tabulate import tabulate
 
 from bench.commands.show import stored_config
 from bench.errors import UsageError, unknown
-from bench.plan import resolve as suite
+from bench.plan import typed
 from bench.report import draw as figures
-from bench.store.store import RunFolder, Store, write_bytes
+from bench.store.files import write_bytes
+from bench.store.folder import RunFolder
+from bench.store.store import Store
 
 LAYERED = {
     "heterogeneity": "heterogeneity H (entropy)",
@@ -55,7 +57,7 @@ def analyze(args: argparse.Namespace) -> int:
 def _measured(path: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
     """The layers of a checkpoint file, on test images of ``--data`` or on procedural ones."""
     config = stored_config(path.parent, args, str(path))
-    root = suite.parse_data(args.data)[1] if args.data else ""
+    root = typed.parse_data(args.data)[1] if args.data else ""
     if not args.data:
         images = {"name": "procedural", "train_images": 4, "test_images": args.images}
         config = replace(config, data=replace(config.data, **images, classes=4))

@@ -8,7 +8,8 @@ from pathlib import Path
 from bench.commands.results import study_folder
 from bench.errors import NothingMeasuredError
 from bench.store.archive import export, unpack
-from bench.store.store import Store, read_json
+from bench.store.files import read_json
+from bench.store.store import Store
 
 
 def export_study(args: argparse.Namespace) -> int:

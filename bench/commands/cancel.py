@@ -13,7 +13,9 @@ from bench.commands.results import study_folder
 from bench.errors import NothingMeasuredError, UsageError, unknown
 from bench.launch.slurm.scheduler import Scheduler
 from bench.launch.slurm.tracking import known_jobs, live_jobs
-from bench.store.store import Store, host_key, read_json
+from bench.store.files import read_json
+from bench.store.folder import host_key
+from bench.store.store import Store
 
 
 def cancel(args: argparse.Namespace) -> int:

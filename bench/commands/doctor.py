@@ -22,8 +22,10 @@ from bench.launch.local import visible_gpus
 from bench.launch.slurm import scheduler as slurm
 from bench.launch.slurm.probe import probe_node
 from bench.machine import provenance
-from bench.plan import resolve as suite
-from bench.store.store import RunFolder, Store
+from bench.plan import resolve, typed
+from bench.plan.layers import load_preset
+from bench.store.folder import RunFolder
+from bench.store.store import Store
 from bench.train.monitor import Monitor
 
 OK, WARN, BAD = "ok", "warn", "bad"
@@ -117,10 +119,10 @@ def _signals(args: argparse.Namespace) -> Iterator[Finding]:
 def _data(args: argparse.Namespace) -> Iterator[Finding]:
     from bench.data import feed as data
 
-    name, root = suite.parse_data(args.data or "digits")
+    name, root = typed.parse_data(args.data or "digits")
     preset = registry.dataset(data.dataset_key(name)).preset
-    layers = (*suite.load_preset(preset), {"data": {"name": name}})
-    config = suite.Resolver(layers).resolve(suite.parse_arm("mae"), 1, 0)
+    layers = (*load_preset(preset), {"data": {"name": name}})
+    config = resolve.Resolver(layers).resolve(typed.parse_arm("mae"), 1, 0)
     images = data.load(config, root)
     images.train.open(0), images.test.open(0)
     counts = f"{len(images.train)} training and {len(images.test)} test images"

@@ -10,8 +10,9 @@ from tabulate import tabulate
 from bench import registry
 from bench.commands.cluster import scheduled_states
 from bench.errors import NothingMeasuredError, remedy, unknown
-from bench.plan import resolve as suite
-from bench.store.store import DONE, Store
+from bench.plan import layers
+from bench.store.states import DONE
+from bench.store.store import Store
 
 
 def show_status(args: argparse.Namespace) -> int:
@@ -54,7 +55,7 @@ def show_list(args: argparse.Namespace) -> int:
     if args.kind in ("methods", "plugins", "datasets"):
         names = registry.names(args.kind)
     elif args.kind == "presets":
-        names = suite.preset_names()
+        names = layers.preset_names()
     elif args.kind == "runs":
         names = [f.run_id for f in Store(Path(args.out)).folders()]
     else:

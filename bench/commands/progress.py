@@ -21,7 +21,8 @@ from rich.text import Text
 
 from bench.launch.base import Progress as RunProgress
 from bench.plan.study import PRETRAIN
-from bench.store.store import BLOCKED, DONE, FAILED, RUNNING, WAIT_LIMIT
+from bench.store.record import WAIT_LIMIT
+from bench.store.states import BLOCKED, DONE, FAILED, RUNNING
 
 
 class _Eta(ProgressColumn):

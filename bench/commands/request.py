@@ -12,10 +12,12 @@ from typing import Any
 
 from bench import registry
 from bench.errors import UsageError
-from bench.plan import fairness
-from bench.plan import resolve as suite
-from bench.plan.config import Resources, digest
+from bench.plan import fairness, resolve
+from bench.plan.config import Resources
+from bench.plan.identity import digest
+from bench.plan.layers import check_keys, load_preset, load_recipe, load_yaml, merged
 from bench.plan.study import Study, make_study, plain_config
+from bench.plan.typed import Arm, parse_arms, parse_data, parse_epochs, parse_overrides, parse_seeds
 from bench.store.store import Store
 
 SMALL_PX = 64
@@ -30,8 +32,8 @@ class Request:
     store: Store
     name: str
     resources: Resources
-    resolver: suite.Resolver
-    arms: tuple[suite.Arm, ...]
+    resolver: resolve.Resolver
+    arms: tuple[Arm, ...]
     warnings: list[str]
 
     @property
@@ -46,22 +48,22 @@ def make_request(args: argparse.Namespace) -> Request:
     Raises:
         UsageError: for anything wrong with the request.
     """
-    file = suite.load_yaml(Path(args.config)) if args.config else ()
-    data = suite.parse_data(args.data) if args.data else ("", "")
+    file = load_yaml(Path(args.config)) if args.config else ()
+    data = parse_data(args.data) if args.data else ("", "")
     named = file[-1].get("extends") if file else None
     preset = args.preset or named or _preset_for(data[0])
-    base = suite.load_preset(preset) if args.preset or not named else ()
-    values = suite.merged([*base, *file])
-    recipe = suite.load_recipe(str(_first(args.recipe, values.get("recipe"), "")), values)
-    typed = suite.parse_overrides(args.overrides)
-    suite.check_keys(suite.merged([*file, recipe]), "the suite file")
-    suite.check_keys(typed, "the settings")
+    base = load_preset(preset) if args.preset or not named else ()
+    values = merged([*base, *file])
+    recipe = load_recipe(str(_first(args.recipe, values.get("recipe"), "")), values)
+    typed = parse_overrides(args.overrides)
+    check_keys(merged([*file, recipe]), "the suite file")
+    check_keys(typed, "the settings")
     layers = [*base, *file, recipe, typed, {"data": {"name": data[0]}} if data[0] else {}]
     suite_seed = _first(args.suite_seed, values.get("suite_seed"), 0)
-    resolver = suite.Resolver(tuple(layers), suite_seed, _content(args.init))
-    arms = suite.parse_arms(_wanted(args.methods, values, "methods"))
-    budgets = suite.parse_epochs(_wanted(args.epochs, values, "epochs"))
-    seeds = suite.parse_seeds(_wanted(args.seeds, values, "seeds"))
+    resolver = resolve.Resolver(tuple(layers), suite_seed, _content(args.init))
+    arms = parse_arms(_wanted(args.methods, values, "methods"))
+    budgets = parse_epochs(_wanted(args.epochs, values, "epochs"))
+    seeds = parse_seeds(_wanted(args.seeds, values, "seeds"))
     _check_init(args.init, arms, budgets)
     study = Study(
         cells=make_study(resolver, arms, budgets, seeds),
@@ -111,7 +113,7 @@ def _content(init: str) -> str:
     return fingerprint(Path(init))
 
 
-def _check_init(init: str, arms: Sequence[suite.Arm], budgets: Sequence[int]) -> None:
+def _check_init(init: str, arms: Sequence[Arm], budgets: Sequence[int]) -> None:
     """A given checkpoint is one encoder: of one bare method, at the epochs it was trained for."""
     if init and (len(arms) != 1 or arms[0].plugins or len(budgets) != 1):
         raise UsageError(

@@ -13,7 +13,10 @@ from bench.errors import BenchError, GateError, NothingMeasuredError, UsageError
 from bench.report import write as report
 from bench.store.archive import unpack
 from bench.store.collect import collect
-from bench.store.store import DONE, Record, Store, read_json, write_bytes
+from bench.store.files import read_json, write_bytes
+from bench.store.record import Record
+from bench.store.states import DONE
+from bench.store.store import Store
 
 FORMATS = ("md", "csv", "json", "html", "png", "svg")
 TABLES = ("md", "csv", "json")

@@ -6,9 +6,11 @@ import argparse
 from pathlib import Path
 
 from bench.errors import UsageError, unknown
-from bench.plan import resolve as suite
+from bench.plan import resolve, typed
 from bench.plan.config import RunConfig
-from bench.store.store import Store, read_json
+from bench.plan.layers import load_preset
+from bench.store.files import read_json
+from bench.store.store import Store
 
 
 def show_reconstructions(args: argparse.Namespace) -> int:
@@ -17,7 +19,7 @@ def show_reconstructions(args: argparse.Namespace) -> int:
     given = path.is_file()
     folder = path.parent if given else _run_folder(Store(Path(args.out)), args.what)
     config = stored_config(folder, args, args.what)
-    root = suite.parse_data(args.data)[1] if args.data else ""
+    root = typed.parse_data(args.data)[1] if args.data else ""
 
     from bench.work.pictures import draw, reconstruct, run_weights
     from bench.work.released import read_weights
@@ -55,11 +57,11 @@ def stored_config(folder: Path, args: argparse.Namespace, what: str) -> RunConfi
     for place in (folder, *folder.parents[:2]):
         stored = read_json(place / "config.json")
         if stored and "config" in stored and not args.method:
-            return suite.run_from_plain(stored["config"])
+            return resolve.run_from_plain(stored["config"])
     if not args.method:
         raise UsageError(
             f"'{what}' lies in no run folder: say --method and --preset, as "
             "'FILE --method mae --preset imagenet --data imagenet:DIR'."
         )
-    layers = (*suite.load_preset(args.preset), suite.parse_overrides(args.overrides))
-    return suite.Resolver(layers).resolve(suite.parse_arm(args.method), 1, 0)
+    layers = (*load_preset(args.preset), typed.parse_overrides(args.overrides))
+    return resolve.Resolver(layers).resolve(typed.parse_arm(args.method), 1, 0)

@@ -26,7 +26,8 @@ from bench.plan.config import Resources
 from bench.plan.fairness import arm_differences
 from bench.plan.study import PRETRAIN, Study, Task, describe, plain_config
 from bench.report import write as report
-from bench.store.store import DONE, FAILED, read_json, write_json
+from bench.store.files import read_json, write_json
+from bench.store.states import DONE, FAILED
 from bench.work.estimate import Speed, SpeedKey, cost, speed_key, stored_speeds
 
 

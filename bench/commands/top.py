@@ -12,7 +12,9 @@ from rich.table import Table
 
 from bench.commands.progress import format_seconds
 from bench.errors import NothingMeasuredError
-from bench.store.store import DONE, FAILED, RUNNING, RunFolder, Store, now
+from bench.store.folder import RunFolder, now
+from bench.store.states import DONE, FAILED, RUNNING
+from bench.store.store import Store
 
 STALE_S = 120
 """Seconds without a heartbeat after which a run is shown as silent."""

@@ -18,10 +18,10 @@ import pandas as pd
 from bench.commands.request import Request, make_request
 from bench.commands.study import compute
 from bench.errors import NothingMeasuredError, UsageError
-from bench.plan import resolve as suite
-from bench.plan.config import digest
+from bench.plan import layers, typed
+from bench.plan.identity import digest
 from bench.plan.study import Study, make_study
-from bench.store.store import write_bytes
+from bench.store.files import write_bytes
 
 TUNING_SEED = 1000
 SCORES = ["finetune_top1", "probe_top1", "knn_top1"]
@@ -78,8 +78,8 @@ def grid(axes: Sequence[str]) -> list[list[str]]:
 
 
 def _trial(request: Request, settings: list[str]) -> Trial:
-    layer = suite.parse_overrides(settings)
-    suite.check_keys(layer, "the grid")
+    layer = typed.parse_overrides(settings)
+    layers.check_keys(layer, "the grid")
     resolver = replace(request.resolver, layers=(*request.resolver.layers, layer))
     configs = [c.config for c in request.study.cells]
     cells = make_study(

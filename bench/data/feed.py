@@ -23,7 +23,8 @@ from bench import registry
 from bench.data.images import ArraySplit, ImageSet, Split
 from bench.errors import DataError
 from bench.machine.world import SOLO, World
-from bench.plan.config import AugmentConfig, DataConfig, RunConfig
+from bench.plan.config import RunConfig
+from bench.plan.sections import AugmentConfig, DataConfig
 from bench.streams import Samples, Streams
 
 CROP_TRIES = 10

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from bench.errors import DataError
-from bench.plan.config import DataConfig
+from bench.plan.sections import DataConfig
 
 log = logging.getLogger(__name__)
 

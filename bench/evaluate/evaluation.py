@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from bench.api import ClassifierOptions, Method
 from bench.data.feed import Feed, FeedConfig, Step, evaluation_batches, labelled_subset, make_feed
 from bench.data.images import ImageSet, Split
-from bench.plan.config import AugmentConfig, RunConfig
+from bench.plan.config import RunConfig
+from bench.plan.sections import AugmentConfig
 from bench.train.loop import Job, Session, autocast, fit
 from bench.train.optim import cosine, finetune_optimizer, probe_optimizer
 

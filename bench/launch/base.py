@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from bench.plan.study import PRETRAIN, Task, plain_config
-from bench.store.store import BLOCKED, DONE, FAILED, PENDING, RUNNING, STOPPED, Store, write_json
+from bench.store.files import write_json
+from bench.store.states import BLOCKED, DONE, FAILED, PENDING, RUNNING, STOPPED
+from bench.store.store import Store
 
 CELL_WEIGHT = 20.0
 """Work of an evaluation run, in epochs of pre-training; for progress bars only."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from bench.launch.base import Observer, Progress, block_dependents, survey
 from bench.plan.config import Resources
 from bench.plan.study import Task
-from bench.store.store import DONE, FAILED, PENDING, Store
+from bench.store.states import DONE, FAILED, PENDING
+from bench.store.store import Store
 
 WAIT_S = 0.2
 """Seconds between looks at a run that another command computes."""

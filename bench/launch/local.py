@@ -17,7 +17,8 @@ from bench.errors import NODE, BusyError, StopRequestedError
 from bench.launch.base import Observer, Progress, block_dependents, refresh, stop_dependents, survey
 from bench.plan.config import Resources
 from bench.plan.study import CELL, Task
-from bench.store.store import DONE, FAILED, PENDING, RUNNING, STOPPED, Store
+from bench.store.states import DONE, FAILED, PENDING, RUNNING, STOPPED
+from bench.store.store import Store
 
 PRELOADED = ["bench.work.runner", "sklearn.datasets"]
 """What takes long to import, imported once before the runs' processes are forked."""

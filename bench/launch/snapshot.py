@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from bench.machine import provenance
-from bench.store.store import write_json
+from bench.store.files import write_json
 
 
 def take_snapshot(folder: Path) -> Path:

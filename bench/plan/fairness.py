@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.errors import UsageError
-from bench.plan.config import RunConfig, recipe_digest, to_plain, warmup
+from bench.plan.config import RunConfig
+from bench.plan.identity import recipe_digest, to_plain
+from bench.plan.sections import warmup
 from bench.plan.study import plain_config
 
 DECLARED = ("plugins", "alias", "seed", "pretrain.epochs")

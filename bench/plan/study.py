@@ -7,16 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.plan.config import (
-    RunConfig,
-    cell_id,
-    peak_lr,
-    pretrain_id,
-    recipe_digest,
-    to_plain,
-    warmup,
-)
-from bench.plan.resolve import Arm, Resolver
+from bench.plan.config import RunConfig
+from bench.plan.identity import cell_id, pretrain_id, recipe_digest, to_plain
+from bench.plan.resolve import Resolver
+from bench.plan.sections import peak_lr, warmup
+from bench.plan.typed import Arm
 
 PRETRAIN, CELL = "pretrain", "cell"
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.report import words
 from bench.stats.analysis import CELL, SECTION, Analysis, records
-from bench.store.store import WAIT_LIMIT
+from bench.store.record import WAIT_LIMIT
 
 UNLOGGED, TWO_KINDS = "digests not logged", "digests of two kinds"
 """Why the digests of a pair say nothing. Of two kinds they are if the code of one run is older."""

@@ -19,7 +19,9 @@ from bench.report import draw as figures
 from bench.report.draw import Plot
 from bench.report.sections import Key, Study, study
 from bench.stats.analysis import records as rows_of
-from bench.store.store import Record, Store, read_json, write_bytes, write_json
+from bench.store.files import read_json, write_bytes, write_json
+from bench.store.record import Record
+from bench.store.store import Store
 
 SCHEMA = 1
 """Version of report.json."""

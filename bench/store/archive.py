@@ -21,7 +21,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from bench.errors import UsageError, printable
-from bench.store.store import Store, file_mode
+from bench.store.files import file_mode
+from bench.store.store import Store
 
 PARTS = ("runs", "studies")
 LEFT_OUT = ("checkpoints", "run.lock", ".index.json")

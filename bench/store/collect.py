@@ -6,10 +6,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from bench.machine.provenance import hardware_label
-from bench.plan.config import identity
+from bench.plan.identity import identity
 from bench.plan.resolve import run_from_plain
+from bench.store.files import read_json
+from bench.store.folder import RunFolder
 from bench.store.index import load_records
-from bench.store.store import BLOCKED, FAILED, Record, RunFolder, Store, read_json
+from bench.store.record import Record
+from bench.store.states import BLOCKED, FAILED
+from bench.store.store import Store
 
 
 def collect(store: Store, ids: Iterable[str] | None = None) -> list[Record]:

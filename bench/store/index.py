@@ -14,7 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.store.store import SCHEMA, Record, RunFolder, Store, load_record, read_json, write_bytes
+from bench.store.files import read_json, write_bytes
+from bench.store.folder import RunFolder
+from bench.store.record import SCHEMA, Record, load_record
+from bench.store.store import Store
 
 VERSION = 1
 """Version of the index; with the record's schema it decides whether an index can be used."""

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from bench.store.store import write_bytes
+from bench.store.files import write_bytes
 
 log = logging.getLogger(__name__)
 

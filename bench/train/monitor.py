@@ -13,7 +13,8 @@ from types import FrameType
 from typing import Any
 
 from bench.errors import StorageError
-from bench.store.store import RUNNING, RunFolder
+from bench.store.folder import RunFolder
+from bench.store.states import RUNNING
 
 log = logging.getLogger(__name__)
 

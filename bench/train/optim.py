@@ -15,7 +15,7 @@ from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
-from bench.plan.config import FinetuneConfig, PretrainConfig, ProbeConfig, peak_lr, warmup
+from bench.plan.sections import FinetuneConfig, PretrainConfig, ProbeConfig, peak_lr, warmup
 
 
 def pretrain_optimizer(

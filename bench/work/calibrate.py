@@ -13,7 +13,7 @@ from bench.data import feed as data
 from bench.data.feed import Feed, Step
 from bench.evaluate.evaluation import Evaluation
 from bench.plan.config import Resources, RunConfig
-from bench.store.store import RunFolder
+from bench.store.folder import RunFolder
 from bench.streams import Streams
 from bench.train.loop import Session
 from bench.train.monitor import Monitor

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from bench.plan.study import PRETRAIN, Task
-from bench.store.store import DONE, Record
+from bench.store.record import Record
+from bench.store.states import DONE
 
 SpeedKey = tuple[str, str, str]
 """Arm, data and model: what a speed depends on, on one machine."""

@@ -18,7 +18,8 @@ from bench.api import Batch
 from bench.data import feed as data
 from bench.data.feed import FeedConfig, evaluation_batches
 from bench.errors import UsageError
-from bench.plan.config import AugmentConfig, DataConfig, RunConfig
+from bench.plan.config import RunConfig
+from bench.plan.sections import AugmentConfig, DataConfig
 from bench.streams import Streams
 from bench.train import checkpoint
 from bench.train.pretrain import build_method

@@ -28,19 +28,14 @@ from bench.evaluate.evaluation import Evaluation
 from bench.machine import provenance
 from bench.machine.allocator import keep_freed_memory
 from bench.machine.world import SOLO, World
-from bench.plan.config import Resources, RunConfig, identity, to_plain
+from bench.plan.config import Resources, RunConfig
+from bench.plan.identity import identity, to_plain
 from bench.plan.study import PRETRAIN, Task
-from bench.store.store import (
-    DONE,
-    FAILED,
-    RUNNING,
-    STOPPED,
-    Record,
-    RunFolder,
-    Store,
-    read_json,
-    write_json,
-)
+from bench.store.files import read_json, write_json
+from bench.store.folder import RunFolder
+from bench.store.record import Record
+from bench.store.states import DONE, FAILED, RUNNING, STOPPED
+from bench.store.store import Store
 from bench.streams import Streams
 from bench.train import checkpoint
 from bench.train.loop import Session

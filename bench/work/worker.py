@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import TIMEOUT, BenchError, BusyError, StopRequestedError, UsageError
-from bench.plan import resolve as suite
+from bench.plan import resolve
 from bench.plan.config import Resources
 from bench.plan.study import Task
-from bench.store.store import FAILED, Store
+from bench.store.states import FAILED
+from bench.store.store import Store
 
 BUSY_WAIT_S = 2.0
 """Seconds between tries at a run that another process still holds."""
@@ -40,7 +41,7 @@ def load_task(store: Store, run_id: str) -> Task:
     values = store.run(run_id).config()
     if values is None:
         raise UsageError(f"no run '{run_id}' in '{store.runs}'. See 'python -m bench.run ls runs'.")
-    config = suite.run_from_plain(values["config"])
+    config = resolve.run_from_plain(values["config"])
     return Task(values["stage"], run_id, config, values.get("parent", ""))
 
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from bench import registry
 from bench.api import Batch, ClassifierOptions, MaskEmbedding, TokenLayer
-from bench.plan import resolve as suite
+from bench.plan import resolve, typed
 from bench.plan.config import RunConfig
+from bench.plan.layers import load_preset
 from bench.streams import Streams
 from bench.train import optim
 from bench.train.pretrain import build_method
@@ -32,8 +33,8 @@ QUIET = {
 
 
 def config_of(arm: str) -> RunConfig:
-    layers = (*suite.load_preset("digits"), QUIET, {"model": {"heads": 2}})
-    return suite.Resolver(layers).resolve(suite.parse_arm(arm), 4, 0)
+    layers = (*load_preset("digits"), QUIET, {"model": {"heads": 2}})
+    return resolve.Resolver(layers).resolve(typed.parse_arm(arm), 4, 0)
 
 
 def make(arm: str) -> Any:

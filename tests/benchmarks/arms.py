@@ -8,7 +8,7 @@ import torch
 
 from bench import registry
 from bench.api import Batch, VisionShape
-from bench.plan.resolve import parse_arm
+from bench.plan.typed import parse_arm
 from bench.streams import Streams
 
 STREAMS = Streams(0, 0)

@@ -29,8 +29,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.api import VisionShape
 from bench.machine import provenance
-from bench.plan.config import PretrainConfig
-from bench.store.store import write_bytes
+from bench.plan.sections import PretrainConfig
+from bench.store.files import write_bytes
 from bench.train.loop import autocast
 from bench.train.optim import pretrain_optimizer
 from bench.train.pretrain import peak_memory_mib

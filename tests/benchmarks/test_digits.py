@@ -16,9 +16,9 @@ import torch
 
 from bench.api import Batch
 from bench.data import feed as data
-from bench.plan import resolve as suite
+from bench.plan import layers, resolve, typed
 from bench.plan.config import RunConfig
-from bench.store.store import RunFolder
+from bench.store.folder import RunFolder
 from bench.streams import Digest, Streams
 from bench.train import checkpoint, loop
 from bench.train.loop import Session
@@ -60,8 +60,8 @@ def one_thread() -> Any:
 
 
 def config_of(arm: str, epochs: int, *settings: str) -> RunConfig:
-    resolver = suite.Resolver((*suite.load_preset("digits"), suite.parse_overrides([*settings])))
-    return resolver.resolve(suite.parse_arm(arm), epochs, 0)
+    resolver = resolve.Resolver((*layers.load_preset("digits"), typed.parse_overrides([*settings])))
+    return resolver.resolve(typed.parse_arm(arm), epochs, 0)
 
 
 def by_the_harness(config: RunConfig, folder: Path) -> Callable[[], None]:

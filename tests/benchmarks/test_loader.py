@@ -19,8 +19,9 @@ from PIL import Image
 from bench.data import feed as data
 from bench.data.feed import FeedConfig
 from bench.data.images import procedural
-from bench.plan import resolve as suite
-from bench.plan.config import DataConfig, RunConfig
+from bench.plan import layers, resolve, typed
+from bench.plan.config import RunConfig
+from bench.plan.sections import DataConfig
 from bench.streams import Streams
 from tests.benchmarks.side_by_side import race
 
@@ -50,8 +51,8 @@ def paths(folder: Path) -> list[Path]:
 
 
 def recipe_of_mae() -> RunConfig:
-    resolver = suite.Resolver(suite.load_preset("imagenet"))
-    return resolver.resolve(suite.parse_arm("mae"), 1, 0)
+    resolver = resolve.Resolver(layers.load_preset("imagenet"))
+    return resolver.resolve(typed.parse_arm("mae"), 1, 0)
 
 
 def our_feed(folder: Path) -> Callable[[], None]:

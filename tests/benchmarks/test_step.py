@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.api import VisionShape
-from bench.plan.config import PretrainConfig
+from bench.plan.sections import PretrainConfig
 from bench.train.loop import autocast
 from bench.train.optim import pretrain_optimizer
 from tests.benchmarks import peers

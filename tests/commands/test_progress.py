@@ -8,7 +8,7 @@ import pytest
 
 from bench.commands.progress import StudyView
 from bench.launch.base import Progress
-from bench.store.store import DONE, PENDING
+from bench.store.states import DONE, PENDING
 from tests.support.tiny_runs import tasks
 
 

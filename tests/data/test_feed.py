@@ -12,8 +12,8 @@ from bench.data import feed as data
 from bench.data.feed import FeedConfig, crop, crop_boxes, labelled_subset, make_feed
 from bench.data.images import image_folder
 from bench.errors import DataError
-from bench.plan import resolve as suite
-from bench.plan.config import AugmentConfig, DataConfig
+from bench.plan import layers
+from bench.plan.sections import AugmentConfig, DataConfig
 from bench.streams import Streams
 from tests.conftest import tiny_study
 
@@ -136,7 +136,7 @@ AUGMENT = AugmentConfig(
 
 
 def test_a_folder_gives_the_same_batches_for_any_number_of_workers(folder: str) -> None:
-    config = suite.merged(suite.load_preset("imagenet"))["data"]
+    config = layers.merged(layers.load_preset("imagenet"))["data"]
     settings = DataConfig(name="folder", mean=tuple(config["mean"]), std=tuple(config["std"]))
     images = image_folder(settings, folder, 16)
     assert images.classes == 2

@@ -19,8 +19,9 @@ from bench.api import ClassifierOptions
 from bench.data.feed import labelled_subset
 from bench.data.images import ArraySplit, ImageSet
 from bench.evaluate.evaluation import Evaluation
-from bench.plan.config import DataConfig, FinetuneConfig, KnnConfig, ProbeConfig, RunConfig
-from bench.store.store import RunFolder
+from bench.plan.config import RunConfig
+from bench.plan.sections import DataConfig, FinetuneConfig, KnnConfig, ProbeConfig
+from bench.store.folder import RunFolder
 from bench.streams import Streams
 from bench.train.loop import Session
 from bench.train.monitor import Monitor

@@ -48,7 +48,8 @@ def test_mto_wraps_a_method_it_never_heard_of():
 
 @pytest.mark.usefixtures("installed")
 def test_the_row_is_named_by_method_plugin_and_terms():
-    from bench.plan.resolve import Resolver, parse_arm
+    from bench.plan.resolve import Resolver
+    from bench.plan.typed import parse_arm
 
     model = {"image_size": 8, "patch_size": 2, "channels": 1, "width": 12, "depth": 3, "heads": 2}
     evaluation = {"epochs": 1, "batch_size": 4, "blr": 0.1}

@@ -15,8 +15,10 @@ from baselines.mae.model import MAE
 from baselines.simmim.config import SimMIMConfig
 from baselines.simmim.model import SimMIM
 from bench.api import ClassifierOptions, VisionShape
-from bench.plan import resolve as suite
-from bench.plan.config import RunConfig, peak_lr
+from bench.plan import resolve, typed
+from bench.plan.config import RunConfig
+from bench.plan.layers import load_preset, load_recipe, merged
+from bench.plan.sections import peak_lr
 from bench.streams import Streams
 from bench.train import optim
 
@@ -34,9 +36,9 @@ def million(parameters: Any) -> float:
 
 
 def resolved(method: str, preset: str = "imagenet", recipe: str = "") -> RunConfig:
-    values = suite.merged(suite.load_preset(preset))
-    layers = (values, suite.load_recipe(recipe, values))
-    return suite.Resolver(layers).resolve(suite.parse_arm(method), 800, 0)
+    values = merged(load_preset(preset))
+    layers = (values, load_recipe(recipe, values))
+    return resolve.Resolver(layers).resolve(typed.parse_arm(method), 800, 0)
 
 
 def test_parameters_of_mae() -> None:

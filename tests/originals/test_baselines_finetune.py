@@ -18,8 +18,9 @@ from torch import nn
 from bench.data.feed import Step, _augment, _centre, crop_boxes
 from bench.errors import NonFiniteLossError
 from bench.evaluate import evaluation as evaluate
-from bench.plan.config import AugmentConfig, FinetuneConfig, ProbeConfig, RunConfig
-from bench.store.store import RunFolder
+from bench.plan.config import RunConfig
+from bench.plan.sections import AugmentConfig, FinetuneConfig, ProbeConfig
+from bench.store.folder import RunFolder
 from bench.streams import Streams
 from bench.train import checkpoint, loop, optim
 from bench.train.loop import Job, Session, fit

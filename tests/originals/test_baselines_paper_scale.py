@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from bench.api import Batch
-from bench.plan import resolve as suite
+from bench.plan import resolve, typed
 from bench.plan.config import RunConfig
+from bench.plan.layers import load_preset
 from bench.streams import Streams
 from bench.train import optim
 from bench.train.pretrain import build_method
@@ -17,10 +18,10 @@ ARMS = [f"{m}{p}" for m in ("mae", "simmim", "data2vec") for p in ("", "+mto")]
 
 def config_of(arm: str) -> RunConfig:
     layers = (
-        *suite.load_preset("imagenet"),
+        *load_preset("imagenet"),
         {"pretrain": {"blr": 0, "lr": 5e-4, "warmup_epochs": 0}},
     )
-    return suite.Resolver(layers).resolve(suite.parse_arm(arm), 800, 0)
+    return resolve.Resolver(layers).resolve(typed.parse_arm(arm), 800, 0)
 
 
 @pytest.mark.slow

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from bench.errors import UsageError
-from bench.plan import resolve as suite
-from bench.plan.config import FinetuneConfig, PretrainConfig, cell_id, peak_lr, pretrain_id, warmup
+from bench.plan import resolve
+from bench.plan.identity import cell_id, pretrain_id
 from bench.plan.loading import load_section
+from bench.plan.sections import FinetuneConfig, PretrainConfig, peak_lr, warmup
 from bench.plan.study import plain_config
 from tests.conftest import tiny_study
 
@@ -40,7 +41,7 @@ def test_ids_equal_the_stored_ones() -> None:
 def test_ids_do_not_depend_on_the_hash_seed() -> None:
     code = (
         "from tests.plan.test_config import configs\n"
-        "from bench.plan.config import cell_id\n"
+        "from bench.plan.identity import cell_id\n"
         "print([cell_id(c) for c in configs().values()])"
     )
     outputs = {
@@ -121,7 +122,7 @@ def test_no_collisions_among_a_hundred_thousand_random_configs() -> None:
 def test_a_configuration_survives_storage() -> None:
     for config in configs().values():
         stored = json.loads(json.dumps(plain_config(config)))
-        assert suite.run_from_plain(stored) == config
+        assert resolve.run_from_plain(stored) == config
 
 
 def test_integers_and_floats_that_are_equal_give_one_id() -> None:

@@ -6,10 +6,10 @@ import time
 import pytest
 
 from bench.errors import UsageError
-from bench.plan import fairness
-from bench.plan import resolve as suite
+from bench.plan import fairness, layers, resolve, typed
 from bench.plan.study import Study, make_study
-from bench.store.store import FAILED, Record
+from bench.store.record import Record
+from bench.store.states import FAILED
 from bench.work.estimate import Speed, cost, stored_speeds
 from tests.conftest import tiny_study
 
@@ -76,8 +76,8 @@ def test_every_unequally_tuned_variant_is_named() -> None:
 def test_ten_thousand_cells_are_planned_and_checked_quickly() -> None:
     """A sanity bound of ten times the two seconds asked for, so that a busy machine passes."""
     started = time.process_time()
-    arms = suite.parse_arms("mae,mae+mto,simmim,simmim+mto,data2vec")
-    resolver = suite.Resolver(suite.load_preset("digits"))
+    arms = typed.parse_arms("mae,mae+mto,simmim,simmim+mto,data2vec")
+    resolver = resolve.Resolver(layers.load_preset("digits"))
     cells = make_study(resolver, arms, list(range(100, 2100, 100)), list(range(100)))
     study = Study(cells=cells, preset="digits")
     assert len(study.tasks()) == 20_000

@@ -5,18 +5,21 @@ from pathlib import Path
 import pytest
 
 from bench.errors import UsageError
-from bench.plan import resolve as suite
-from bench.plan.config import Resources, peak_lr, warmup
+from bench.plan import typed
+from bench.plan.config import Resources
+from bench.plan.layers import check_keys, load_preset, load_yaml, preset_names
+from bench.plan.resolve import Resolver
+from bench.plan.sections import peak_lr, warmup
 
 
 def resolve(methods: str, *overrides: str, preset: str = "digits") -> list:
-    layers = (*suite.load_preset(preset), suite.parse_overrides(overrides))
-    return [suite.Resolver(layers).resolve(a, 10, 0) for a in suite.parse_arms(methods)]
+    layers = (*load_preset(preset), typed.parse_overrides(overrides))
+    return [Resolver(layers).resolve(a, 10, 0) for a in typed.parse_arms(methods)]
 
 
 def test_lists_split_at_commas_and_blanks_but_not_in_parentheses() -> None:
-    assert suite.split_list("a, b c,d(e,f g)") == ["a", "b", "c", "d(e,f g)"]
-    assert suite.split_list(["a,b", "c"]) == ["a", "b", "c"]
+    assert typed.split_list("a, b c,d(e,f g)") == ["a", "b", "c", "d(e,f g)"]
+    assert typed.split_list(["a,b", "c"]) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("text", ["mae+mto(spa,e)", "mae+mto:spa.e"])
@@ -34,26 +37,26 @@ def test_an_alias_is_another_arm_of_the_same_method() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: suite.parse_arms("maee"), "unknown method 'maee'. Did you mean 'mae'"),
-        (lambda: suite.parse_arms("mae+mtoo"), "unknown plugin 'mtoo'. Did you mean 'mto'"),
+        (lambda: typed.parse_arms("maee"), "unknown method 'maee'. Did you mean 'mae'"),
+        (lambda: typed.parse_arms("mae+mtoo"), "unknown plugin 'mtoo'. Did you mean 'mto'"),
         (lambda: resolve("mae+mto(spaa)"), "unknown mto term 'spaa'. Did you mean 'spa'"),
-        (lambda: suite.parse_arms(""), "no methods given"),
-        (lambda: suite.parse_epochs(""), "no epoch budgets"),
-        (lambda: suite.parse_epochs("100,abc"), "'abc' is not a positive whole number"),
-        (lambda: suite.parse_epochs("0"), "'0' is not a positive"),
-        (lambda: suite.parse_seeds("0"), "zero seeds"),
-        (lambda: suite.parse_seeds("x"), "cannot read seeds 'x'"),
-        (lambda: suite.parse_data("digit"), "unknown data set 'digit'. Did you mean 'digits'"),
-        (lambda: suite.parse_data("imagenet"), "needs a folder"),
-        (lambda: suite.parse_data("imagenet:/no/such"), "does not exist"),
-        (lambda: suite.load_preset("digit"), "unknown preset 'digit'. Did you mean 'digits'"),
-        (lambda: suite.parse_overrides(["blr"]), "cannot read 'blr'"),
+        (lambda: typed.parse_arms(""), "no methods given"),
+        (lambda: typed.parse_epochs(""), "no epoch budgets"),
+        (lambda: typed.parse_epochs("100,abc"), "'abc' is not a positive whole number"),
+        (lambda: typed.parse_epochs("0"), "'0' is not a positive"),
+        (lambda: typed.parse_seeds("0"), "zero seeds"),
+        (lambda: typed.parse_seeds("x"), "cannot read seeds 'x'"),
+        (lambda: typed.parse_data("digit"), "unknown data set 'digit'. Did you mean 'digits'"),
+        (lambda: typed.parse_data("imagenet"), "needs a folder"),
+        (lambda: typed.parse_data("imagenet:/no/such"), "does not exist"),
+        (lambda: load_preset("digit"), "unknown preset 'digit'. Did you mean 'digits'"),
+        (lambda: typed.parse_overrides(["blr"]), "cannot read 'blr'"),
         (lambda: resolve("mae", "pretrain.blrr=1"), "Did you mean 'pretrain.blr'"),
         (lambda: resolve("mae", "mae.mask=1"), "unknown setting 'mae.mask'"),
         (lambda: resolve("mae", "pretrain.blr=fast"), "not a valid float"),
-        (lambda: suite.parse_arms("mae@again+mto"), "goes last: mae+mto@again"),
-        (lambda: suite.parse_overrides(["mae.a=5", "mae.a.b=1"]), "'a' has a value already"),
-        (lambda: suite.parse_overrides(["pretrain.milestones=[0.5"]), "cannot read the value"),
+        (lambda: typed.parse_arms("mae@again+mto"), "goes last: mae+mto@again"),
+        (lambda: typed.parse_overrides(["mae.a=5", "mae.a.b=1"]), "'a' has a value already"),
+        (lambda: typed.parse_overrides(["pretrain.milestones=[0.5"]), "cannot read the value"),
         (lambda: resolve("mae", "mae.mask_ratio=75"), "lie between 0 and 1"),
         (lambda: resolve("data2vec", "data2vec.target_layers=0"), "must be at least 1"),
         (lambda: resolve("mae", "pretrain.batch_size=0"), "must be at least 1"),
@@ -74,11 +77,11 @@ def test_errors_say_what_is_wrong_and_what_is_near(call, message: str) -> None:
 
 
 def test_ranges() -> None:
-    assert suite.parse_epochs("400,100, 100") == [100, 400]
-    assert suite.parse_seeds("3") == [0, 1, 2]
-    assert suite.parse_seeds("3-5") == [3, 4, 5]
-    assert suite.parse_seeds("0,7") == [0, 7]
-    assert suite.parse_seeds(["5-6", "1"]) == [1, 5, 6]
+    assert typed.parse_epochs("400,100, 100") == [100, 400]
+    assert typed.parse_seeds("3") == [0, 1, 2]
+    assert typed.parse_seeds("3-5") == [3, 4, 5]
+    assert typed.parse_seeds("0,7") == [0, 7]
+    assert typed.parse_seeds(["5-6", "1"]) == [1, 5, 6]
 
 
 def test_overrides_reach_all_methods_or_one() -> None:
@@ -98,9 +101,9 @@ def test_plug_in_settings_can_differ_by_method() -> None:
 def test_a_suite_file_extends_a_preset(tmp_path: Path) -> None:
     path = tmp_path / "suite.yaml"
     path.write_text("extends: digits\npretrain: {blr: 1e-3}\nmethods: mae\n")
-    layers = suite.load_yaml(path)
-    assert layers[:-1] == suite.load_preset("digits")
-    config = suite.Resolver(layers).resolve(suite.parse_arm("mae"), 3, 0)
+    layers = load_yaml(path)
+    assert layers[:-1] == load_preset("digits")
+    config = Resolver(layers).resolve(typed.parse_arm("mae"), 3, 0)
     assert config.pretrain.blr == 1e-3
 
 
@@ -109,10 +112,10 @@ def test_an_unreadable_suite_file_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "suite.yaml"
     path.write_text(text)
     with pytest.raises(UsageError, match=r"suite\.yaml"):
-        suite.load_yaml(path)
+        load_yaml(path)
 
 
-@pytest.mark.parametrize("preset", suite.preset_names())
+@pytest.mark.parametrize("preset", preset_names())
 def test_every_preset_resolves_for_every_arm(preset: str) -> None:
     arms = "mae,mae+mto,simmim,simmim+mto,data2vec,data2vec+mto"
     for config in resolve(arms, preset=preset):
@@ -147,18 +150,16 @@ def test_a_text_setting_can_be_emptied() -> None:
 
 
 def test_a_misspelt_section_inside_a_methods_own_is_an_error() -> None:
-    layer = suite.parse_overrides(["mae.pretrian.blr=9"])
+    layer = typed.parse_overrides(["mae.pretrian.blr=9"])
     with pytest.raises(UsageError, match=r"'mae\.pretrian'. Did you mean 'mae\.pretrain'"):
-        suite.check_keys(layer, "the command")
+        check_keys(layer, "the command")
 
 
 def test_an_empty_section_is_no_section_and_a_value_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "suite.yaml"
     path.write_text("extends: digits\nmae:\npretrain:\n")
-    config = suite.Resolver(suite.load_yaml(path)).resolve(suite.parse_arm("mae"), 3, 0)
-    assert config == suite.Resolver(suite.load_preset("digits")).resolve(
-        suite.parse_arm("mae"), 3, 0
-    )
+    config = Resolver(load_yaml(path)).resolve(typed.parse_arm("mae"), 3, 0)
+    assert config == Resolver(load_preset("digits")).resolve(typed.parse_arm("mae"), 3, 0)
     path.write_text("mae: 3\n")
     with pytest.raises(UsageError, match=r"'mae' in 'suite\.yaml' must hold settings, not 3"):
-        suite.load_yaml(path)
+        load_yaml(path)

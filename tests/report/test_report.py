@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bench.errors import NothingMeasuredError
 from bench.report import write as report
-from bench.store.store import Record
+from bench.store.record import Record
 from tests.support.synthetic import PLAN, RISING, record, runs, target, written
 
 

@@ -11,7 +11,8 @@ import pytest
 from bench.errors import UsageError
 from bench.run import main
 from bench.store.archive import export, unpack
-from bench.store.store import Store, write_bytes, write_json
+from bench.store.files import write_bytes, write_json
+from bench.store.store import Store
 from tests.support.synthetic import PLAN, RISING, runs
 
 

@@ -10,8 +10,11 @@ import pytest
 
 from bench.errors import StoreError
 from bench.store import index
+from bench.store.files import write_json
+from bench.store.folder import RunFolder
 from bench.store.index import load_records
-from bench.store.store import Record, RunFolder, Store, load_record, write_json
+from bench.store.record import Record, load_record
+from bench.store.store import Store
 from tests.support.synthetic import runs
 
 

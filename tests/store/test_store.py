@@ -9,19 +9,11 @@ from pathlib import Path
 import pytest
 
 from bench.errors import StoreError, UsageError
-from bench.store.store import (
-    PENDING,
-    RUNNING,
-    SCHEMA,
-    STOPPED,
-    Record,
-    RunFolder,
-    Store,
-    load_record,
-    migrate,
-    write_bytes,
-    write_json,
-)
+from bench.store.files import write_bytes, write_json
+from bench.store.folder import RunFolder
+from bench.store.record import SCHEMA, Record, load_record, migrate
+from bench.store.states import PENDING, RUNNING, STOPPED
+from bench.store.store import Store
 
 RECORD = Record(
     run_id="fin-x",

@@ -13,7 +13,8 @@ from typing import Any
 from bench.report import html
 from bench.report.sections import study
 from bench.report.write import write_report
-from bench.store.store import Record, write_bytes
+from bench.store.files import write_bytes
+from bench.store.record import Record
 from tests.support.synthetic import runs
 
 FOLDER = Path(__file__).parents[1] / "golden" / "report"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench.report.write import results, write_report
-from bench.store.store import Record
+from bench.store.record import Record
 
 BUDGETS = (100, 200, 400)
 RISING: dict[str, Sequence[float]] = {"mae": [80, 81, 82], "mae+mto": [80.6, 81.7, 82.3]}

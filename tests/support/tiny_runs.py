@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BusyError, StopRequestedError
-from bench.plan import resolve as suite
-from bench.plan.config import Resources, cell_id, pretrain_id
+from bench.plan import resolve, typed
+from bench.plan.config import Resources
+from bench.plan.identity import cell_id, pretrain_id
+from bench.plan.layers import load_preset
 from bench.plan.study import CELL, PRETRAIN, Task
 from bench.store.store import Store
 
@@ -59,8 +61,8 @@ Fault = Callable[[], None]
 @cache
 def tasks(arm: str, epochs: int = 2) -> tuple[Task, Task]:
     """The pre-training and the evaluation of a tiny cell."""
-    layers = (*suite.load_preset("procedural"), suite.parse_overrides(TINY))
-    config = suite.Resolver(layers, 0).resolve(suite.parse_arms([arm])[0], epochs, 0)
+    layers = (*load_preset("procedural"), typed.parse_overrides(TINY))
+    config = resolve.Resolver(layers, 0).resolve(typed.parse_arms([arm])[0], epochs, 0)
     pre, fin = pretrain_id(config), cell_id(config)
     return Task(PRETRAIN, pre, config), Task(CELL, fin, config, pre)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench.data import feed as data
-from bench.store.store import RunFolder
+from bench.store.folder import RunFolder
 from bench.streams import Streams
 from bench.train.loop import Session
 from bench.train.monitor import Monitor

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bench.data import feed as data
 from bench.data.feed import Feed, Step
-from bench.store.store import RunFolder
+from bench.store.folder import RunFolder
 from bench.streams import Streams
 from bench.train.loop import Session
 from bench.train.monitor import Monitor

@@ -20,7 +20,8 @@ from bench.errors import UsageError
 from bench.launch.base import register
 from bench.machine.world import SOLO, World, meeting
 from bench.plan.study import Task
-from bench.store.store import STOPPED, Store
+from bench.store.states import STOPPED
+from bench.store.store import Store
 from tests.support.tiny_runs import QUICK, in_process, run, tasks
 
 TOLERANCE = 1e-6

@@ -17,19 +17,14 @@ from bench.errors import StorageError
 from bench.launch.base import register
 from bench.launch.inline import InlineLauncher
 from bench.launch.local import LocalLauncher, visible_gpus
-from bench.plan import resolve as suite
-from bench.plan.config import pretrain_id
+from bench.plan import resolve, typed
+from bench.plan.identity import pretrain_id
+from bench.plan.layers import load_preset
 from bench.plan.study import PRETRAIN, Task
-from bench.store.store import (
-    BLOCKED,
-    DONE,
-    FAILED,
-    STOPPED,
-    RunFolder,
-    Store,
-    read_json,
-    write_json,
-)
+from bench.store.files import read_json, write_json
+from bench.store.folder import RunFolder
+from bench.store.states import BLOCKED, DONE, FAILED, STOPPED
+from bench.store.store import Store
 from bench.train.monitor import Monitor
 from tests.support.tiny_runs import QUICK, TINY, KillAt, in_process, outcome, run, start, tasks
 
@@ -178,10 +173,10 @@ def test_two_commands_at_once_share_the_work(tmp_path: Path) -> None:
 
 def diverging() -> Task:
     layers = (
-        *suite.load_preset("procedural"),
-        suite.parse_overrides([*TINY, "pretrain.lr=1e30", "pretrain.warmup_epochs=0"]),
+        *load_preset("procedural"),
+        typed.parse_overrides([*TINY, "pretrain.lr=1e30", "pretrain.warmup_epochs=0"]),
     )
-    config = suite.Resolver(layers, 0).resolve(suite.parse_arms(["mae"])[0], 2, 0)
+    config = resolve.Resolver(layers, 0).resolve(typed.parse_arms(["mae"])[0], 2, 0)
     return Task(PRETRAIN, pretrain_id(config), config)
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.plan import resolve as suite
-from bench.plan.config import cell_id, pretrain_id
+from bench.plan import resolve, typed
+from bench.plan.identity import cell_id, pretrain_id
+from bench.plan.layers import load_preset
 from bench.plan.study import CELL, PRETRAIN, Task
 from bench.store.store import Store
 from tests.support.tiny_runs import QUICK, TINY, run
@@ -36,8 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def both_tasks() -> tuple[Task, Task]:
-    layers = (*suite.load_preset("procedural"), suite.parse_overrides([*TINY, *DATA]))
-    config = suite.Resolver(layers, 0).resolve(suite.parse_arms(["mae"])[0], 1, 0)
+    layers = (*load_preset("procedural"), typed.parse_overrides([*TINY, *DATA]))
+    config = resolve.Resolver(layers, 0).resolve(typed.parse_arms(["mae"])[0], 1, 0)
     pre, fin = pretrain_id(config), cell_id(config)
     return Task(PRETRAIN, pre, config), Task(CELL, fin, config, pre)
 

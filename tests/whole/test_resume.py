@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.store.store import DONE, STOPPED, Store
+from bench.store.states import DONE, STOPPED
+from bench.store.store import Store
 from tests.support.tiny_runs import METHODS, KillAt, KillInWrite, outcome, run, slow, tasks
 
 KILLED = -9

@@ -25,7 +25,9 @@ from bench.launch.slurm.tracking import Tracker, live_jobs, note_job
 from bench.launch.snapshot import take_snapshot
 from bench.plan.config import Resources
 from bench.plan.study import PRETRAIN, Task
-from bench.store.store import PENDING, RUNNING, Store, read_json, write_json
+from bench.store.files import read_json, write_json
+from bench.store.states import PENDING, RUNNING
+from bench.store.store import Store
 from bench.work.worker import ReportJob, SlurmRun
 
 

@@ -17,7 +17,8 @@ from bench.launch.slurm.scheduler import Scheduler, call
 from bench.launch.slurm.site import Site
 from bench.launch.snapshot import take_snapshot
 from bench.plan.config import Resources
-from bench.store.store import Store, read_json, write_json
+from bench.store.files import read_json, write_json
+from bench.store.store import Store
 
 LOOK_S, SIGNAL_WAIT_S, ANSWER_WAIT_S = 1.0, 20.0, 20.0
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bench.errors import CODE, NODE, OOM, TIMEOUT
 from bench.launch.slurm.scheduler import WAITING, WORKING, Job
 from bench.plan.study import PRETRAIN, Task
-from bench.store.store import BLOCKED, DONE, FAILED, PENDING, RUNNING, STOPPED
+from bench.store.states import BLOCKED, DONE, FAILED, PENDING, RUNNING, STOPPED
 
 UNWELL = {FAILED, BLOCKED, STOPPED}
 

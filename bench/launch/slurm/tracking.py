@@ -7,17 +7,10 @@ from dataclasses import dataclass, field
 
 from bench.launch.slurm.scheduler import Scheduler
 from bench.launch.slurm.submission import Verdict, judge
-from bench.store.store import (
-    BLOCKED,
-    DONE,
-    FAILED,
-    PENDING,
-    STOPPED,
-    Store,
-    now,
-    read_json,
-    write_json,
-)
+from bench.store.files import read_json, write_json
+from bench.store.folder import now
+from bench.store.states import BLOCKED, DONE, FAILED, PENDING, STOPPED
+from bench.store.store import Store
 
 PATIENCE = 3
 """Looks without a sign of a job before it counts as lost."""

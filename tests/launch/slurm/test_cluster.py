@@ -15,7 +15,9 @@ import pytest
 
 from bench.plan.study import Task
 from bench.run import main
-from bench.store.store import BLOCKED, DONE, FAILED, STOPPED, Store, read_json
+from bench.store.files import read_json
+from bench.store.states import BLOCKED, DONE, FAILED, STOPPED
+from bench.store.store import Store
 from tests.support.tiny_runs import TINY, outcome, run, slow, tasks
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(420)]

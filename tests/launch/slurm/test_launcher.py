@@ -21,7 +21,9 @@ from bench.launch.slurm.submission import arrays
 from bench.plan.config import Resources
 from bench.plan.study import CELL, Task
 from bench.run import main
-from bench.store.store import BLOCKED, DONE, FAILED, Store, write_json
+from bench.store.files import write_json
+from bench.store.states import BLOCKED, DONE, FAILED
+from bench.store.store import Store
 from tests.support.tiny_runs import TINY, tasks
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "slurm"

@@ -20,7 +20,9 @@ from bench.launch.slurm.submission import judge
 from bench.launch.snapshot import take_snapshot
 from bench.machine import provenance
 from bench.run import main
-from bench.store.store import BLOCKED, DONE, FAILED, PENDING, RUNNING, STOPPED, Store, host_key
+from bench.store.folder import host_key
+from bench.store.states import BLOCKED, DONE, FAILED, PENDING, RUNNING, STOPPED
+from bench.store.store import Store
 from bench.work import worker
 from bench.work.worker import SlurmRun, load_task
 from tests.support.tiny_runs import QUICK, tasks
@@ -126,7 +128,7 @@ def test_a_run_elsewhere_counts_as_running_while_it_beats(
     assert folder.status()["state"] == STOPPED
     (folder.path / "run.lock").write_text("17 abc elsewhere")
     assert folder.status()["state"] == RUNNING
-    monkeypatch.setattr("bench.store.store.now", lambda: 1e12)
+    monkeypatch.setattr("bench.store.folder.now", lambda: 1e12)
     assert folder.status()["state"] == STOPPED
 
 

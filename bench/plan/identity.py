@@ -1,0 +1,81 @@
+"""Who a run is: ids and digests of configurations."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import fields
+from functools import lru_cache
+from typing import Any
+
+from bench.plan.config import RunConfig, Settings
+
+RECIPE_VERSION = 1
+"""Raised when the meaning of a recipe field changes, so that old results are not reused."""
+
+
+def to_plain(section: Settings) -> Any:
+    """Plain JSON values of a section, every default spelled out."""
+    if dataclasses.is_dataclass(section) and not isinstance(section, type):
+        return {f.name: to_plain(getattr(section, f.name)) for f in fields(section)}
+    if isinstance(section, tuple | list):
+        return [to_plain(v) for v in section]
+    return section
+
+
+@lru_cache(maxsize=65536)
+def _canonical(section: Settings) -> str:
+    return json.dumps(to_plain(section), sort_keys=True, separators=(",", ":"))
+
+
+def digest(*parts: Any) -> str:
+    """12 hexadecimal digits of SHA-256 over the canonical JSON of the parts."""
+    text = "\n".join(_canonical(p) for p in parts)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _pretrain_parts(config: RunConfig) -> tuple[Any, ...]:
+    data = dataclasses.replace(config.data, labels=0)
+    identity = (RECIPE_VERSION, config.method, config.alias, config.init)
+    seeds = (config.seed, config.suite_seed)
+    return (identity, seeds, data, config.model, config.hyper, config.plugins, config.pretrain)
+
+
+def pretrain_id(config: RunConfig) -> str:
+    """Id of the pre-training run; cells that differ only in evaluation share it."""
+    return _readable("pre", config) + digest(*_pretrain_parts(config))
+
+
+def cell_id(config: RunConfig) -> str:
+    """Id of the evaluation run of this cell (fine-tune, probe, k-NN)."""
+    evaluation = (config.data, config.finetune, config.probe, config.knn)
+    return _readable("fin", config) + digest(*_pretrain_parts(config), *evaluation)
+
+
+def recipe_digest(config: RunConfig) -> str:
+    """Hash of the evaluation recipe and data: equal for every cell one table may hold."""
+    finetune = dataclasses.replace(config.finetune, repeat=0)
+    return digest(config.data, config.model, finetune, config.probe, config.knn)
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """What a record says of its cell beside the scores, by field name."""
+    return {
+        "arm": config.arm,
+        "base_arm": config.base_arm,
+        "method": config.method,
+        "plugins": [name for name, _ in config.plugins],
+        "data": config.data.name,
+        "model": config.model.name,
+        "epochs": config.pretrain.epochs,
+        "seed": config.seed,
+        "repeat": config.finetune.repeat,
+        "recipe": recipe_digest(config),
+    }
+
+
+def _readable(stage: str, config: RunConfig) -> str:
+    arm = "".join(c if c.isalnum() or c in "+@" else "." for c in config.arm).strip(".")
+    name = config.data.name.replace("/", ".")
+    return f"{stage}-{arm}-{name}-e{config.pretrain.epochs}-s{config.seed}-"

@@ -1,0 +1,149 @@
+"""Layers of settings: presets, suite files and overrides, later ones winning.
+
+In each layer common sections (``data``, ``model``, ``pretrain``, ``finetune``, ``probe``, ``knn``)
+come first, then those nested under a method's name. A method's own settings are written
+``mae.mask_ratio=0.75``, a plug-in's ``mto.lambda_spa=0.5``, a section of one method
+``mae.pretrain.blr=1e-3``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache, reduce
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench import registry
+from bench.api import VisionShape
+from bench.errors import UsageError, unknown
+from bench.plan.sections import DataConfig, FinetuneConfig, KnnConfig, PretrainConfig, ProbeConfig
+
+SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "model": VisionShape,
+    "pretrain": PretrainConfig,
+    "finetune": FinetuneConfig,
+    "probe": ProbeConfig,
+    "knn": KnnConfig,
+}
+
+STUDY_KEYS = (
+    *("methods", "epochs", "seeds", "suite_seed", "target", "margin", "extends", "trials"),
+    *("recipe", "recipes"),
+)
+
+Layer = Mapping[str, Any]
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+def preset_names() -> list[str]:
+    """Built-in presets."""
+    return sorted(p.stem for p in PRESETS.glob("*.yaml"))
+
+
+@cache
+def load_preset(name: str) -> tuple[Layer, ...]:
+    """A built-in preset as layers: those it extends first.
+
+    Raises:
+        UsageError: for an unknown name.
+    """
+    if name not in preset_names():
+        raise unknown("preset", name, preset_names())
+    return load_yaml(PRESETS / f"{name}.yaml")
+
+
+def load_yaml(path: Path) -> tuple[Layer, ...]:
+    """A suite file as layers: those of the preset that it ``extends`` first.
+
+    Layers stay apart, so that a common section of the file wins over a preset's section for one
+    method.
+
+    Raises:
+        UsageError: if it is missing or no mapping of sections.
+    """
+    try:
+        layer = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise UsageError(f"cannot read suite file '{path}': {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        text = " ".join(str(error).split())
+        raise UsageError(f"suite file '{path}' is not valid YAML: {text}") from error
+    if not isinstance(layer, dict):
+        raise UsageError(f"suite file '{path}' must hold sections such as 'pretrain:'.")
+    layer = {k: {} if v is None and k not in STUDY_KEYS else v for k, v in layer.items()}
+    check_keys(layer, f"'{path.name}'")
+    return (*(load_preset(layer["extends"]) if layer.get("extends") else ()), layer)
+
+
+def merged(layers: Iterable[Layer]) -> dict[str, Any]:
+    """All layers in one, later ones winning; for what is not resolved per method."""
+    return reduce(merge, layers, {})
+
+
+def merge(base: Layer, over: Layer) -> dict[str, Any]:
+    """``base`` with the values of ``over``, nested mappings merged."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        nested = isinstance(value, Mapping) and isinstance(old, Mapping)
+        merged[key] = merge(old, value) if nested else value  # type: ignore[arg-type]
+    return merged
+
+
+RIVALS = {
+    "pretrain": {"blr": "lr", "warmup_epochs": "warmup_share"},
+    "finetune": {"blr": "lr"},
+}
+"""By section: a setting, and the one that would silently win over it unless it is 0."""
+
+
+def clear_rivals(layer: Layer) -> dict[str, Any]:
+    """The layer, where a setting also switches off its rival of an earlier layer."""
+    cleared = {}
+    for key, value in layer.items():
+        if isinstance(value, Mapping):
+            pairs = RIVALS.get(key, {}).items()
+            off = {r: 0 for name, r in pairs if name in value and r not in value}
+            value = {**clear_rivals(value), **off}
+        cleared[key] = value
+    return cleared
+
+
+def load_recipe(name: str, values: Layer) -> Layer:
+    """The layer called ``name`` among a preset's ``recipes``; none for an empty name.
+
+    Raises:
+        UsageError: for an unknown name.
+    """
+    recipes = values.get("recipes") or {}
+    if name and name not in recipes:
+        raise unknown("recipe", name, recipes, "A preset or suite file lists its 'recipes'.")
+    return recipes[name] or {} if name else {}
+
+
+def check_keys(layer: Layer, where: str) -> None:
+    """Rejects sections that are neither common ones, nor methods, nor plug-ins, nor study keys.
+
+    Raises:
+        UsageError: naming the nearest known one.
+    """
+    known = {
+        *SECTIONS,
+        *STUDY_KEYS,
+        *registry.names("methods"),
+        *registry.names("plugins"),
+    }
+    for key, value in layer.items():
+        if key not in known:
+            raise unknown("section", key, known, f"It stands in {where}.")
+        if key not in STUDY_KEYS and not isinstance(value, Mapping):
+            raise UsageError(f"section '{key}' in {where} must hold settings, not {value!r}.")
+        if key in registry.names("methods"):
+            inside = {*SECTIONS, *registry.names("plugins")}
+            for name, inner in value.items():
+                if isinstance(inner, Mapping) and name not in inside:
+                    raise unknown("section", f"{key}.{name}", {f"{key}.{n}" for n in inside})

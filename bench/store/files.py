@@ -1,0 +1,54 @@
+"""Files: atomic writes, readable JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+
+def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
+    """Replaces ``path`` by ``data`` atomically: readers see the old file or the new one.
+
+    ``durable`` also waits until the disk has it, so that it survives a power cut.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), file_mode())
+            if durable:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+@lru_cache(maxsize=1)
+def file_mode() -> int:
+    """Mode of new files by the user's mask; temporary ones are private to their owner."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def write_json(path: Path, values: Any, durable: bool = True) -> None:
+    """Writes ``values`` as readable JSON, atomically."""
+    write_bytes(path, (json.dumps(values, indent=1, sort_keys=True) + "\n").encode(), durable)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The JSON object in ``path``, or None if there is none or it is unreadable."""
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return values if isinstance(values, dict) else None

@@ -1,0 +1,96 @@
+"""Records: the result of a cell, its schema and older ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from bench.errors import StoreError
+from bench.store.folder import RunFolder
+from bench.store.states import DONE
+
+SCHEMA = 1
+"""Version of record.json; :func:`migrate` brings older ones up to it."""
+
+WAIT_LIMIT = 0.05
+"""Share of a pre-training spent waiting for data from which on a reader is warned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """The result of one cell, as the report reads it. Accuracies in per cent, times in seconds.
+
+    ``finetune_top1``, ``probe_top1`` and ``knn_top1`` are measured after the last epoch.
+    ``pretrain_s`` is the time inside pre-training over all attempts, ``images_per_s`` the
+    pre-training rate after the first epoch, ``device_hours`` pre-training time times the devices
+    (or cores) used, ``flops`` those of pre-training (forward and backward, plug-ins included).
+    ``digests`` are those of order, crop and mask.
+    """
+
+    schema: int = SCHEMA
+    run_id: str
+    pretrain_id: str
+    arm: str
+    base_arm: str
+    method: str
+    plugins: list[str] = field(default_factory=list)
+    data: str
+    model: str
+    epochs: int
+    seed: int
+    repeat: int = 0
+    status: str = DONE
+    failure: str = ""
+    finetune_top1: float | None = None
+    probe_top1: float | None = None
+    knn_top1: float | None = None
+    pretrain_loss: float | None = None
+    images_seen: int = 0
+    images_per_s: float | None = None
+    pretrain_s: float | None = None
+    finetune_s: float | None = None
+    device: str = ""
+    device_hours: float | None = None
+    flops: float | None = None
+    peak_memory_mib: float | None = None
+    data_wait_share: float | None = None
+    digests: dict[str, str] = field(default_factory=dict)
+    recipe: str = ""
+    commit: str = ""
+    dirty: bool = False
+    hardware: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def migrate(values: dict[str, Any]) -> dict[str, Any]:
+    """Brings the values of an older record.json up to :data:`SCHEMA`.
+
+    Raises:
+        StoreError: if the record comes from a newer version of this software.
+    """
+    version = values.get("schema", 0)
+    if version > SCHEMA:
+        raise StoreError(
+            f"record of {values.get('run_id', '?')} has schema {version}, this software knows "
+            f"up to {SCHEMA}. Update mto-bench to read it."
+        )
+    if version < 1:
+        values = {**values, "schema": 1}
+    return values
+
+
+def load_record(folder: RunFolder) -> Record | None:
+    """The record of a finished cell, None for a folder without one or of a pre-training run.
+
+    Raises:
+        StoreError: if the record has unknown fields or a newer schema.
+    """
+    values = folder.result()
+    if values is None or "pretrain_id" not in values:
+        return None
+    values = migrate(values)
+    extra = set(values) - {f.name for f in fields(Record)}
+    if extra:
+        raise StoreError(f"record of {folder.run_id} has unknown fields: {sorted(extra)}")
+    return Record(**values)
