@@ -43,15 +43,17 @@ def init_bias_as_torch(bias: nn.Parameter, inputs: int, generator: torch.Generat
     nn.init.uniform_(bias, -(inputs**-0.5), inputs**-0.5, generator=generator)
 
 
-def init_beit(name: str, parameter: nn.Parameter, generator: torch.Generator) -> None:
-    """The rule of SimMIM and data2vec: normal of std 0.02 cut at one std, deeper outputs smaller.
+def init_beit(
+    name: str, parameter: nn.Parameter, generator: torch.Generator, *, std: float = 0.02
+) -> None:
+    """The rule of SimMIM and data2vec: normal of this std cut at one std, deeper outputs smaller.
 
     Source: simmim.py:66-67, vision_transformer.py (fix_init_weight); BEiT modeling_pretrain.py.
     """
     if name.endswith("relative_position_bias_table"):
         nn.init.zeros_(parameter)
     elif parameter.ndim > 1:
-        nn.init.trunc_normal_(parameter, std=0.02, a=-0.02, b=0.02, generator=generator)
+        nn.init.trunc_normal_(parameter, std=std, a=-std, b=std, generator=generator)
         if name.endswith(("attn.proj.weight", "mlp.fc2.weight")):
             layer = int(name.split("blocks.")[1].split(".")[0])
             parameter.div_(math.sqrt(2.0 * (layer + 1)))

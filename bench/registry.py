@@ -45,11 +45,15 @@ METHODS: dict[str, Row] = {
 
 PLUGINS: dict[str, Row] = {
     "mto": Row("mto.plugin:with_mto", "mto.config:MTOConfig"),
+    "null": Row("null.plugin:with_null", "null.plugin:NullConfig"),
 }
 
 DATASETS: dict[str, DatasetRow] = {
     "digits": DatasetRow("bench.data.images:digits", "digits", needs_root=False),
     "procedural": DatasetRow("bench.data.images:procedural", "procedural", needs_root=False),
+    "fashion-mnist": DatasetRow(
+        "bench.data.sets.fashion_mnist:fashion_mnist", "fashion-mnist", needs_root=False
+    ),
     "cifar10": DatasetRow("bench.data.images:cifar10", "cifar", needs_root=True),
     "cifar100": DatasetRow("bench.data.images:cifar100", "cifar", needs_root=True),
     "imagenet": DatasetRow("bench.data.images:image_folder", "imagenet", needs_root=True),

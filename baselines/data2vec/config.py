@@ -16,6 +16,9 @@ class Data2VecConfig:
 
     The teacher's decay is ``ema_decay``, reached from ``ema_decay_start`` linearly over
     ``ema_anneal_share`` of the run; a share of 0 keeps it constant, as the README's commands do.
+    These count steps, so a short run's teacher lags more. With ``ema_span`` above 0 the teacher's
+    time constant 1 / (1 - decay) is that share of the run instead, reached geometrically from
+    ``ema_span_start`` (0: constant), and means the same at every budget.
     """
 
     mask_ratio: float = 120 / 196  # [d2v] --num_mask_patches 120, an upper bound
@@ -30,12 +33,15 @@ class Data2VecConfig:
     ema_decay: float = 0.9998  # [d2v] README --ema_decay
     ema_decay_start: float = 0.999  # [d2v] README --ema_decay_init
     ema_anneal_share: float = 0.0  # [d2v] engine_for_cyclical.py:53-54: never annealed
+    ema_span: float = 0.0  # ours, for short runs: share of the run; 0 is the original's rule
+    ema_span_start: float = 0.0  # ours
+    init_std: float = 0.02  # BEiT's, see baselines/init.py; made for a width of 768
 
     def __post_init__(self) -> None:
         """Raises UsageError for a value out of range."""
         check_range(self, "data2vec", ("mask_ratio",), 0, 1, ends=False)
         check_range(self, "data2vec", ("min_block", "target_layers"), 1)
-        check_range(self, "data2vec", ("min_aspect", "beta"), ends=False)
+        check_range(self, "data2vec", ("min_aspect", "beta", "init_std"), ends=False)
         shares = ("layer_scale", "drop_path", "attn_drop")
-        decays = ("ema_decay", "ema_decay_start", "ema_anneal_share")
+        decays = ("ema_decay", "ema_decay_start", "ema_anneal_share", "ema_span", "ema_span_start")
         check_range(self, "data2vec", (*shares, *decays), 0, 1)

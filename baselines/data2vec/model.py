@@ -8,6 +8,7 @@ M hidden patches of the batch, T = 1 + N tokens, D width.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -104,7 +105,7 @@ class Data2Vec(nn.Module):
 
     def reset_parameters(self, generator_for: GeneratorFor) -> None:
         """Initialises the student as BEiT does; the teacher starts as its copy."""
-        initialise(self, init_beit, generator_for)
+        initialise(self, partial(init_beit, std=self.config.init_std), generator_for)
         with torch.no_grad():
             for slow, fast in zip(*self._pairs(), strict=True):
                 slow.copy_(fast)
@@ -115,10 +116,16 @@ class Data2Vec(nn.Module):
         return [p for _, p in self.teacher.named_parameters()], [student[n] for n in names]
 
     def decay(self, step: int, total_steps: int) -> float:
-        """The teacher's decay at a step: constant, or annealed linearly to ``ema_decay``."""
-        anneal = self.config.ema_anneal_share * total_steps
-        start, end = self.config.ema_decay_start, self.config.ema_decay
-        return end if step >= anneal else start + (end - start) * step / anneal
+        """The teacher's decay at a step: constant, or annealed to its last value."""
+        config = self.config
+        anneal = config.ema_anneal_share * total_steps
+        done = 1.0 if step >= anneal else step / anneal
+        if config.ema_span:
+            first = config.ema_span_start or config.ema_span
+            span = first * (config.ema_span / first) ** done
+            return max(0.0, 1 - 1 / (span * total_steps))
+        start, end = config.ema_decay_start, config.ema_decay
+        return end if step >= anneal else start + (end - start) * done
 
     @torch.no_grad()
     def after_step(self, step: int, total_steps: int) -> None:

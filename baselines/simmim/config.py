@@ -20,9 +20,11 @@ class SimMIMConfig:
     rel_pos_bias: bool = True  # [simmim] vit_base yaml USE_SHARED_RPB
     final_norm: bool = True  # [simmim] vision_transformer.py:254; disputed, see README
     drop_path: float = 0.1  # [simmim] config.py MODEL.DROP_PATH_RATE, also in pre-training
+    init_std: float = 0.02  # [simmim] simmim.py:66-67, made for a width of 768
 
     def __post_init__(self) -> None:
         """Raises UsageError for a value out of range."""
         check_range(self, "simmim", ("mask_ratio",), 0, 1, ends=False)
         check_range(self, "simmim", ("mask_patch_size",), 1)
+        check_range(self, "simmim", ("init_std",), ends=False)
         check_range(self, "simmim", ("layer_scale", "drop_path"), 0, 1)

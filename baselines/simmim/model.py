@@ -94,7 +94,11 @@ class SimMIM(nn.Module):
 
     def reset_parameters(self, generator_for: GeneratorFor) -> None:
         """Initialises as simmim.py:66-67; the prediction layer as any PyTorch convolution."""
-        initialise(self, partial(_init_simmim, width=self.shape.width), generator_for)
+        initialise(
+            self,
+            partial(_init_simmim, width=self.shape.width, std=self.config.init_std),
+            generator_for,
+        )
 
     def import_official(self, official: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights of a released SimMIM checkpoint under the names of this method."""
@@ -132,10 +136,10 @@ class SimMIM(nn.Module):
 
 
 def _init_simmim(
-    name: str, parameter: nn.Parameter, generator: torch.Generator, *, width: int
+    name: str, parameter: nn.Parameter, generator: torch.Generator, *, width: int, std: float
 ) -> None:
     if not name.startswith("decoder.0"):
-        init_beit(name, parameter, generator)
+        init_beit(name, parameter, generator, std=std)
     elif name.endswith("weight"):
         nn.init.kaiming_uniform_(parameter, a=5**0.5, generator=generator)
     else:

@@ -101,15 +101,17 @@ def dataset_key(name: str) -> str:
     return "timm" if "/" in name else name
 
 
-def labelled_subset(split: Split, count: int, streams: Streams) -> Tensor:
+def labelled_subset(split: Split, count: int, streams: Streams, draw: int = 0) -> Tensor:
     """Indices of ``count`` training images, balanced over classes, drawn per seed; all for 0.
+
+    Each ``draw`` is another choice, independent of the rest.
 
     Raises:
         DataError: if the classes hold too few images.
     """
     if not count:
         return torch.arange(len(split))
-    ranks = streams.samples("labels", 0, torch.arange(len(split))).uniform(1)[:, 0]
+    ranks = streams.samples("labels", draw, torch.arange(len(split))).uniform(1)[:, 0]
     classes = split.labels.unique()
     each = count // len(classes)
     chosen = []

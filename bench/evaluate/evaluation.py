@@ -53,20 +53,28 @@ class Evaluation:
     # --- fine-tuning ----------------------------------------------------------------------
 
     def finetune(self) -> tuple[float, float]:
-        """Trains encoder and a new head; returns test accuracy and seconds."""
+        """Trains encoder and a new head on each draw of labels; mean test accuracy and seconds."""
+        found = [self._finetune(draw) for draw in range(self.config.finetune.draws)]
+        return sum(top1 for top1, _ in found) / len(found), sum(seconds for _, seconds in found)
+
+    def _finetune(self, draw: int) -> tuple[float, float]:
+        """One fine-tuning; what it draws has names of its own, as its states and its log have."""
         recipe, device = self.config.finetune, self.session.device
-        model = self._classifier().to(device)
-        subset = labelled_subset(self.images.train, self.config.data.labels, self.session.streams)
+        name = f"{recipe.repeat}.{draw}" if draw else str(recipe.repeat)
+        stage = f"finetune {draw}" if draw else "finetune"
+        model = self._classifier(name).to(device)
+        labels, streams = self.config.data.labels, self.session.streams
+        subset = labelled_subset(self.images.train, labels, streams, draw)
         size = min(recipe.batch_size, len(subset))
         feed = make_feed(
-            self.images.train, subset, self._feed(f"finetune {recipe.repeat}", size, recipe.augment)
+            self.images.train, subset, self._feed(f"finetune {name}", size, recipe.augment)
         )
         optimizer = finetune_optimizer(model, recipe)
         warm = round(recipe.warmup_epochs * feed.steps)
         scheduler = cosine(optimizer, recipe.epochs * feed.steps, warm, recipe.min_lr)
-        loss = _FinetuneLoss(model, self.config, self.session, self.images.classes)
+        loss = _FinetuneLoss(model, self.config, self.session, self.images.classes, name)
         job = Job(
-            stage="finetune",
+            stage=stage,
             module=model,
             optimizer=optimizer,
             scheduler=scheduler,
@@ -75,21 +83,21 @@ class Evaluation:
             losses=loss,
             precision=recipe.precision,
             clip_grad=recipe.clip_grad,
-            on_epoch=self._logger("finetune"),
+            on_epoch=self._logger(stage),
         )
         model.train()
         meter = fit(job, self.session)
         model.eval()
         return self._accuracy(model), meter.elapsed_s
 
-    def _classifier(self) -> Any:
+    def _classifier(self, name: str) -> Any:
         recipe = self.config.finetune
         options = ClassifierOptions(
             classes=self.images.classes, drop_path=recipe.drop_path, pool=recipe.pool
         )
         model: Any = self.method.classifier(options)
         model.load_encoder(self.weights)
-        generator = self.session.streams.generator("head", str(recipe.repeat))
+        generator = self.session.streams.generator("head", name)
         nn.init.trunc_normal_(model.head.weight, std=recipe.head_init_std, generator=generator)
         nn.init.zeros_(model.head.bias)
         return model
@@ -219,6 +227,7 @@ class _FinetuneLoss:
     config: RunConfig
     session: Session
     classes: int
+    name: str
 
     def __post_init__(self) -> None:
         recipe = self.config.finetune
@@ -239,9 +248,7 @@ class _FinetuneLoss:
         images, labels = step.images, step.labels
         if self.mixup is not None:
             images, labels = self._mix(images, labels)
-        noise = self.session.streams.samples(
-            f"finetune {recipe.repeat} drop path", number, step.ids
-        )
+        noise = self.session.streams.samples(f"finetune {self.name} drop path", number, step.ids)
         size = self.session.micro_batch or max(1, count)
         for start in range(0, count, size):
             part = slice(start, start + size)

@@ -70,7 +70,7 @@ def refresh(store: Store, progress: Progress) -> None:
     total = progress.status.get("total") or 0
     done = progress.status.get("step", 0) / total if total else 0.0
     stages = {"pretrain": (0.0, 1.0), "finetune": (0.0, 0.8), "probe": (0.8, 0.2)}
-    start, width = stages.get(progress.status.get("stage", ""), (0.0, 0.0))
+    start, width = stages.get(progress.status.get("stage", "").partition(" ")[0], (0.0, 0.0))
     progress.share = start + width * done
 
 

@@ -17,7 +17,7 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "
 ROOT = Path(__file__).parents[2]
 """Folder of the packages."""
 
-SOURCES = ("bench", "baselines", "mto")
+SOURCES = ("bench", "baselines", "mto", "null")
 """Packages whose code can move a number."""
 
 SNAPSHOT = "bench/SNAPSHOT.json"

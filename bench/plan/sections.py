@@ -35,12 +35,21 @@ class AugmentConfig:
         check_range(self, "augment", ("color_jitter",))
 
 
+SIZES: dict[str, tuple[str, ...]] = {
+    "procedural": ("train_images", "test_images", "classes"),
+    "digits": ("train_images",),
+    "fashion-mnist": ("train_images", "test_images"),
+}
+"""Sizes that a data set leaves open."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Data set, its normalisation, and how many of its training labels evaluation may use.
 
     ``labels`` 0 means all of them; the choice is balanced over classes and drawn per seed.
-    ``train_images``, ``test_images`` and ``classes`` are ``procedural``'s (0: its own default).
+    ``train_images``, ``test_images`` and ``classes`` set sizes where a data set has a choice
+    (:data:`SIZES`; 0: its own default).
     """
 
     name: str
@@ -53,14 +62,15 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Raises UsageError for a value out of range."""
-        sizes, generated = ("train_images", "test_images", "classes"), self.name == "procedural"
+        sizes, free = ("train_images", "test_images", "classes"), SIZES.get(self.name, ())
         check_range(self, "data", ("labels", *sizes))
-        check_range(self, "data", ("classes",), 0, 16 if generated else math.inf)
+        check_range(self, "data", ("classes",), 0, 16 if "classes" in free else math.inf)
         for size in sizes:
-            if getattr(self, size) and not generated:
+            if getattr(self, size) and size not in free:
+                able = ", ".join(name for name, known in SIZES.items() if size in known)
                 raise UsageError(
-                    f"data.{size}={getattr(self, size)} is for generated images ('procedural'); "
-                    f"'{self.name}' comes as it is. Set data.{size}=0."
+                    f"data.{size}={getattr(self, size)} is for data sets that leave it open "
+                    f"({able}); '{self.name}' comes as it is. Set data.{size}=0."
                 )
 
 
@@ -99,7 +109,11 @@ class PretrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
-    """Fine-tuning recipe, the same for every arm of a table."""
+    """Fine-tuning recipe, the same for every arm of a table.
+
+    The encoder is fine-tuned ``draws`` times, each on another draw of ``data.labels`` images and
+    another head; their mean is the one score of the pre-training.
+    """
 
     epochs: int
     batch_size: int
@@ -119,13 +133,14 @@ class FinetuneConfig:
     cutmix: float = 0.0
     mixup_switch: float = 0.5
     label_smoothing: float = 0.0
+    draws: int = 1
     repeat: int = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     augment: AugmentConfig = AugmentConfig()
 
     def __post_init__(self) -> None:
         """Raises UsageError for a value out of range."""
-        check_range(self, "finetune", ("epochs", "batch_size", "lr_batch"), 1)
+        check_range(self, "finetune", ("epochs", "batch_size", "lr_batch", "draws"), 1)
         check_range(self, "finetune", ("blr", "lr", "min_lr", "warmup_epochs", "weight_decay"))
         check_range(self, "finetune", ("layer_decay", "drop_path", "label_smoothing"), 0, 1)
         check_range(self, "finetune", ("mixup_switch",), 0, 1)

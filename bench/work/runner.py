@@ -179,8 +179,8 @@ def _leave_result(monitor: Monitor, result: dict[str, Any], notes: list[str]) ->
         log.warning("%s", note)
     known = [n for n in result.get("notes", []) if n not in notes]
     write_json(folder.path / "record.json", {**result, "notes": known + notes})
-    for stage in ("pretrain", "finetune", "probe"):
-        checkpoint.clear(folder.checkpoints / stage)
+    for states in folder.checkpoints.glob("*"):
+        checkpoint.clear(states)
 
 
 def settle(resources: Resources) -> int:

@@ -11,7 +11,7 @@ from torchvision.transforms import RandomResizedCrop
 from bench.data import feed as data
 from bench.data.feed import FeedConfig, crop, crop_boxes, labelled_subset, make_feed
 from bench.data.images import image_folder
-from bench.errors import DataError
+from bench.errors import DataError, UsageError
 from bench.plan import layers
 from bench.plan.sections import AugmentConfig, DataConfig
 from bench.streams import Streams
@@ -63,6 +63,32 @@ def test_the_label_subset_is_balanced_and_drawn_per_seed() -> None:
     assert torch.equal(labelled_subset(split, 0, Streams(0, 0)), torch.arange(1024))
     with pytest.raises(DataError, match=r"data\.labels=5000"):
         labelled_subset(split, 5000, Streams(0, 0))
+
+
+def test_every_draw_of_labels_is_another_choice() -> None:
+    split = digits().train
+    drawn = [labelled_subset(split, 100, Streams(0, 0), draw) for draw in range(3)]
+    assert torch.equal(drawn[0], labelled_subset(split, 100, Streams(0, 0)))
+    for one, two in ((0, 1), (0, 2), (1, 2)):
+        assert len(set(drawn[one].tolist()) & set(drawn[two].tolist())) < 40
+    assert split.labels[drawn[2]].bincount().tolist() == [10] * 10
+
+
+def test_digits_that_do_not_train_join_the_test_set() -> None:
+    images = data.load(tiny_study("mae", more=["data.train_images=512"]).cells[0].config, "")
+    assert (len(images.train), len(images.test)) == (512, 1285)
+    whole = torch.cat([images.train.images, images.test.images]).flatten(1)  # type: ignore[union-attr]
+    other = torch.cat([digits().train.images, digits().test.images]).flatten(1)  # type: ignore[union-attr]
+    assert sorted(map(bytes, whole.numpy())) == sorted(map(bytes, other.numpy()))
+    with pytest.raises(DataError, match=r"data\.train_images=1790 of 1,797"):
+        data.load(tiny_study("mae", more=["data.train_images=1790"]).cells[0].config, "")
+
+
+def test_sizes_are_set_only_where_a_data_set_leaves_them_open() -> None:
+    assert DataConfig(name="fashion-mnist", mean=(0.3,), std=(0.3,), test_images=10)
+    for name, size in (("digits", "test_images"), ("cifar10", "train_images")):
+        with pytest.raises(UsageError, match=rf"data.{size}=8 is for.*fashion-mnist.*'{name}'"):
+            DataConfig(name=name, mean=(0.3,), std=(0.3,), **{size: 8})  # type: ignore[arg-type]
 
 
 def test_every_image_comes_once_an_epoch_in_another_order_each_time() -> None:

@@ -143,6 +143,25 @@ def test_every_repeat_takes_the_images_in_the_same_order_by_another_noise(tmp_pa
     assert not torch.equal(*ends)
 
 
+def test_draws_of_labels_are_averaged_as_one_score(tmp_path: Path) -> None:
+    """Three draws: three classifiers, each from another head, and the mean of their accuracies."""
+    few = config(data={"labels": 20}, finetune={"draws": 3, "epochs": 3})
+    run = labelled.evaluation(tmp_path / "all", plain(), few)
+    score = run.finetune()[0]
+    single = []
+    for draw in range(3):
+        one = labelled.evaluation(tmp_path / str(draw), plain(), few)
+        single.append(one._finetune(draw)[0])
+        made = run.method.made[draw], one.method.made[0]  # type: ignore[attr-defined]
+        assert torch.equal(made[0].head.weight, made[1].head.weight)
+    assert score == pytest.approx(sum(single) / 3)
+    weights = [m.head.weight for m in run.method.made]  # type: ignore[attr-defined]
+    assert not torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[1], weights[2])
+    stages = {line["stage"] for line in run.session.monitor.folder.metrics()}
+    assert stages == {"finetune", "finetune 1", "finetune 2"}
+
+
 def test_a_training_set_of_one_batch_is_enough(tmp_path: Path) -> None:
     settings = config(finetune={"batch_size": 512, "epochs": 60}, probe={"batch_size": 512})
     assert scores(tmp_path, plain(), settings)["finetune"] == 100.0

@@ -53,7 +53,8 @@ def test_an_undeclared_difference_between_budgets_is_an_error() -> None:
     [
         ("mae", ("pretrain.warmup_share=0", "pretrain.warmup_epochs=40"), {}, "40% of its budget"),
         ("mae", ("finetune.warmup_epochs=5",), {}, "fine-tuning ends in its warm-up (5 of 2"),
-        ("data2vec", (), {}, "ema_decay=0.999 does not scale"),
+        ("data2vec", ("data2vec.ema_span=0",), {}, "ema_decay=0.999 does not scale"),
+        ("data2vec", ("data2vec.ema_span=0.1",), {}, ""),
         ("mae", ("pretrain.schedule=multistep", "pretrain.milestones=[0.5]"), {}, ""),
         ("mae,mae+mto", (), {"mae": 4, "mae+mto": 12}, "mae+mto had 12 trials, mae 4"),
         ("mae,simmim", ("mae.finetune.lr=0.1",), {}, "2 different evaluation recipes"),

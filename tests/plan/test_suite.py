@@ -63,7 +63,7 @@ def test_an_alias_is_another_arm_of_the_same_method() -> None:
         (lambda: resolve("mae", "finetune.mixup=-1"), "finetune.mixup=-1.0 must be at least 0"),
         (lambda: resolve("mae", "probe.epochs=0"), "probe.epochs=0 must be at least 1"),
         (lambda: resolve("mae", "pretrain.augment.flip=2"), "flip=2.0 must lie in"),
-        (lambda: resolve("mae", "data.train_images=99"), "Set data.train_images=0"),
+        (lambda: resolve("mae", "data.test_images=99"), "Set data.test_images=0"),
         (lambda: Resources(threads=-1), "resources.threads=-1 must be at least 0"),
         (lambda: resolve("mae", "finetune.layer_decay=1.5"), "lie in [0, 1]"),
         (lambda: resolve("mae", "knn.temperature=0"), "must be above 0"),

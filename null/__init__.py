@@ -1,0 +1,1 @@
+"""The plug-in that changes nothing: what two equal arms differ by."""
