@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -98,6 +99,32 @@ def test_mae_equals_hugging_face(norm_pix_loss: bool) -> None:
     logits = expected.logits[batch.hidden].view_as(output.prediction)
     assert (output.prediction - logits).abs().max() < 1e-5
     assert_same_gradients(ours, in_our_names(gradients_of(theirs)))
+
+
+@pytest.mark.parametrize("norm_pix_loss", [False, True])
+def test_a_reconstruction_scales_predictions_back_by_the_true_patch(norm_pix_loss: bool) -> None:
+    """Pixel by pixel in numpy: the mean and the unbiased variance of all values of a patch."""
+    config = MAEConfig(norm_pix_loss=norm_pix_loss, decoder_width=16, decoder_heads=4)
+    ours = MAE(SHAPE, config)
+    batch = make_batch(ours)
+    hidden = batch.hidden.sum(1)
+    patch, side = SHAPE.patch_size, SHAPE.grid
+    generator = torch.Generator().manual_seed(2)
+    shape = (len(hidden), int(hidden[0]), patch * patch * SHAPE.channels)
+    prediction = torch.randn(shape, generator=generator)
+    expected = batch.images.double().numpy().copy()
+    for image, (mask, rows) in enumerate(zip(batch.hidden, prediction.double(), strict=True)):
+        for number, place in enumerate(mask.nonzero()[:, 0].tolist()):
+            top, left = place // side * patch, place % side * patch
+            box = np.s_[image, :, top : top + patch, left : left + patch]
+            true = expected[box]
+            values = rows[number].numpy().reshape(patch, patch, SHAPE.channels)
+            if norm_pix_loss:
+                values = values * np.sqrt(true.var(ddof=1) + 1e-6) + true.mean()
+            expected[box] = values.transpose(2, 0, 1)
+    found = ours.reconstruct(batch, prediction)
+    assert np.abs(found.double().numpy() - expected).max() < 1e-5
+    assert np.abs(expected - batch.images.double().numpy()).max() > 1
 
 
 def test_position_table_equals_hugging_faces() -> None:

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from bench.data.feed import load
 from bench.run import main
-from tests.conftest import TINY
+from bench.work import pictures
+from bench.work.pictures import Pictures
+from tests.conftest import TINY, tiny_study
 
 
 def run(out: Path, *arguments: str) -> int:
@@ -98,26 +102,55 @@ def test_a_checkpoint_of_another_size_fails_with_its_reason(studied: Path, tmp_p
     assert "missing vit." in status["message"]
 
 
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Pictures, str]]:
+    """What ``show`` draws from now on: the pictures and their title."""
+    found: list[tuple[Pictures, str]] = []
+
+    def kept(drawn: Pictures, title: str, path: Path) -> None:
+        found.append((drawn, title))
+        draw(drawn, title, path)
+
+    draw = pictures.draw
+    monkeypatch.setattr(pictures, "draw", kept)
+    return found
+
+
 @pytest.mark.parametrize("arm", ["mae", "mae+mto", "simmim"])
 def test_show_draws_what_a_run_reconstructs(
-    arm: str, studied: Path, capsys: pytest.CaptureFixture[str]
+    arm: str,
+    studied: Path,
+    capsys: pytest.CaptureFixture[str],
+    shown: list[tuple[Pictures, str]],
 ) -> None:
     before = capsys.readouterr()
     assert main(["show", f"pre-{arm}-", "--out", str(studied), "--images", "3"]) == 0, before
     path = Path(capsys.readouterr().out.strip())
     assert path == folder(studied, f"pre-{arm}-") / "reconstructions.png"
-    with Image.open(path) as picture:
-        assert picture.size == (594, 649)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    ((found, title),) = shown
+    assert title == f"{arm}, 1 epochs"
+    test = load(tiny_study(arm).cells[0].config, "").test
+    chosen = test.images[[0, (len(test) - 1) // 2, len(test) - 1]] / 255
+    torch.testing.assert_close(found.original, chosen, atol=1e-6, rtol=0)
+    hidden = found.masked != found.original
+    assert set(found.masked[hidden].tolist()) == {0.5}
+    assert torch.equal(found.reconstruction[~hidden], found.original[~hidden])
+    assert 0.4 < hidden.float().mean() <= 0.63, "60 % is hidden; some of it may be grey itself"
+    assert (found.reconstruction - found.original)[hidden].abs().mean() > 0.05
 
 
-def test_show_takes_a_file_and_a_cell_too(studied: Path, tmp_path: Path) -> None:
-    target = tmp_path / "a.png"
-    line = ["--out", str(studied), "--to", str(target)]
-    assert main(["show", "fin-mae-", *line]) == 0
-    first = target.read_bytes()
+def test_show_takes_a_file_and_a_cell_too(
+    studied: Path, tmp_path: Path, shown: list[tuple[Pictures, str]]
+) -> None:
+    line = ["--out", str(studied), "--to", str(tmp_path / "a.png")]
     file = str(folder(studied, "pre-mae-") / "method.safetensors")
-    assert main(["show", file, *line]) == 0
-    assert len(target.read_bytes()) > 0.5 * len(first)
+    for what in ("fin-mae-", file, "pre-simmim-"):
+        assert main(["show", what, *line]) == 0
+    (cell, one), (alone, two), (other, _) = shown
+    assert (one, two) == ("mae, 1 epochs", "mae, method.safetensors")
+    assert torch.equal(cell.reconstruction, alone.reconstruction)
+    assert not torch.equal(cell.reconstruction, other.reconstruction)
 
 
 @pytest.mark.parametrize(
@@ -165,5 +198,5 @@ def test_the_imagenet_recipes_run_from_files_to_table(tmp_path: Path) -> None:
     assert len(records) == 3
     for record in records:
         for score in ("finetune_top1", "probe_top1", "knn_top1"):
-            assert 0 <= record[score] <= 100
+            assert record[score] in {12.5 * hits for hits in range(9)}, "of eight test images"
         assert record["pretrain_loss"] > 0
