@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -48,6 +49,13 @@ class RelativePositionBias(nn.Module):
         """Additive bias [1, H, T, T] for T = 1 + N."""
         index: Tensor = self.relative_position_index  # type: ignore[assignment]
         return look_up(self.relative_position_bias_table, index)
+
+    def among(self, places: Tensor, columns: int) -> Tensor:
+        """Additive bias [B, H, K, C] of tokens at ``places`` [B, K] over the first C of them."""
+        index: Tensor = self.relative_position_index  # type: ignore[assignment]
+        chosen = index[places[:, :, None], places[:, None, :columns]]
+        bias = F.embedding(chosen, self.relative_position_bias_table)
+        return bias.permute(0, 3, 1, 2).contiguous()
 
 
 def relative_index(grid: int) -> Tensor:

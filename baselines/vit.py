@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from baselines.carry import Carried, add
 from baselines.linear import Linear, linear
 from baselines.patches import patchify
 from baselines.positions import (
@@ -97,6 +98,31 @@ class Attention(nn.Module):
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop)
         return self.proj(out.transpose(1, 2).reshape(b, t, width))
 
+    def read(self, x: Tensor, columns: int, bias: Tensor | None = None) -> Tensor:
+        """The same where only the first C = ``columns`` tokens are read: no other key or value.
+
+        [B, K, D] to [B, K, D]; ``bias`` broadcasts to [B, H, K, C].
+        """
+        b, k, width = x.shape
+        to_query, to_read = self.qkv.weight.split([width, 2 * width])
+        query_bias, read_bias = self._biases(width)
+        query = linear(x, to_query, query_bias).view(b, k, self.heads, -1).transpose(1, 2)
+        read = linear(x[:, :columns], to_read, read_bias).view(b, columns, 2, self.heads, -1)
+        key, value = read.permute(2, 0, 3, 1, 4).unbind(0)
+        drop = self.drop if self.training else 0.0
+        mask = None if bias is None else bias.to(query.dtype)
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=drop)
+        return self.proj(out.transpose(1, 2).reshape(b, k, width))
+
+    def _biases(self, width: int) -> tuple[Tensor | None, Tensor | None]:
+        """Bias of the queries, and of keys and values side by side."""
+        if self.q_bias is not None and self.v_bias is not None:
+            return self.q_bias, torch.cat([torch.zeros_like(self.v_bias), self.v_bias])
+        if self.qkv.bias is None:
+            return None, None
+        query, read = self.qkv.bias.split([width, 2 * width])
+        return query, read
+
 
 class Mlp(nn.Module):
     """Two linear layers with an exact GELU between them."""
@@ -127,10 +153,19 @@ class Block(nn.Module):
         self.gamma_2 = nn.Parameter(torch.full((width,), scale)) if scale else None
 
     def forward(
-        self, x: Tensor, bias: Tensor | None, tap: Tap | None, keep: Tensor | None
+        self,
+        x: Tensor,
+        bias: Tensor | None,
+        tap: Tap | None,
+        keep: Tensor | None,
+        columns: int = 0,
     ) -> Tensor:
-        """[B, T, D] to [B, T, D]; ``keep`` [B, 2] scales the two residual branches (drop path)."""
-        y = self.attn(self.norm1(x), bias, tap)
+        """[B, T, D] to [B, T, D]; ``keep`` [B, 2] scales the two residual branches (drop path).
+
+        With ``columns`` above 0 only that many first tokens are read.
+        """
+        y = self.norm1(x)
+        y = self.attn.read(y, columns, bias) if columns else self.attn(y, bias, tap)
         x = x + self._branch(y, self.gamma_1, None if keep is None else keep[:, 0])
         y = self.mlp(self.norm2(x))
         return x + self._branch(y, self.gamma_2, None if keep is None else keep[:, 1])
@@ -162,6 +197,30 @@ def run_blocks(
     for index, block in enumerate(blocks):
         tap = None if watch is None else make_tap(watch, index, len(blocks))
         x = block(x, bias, tap, None if keep is None else keep[:, index])
+        outputs.append(x)
+    return outputs
+
+
+def run_carried(
+    blocks: nn.ModuleList,
+    x: Tensor,
+    carried: Carried,
+    bias: Tensor | None = None,
+    keep: Tensor | None = None,
+) -> list[Tensor]:
+    """:func:`run_blocks` for tokens [B, K, D] laid out as ``carried`` says, ``bias`` likewise.
+
+    Layers in which nobody reads masked tokens compute no key and no value of theirs.
+    """
+    columns, closed, outputs = carried.columns, carried.plan.closed, []
+    narrow = add(None if bias is None else bias[..., :columns], carried.unread)
+    for index, block in enumerate(blocks):
+        factors = None if keep is None else keep[:, index]
+        if closed[index]:
+            x = block(x, narrow, None, factors, columns)
+        else:
+            tap = make_tap((carried.hook, carried.hidden), index, len(blocks))
+            x = block(x, bias, tap, factors)
         outputs.append(x)
     return outputs
 
@@ -215,11 +274,24 @@ class VisionTransformer(nn.Module):
         tokens: Tensor,
         noise: SampleStream | None = None,
         watch: tuple[TokenHook, Tensor] | None = None,
+        carried: Carried | None = None,
     ) -> list[Tensor]:
-        """Outputs [B, T, D] of every block for tokens that already carry class and position."""
+        """Outputs [B, T, D] of every block for tokens that already carry class and position.
+
+        With ``carried`` they are [B, K, D], in its order.
+        """
         keep = drop_path_factors(noise, self.style.drop_path, self.shape.depth)
+        if carried is not None:
+            bias = self._bias_among(carried)
+            return run_carried(self.blocks, carried.take(tokens), carried, bias, keep)
         bias = self.rel_pos_bias() if self.style.positions == "relative" else None
         return run_blocks(self.blocks, tokens, bias, watch, keep)
+
+    def _bias_among(self, carried: Carried) -> Tensor | None:
+        if self.style.positions != "relative":
+            return None
+        bias: Tensor = self.rel_pos_bias.among(carried.order, carried.read)
+        return bias
 
     def prepend_class(self, tokens: Tensor) -> Tensor:
         """Puts the class token before the patches; adds its position when there is one."""

@@ -173,8 +173,27 @@ class TokenLayer:
     stream: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class TokenPlan:
+    """What a pass may leave out, said before any of its layers runs; by default nothing.
+
+    ``closed`` says of each layer that carries mask tokens whether every row's weight on masked
+    tokens is nought there. The method then need not compute their keys and values, nor show the
+    layer to the hook; if it does show it, the hook's bias says the same.
+    """
+
+    closed: tuple[bool, ...] = ()
+
+
 class TokenHook(Protocol):
     """What a plug-in or a probe hands to a method's forward pass."""
+
+    def plan(self, layers: int, hidden: Tensor, stream: str = "") -> TokenPlan | None:
+        """Called once a pass and stream, before its ``layers`` layers that carry mask tokens.
+
+        ``hidden`` [B, N] are the pass's masks. A method that can leave nothing out need not ask.
+        """
+        ...
 
     def embedding(self, embedding: MaskEmbedding) -> None:
         """Called once a pass and mask token, where it enters the model."""

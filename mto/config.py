@@ -140,6 +140,11 @@ class MTOConfig:
         return self.recalibration != "none" and self.r_first < 1 and self.r_depth > 0
 
     @property
+    def closes(self) -> bool:
+        """Whether in layers with r = 0 no row reads any masked token."""
+        return self.rows == "all" and not self.keep_self and self.recalibration == "bias"
+
+    @property
     def shuts_spa_out(self) -> bool:
         """Whether r = 0 leaves the rows that L_spa reads no mass on masked columns."""
         return self.spa_form == "mass" and self.rows in ("all", self.spa_rows)

@@ -55,6 +55,12 @@ def spa_layers(config: MTOConfig, count: int) -> tuple[int, ...]:
     return evenly(0, count, config.spa_layers) if config.lambda_spa else ()
 
 
+def read_layers(config: MTOConfig, count: int) -> set[int]:
+    """Layers whose logits a loss reads; L_spa reads none in which recalibration shuts it out."""
+    read = {*e_layers(config, count), *rank_layers(config, count)}
+    return read if config.shuts_spa_out else read.union(spa_layers(config, count))
+
+
 def e_layers(config: MTOConfig, count: int) -> tuple[int, ...]:
     """The initial layers, in which L_e raises H."""
     return tuple(range(min(config.e_layers, count))) if config.lambda_e else ()

@@ -25,12 +25,13 @@ from bench.api import (
     SampleStream,
     TokenHook,
     TokenLayer,
+    TokenPlan,
 )
 from bench.errors import RunError, UsageError
 from mto import losses
 from mto.affinity import sample_heads, sample_images
 from mto.config import MTOConfig
-from mto.depth import e_layers, r_schedule, rank_layers, spa_layers
+from mto.depth import e_layers, r_schedule, rank_layers, read_layers, spa_layers
 from mto.reading import View, heterogeneity, leak, view, weight_received
 from mto.recalibration import exclusion_bias, recalibration_bias
 
@@ -113,9 +114,9 @@ _Streams = dict[str, list[Tensor]]
 """What was measured in the layers of each stream, in order of depth."""
 
 
-def _name(layer: TokenLayer) -> str:
+def _name(stream: str, index: int) -> str:
     """``0``, or ``pixel.0`` where a method has several streams of layers."""
-    return f"{layer.stream}.{layer.index}" if layer.stream else str(layer.index)
+    return f"{stream}.{index}" if stream else str(index)
 
 
 class _Pass:
@@ -133,7 +134,24 @@ class _Pass:
         self.leaks: _Streams = {}
         self.initial: _Streams = {}
         self.ranked: _Streams = {}
+        self._closed: set[str] = set()
         self._sites = _Sites(torch.empty(0), 0, config)
+
+    def plan(self, layers: int, hidden: Tensor, stream: str = "") -> TokenPlan | None:
+        """Layers whose masked tokens nobody reads: r = 0 in all rows, and nothing to measure."""
+        config = self.config
+        if self.outer is not None or not config.closes:
+            return None
+        schedule, read = r_schedule(config, layers, self.progress), read_layers(config, layers)
+        closed = tuple(r == 0 and layer not in read for layer, r in enumerate(schedule))
+        if not any(closed):
+            return None
+        self.r |= {_name(stream, layer): r for layer, r in enumerate(schedule)}
+        self._closed |= {_name(stream, layer) for layer in range(layers) if closed[layer]}
+        shut = torch.zeros(len(self._images), device=self.device)
+        if spared := [shut for layer in spa_layers(config, layers) if closed[layer]]:
+            self.leaks[stream] = spared
+        return TokenPlan(closed=closed)
 
     def embedding(self, embedding: MaskEmbedding) -> None:
         """Measures the mask token where it enters the model."""
@@ -147,11 +165,13 @@ class _Pass:
     def attention(self, layer: TokenLayer) -> Tensor | None:
         """Recalibrates one layer and measures it; the outer hook sees it recalibrated."""
         schedule = r_schedule(self.config, layer.count, self.progress)
-        self.r[_name(layer)] = schedule[layer.index]
+        name = _name(layer.stream, layer.index)
+        self.r[name] = schedule[layer.index]
         if layer.hidden is not self._sites.hidden:
             self._sites = _Sites(layer.hidden, layer.prefix, self.config)
         bias = self._recalibration(layer)
-        if self.config.reads_attention and len(self._images):
+        wanted = self.config.reads_attention and name not in self._closed
+        if wanted and len(self._images):
             self._measure(layer, bias)
         if self.outer is None:
             return bias
@@ -175,7 +195,7 @@ class _Pass:
         return sample_images(self._draws[:, 0], self._share)
 
     def _recalibration(self, layer: TokenLayer) -> Tensor | None:
-        r, dtype = self.r[_name(layer)], layer.query.dtype
+        r, dtype = self.r[_name(layer.stream, layer.index)], layer.query.dtype
         if r == 1:
             return None
         if self.config.recalibration == "bias":
@@ -199,7 +219,7 @@ class _Pass:
                     kept.setdefault(layer.stream, []).append(measured)
 
     def _leak(self, layer: TokenLayer, at: View, bias: Tensor | None) -> Tensor:
-        if self.r[_name(layer)] == 0 and self.config.shuts_spa_out:
+        if self.r[_name(layer.stream, layer.index)] == 0 and self.config.shuts_spa_out:
             return torch.zeros(len(at.images), device=self.device)
         count, wanted = layer.query.shape[1], self.config.sample_heads
         few = 0 < wanted < count and self.noise is not None

@@ -44,6 +44,9 @@ class LayerProbe:
         self._hidden: Tensor | None = None
         self._view: View | None = None
 
+    def plan(self, layers: int, hidden: Tensor, stream: str = "") -> None:
+        """Leaves nothing out: a probe wants to see every layer."""
+
     @torch.no_grad()
     def embedding(self, embedding: MaskEmbedding) -> None:
         """Records the mask token's standardised distance from the patch embeddings."""

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines import masking
+from baselines.carry import carry
 from baselines.data2vec.config import Data2VecConfig
 from baselines.data2vec.official import from_data2vec
 from baselines.init import init_beit, initialise
@@ -79,9 +80,14 @@ class Data2Vec(nn.Module):
             hook.embedding(MaskEmbedding(tokens, self.mask_token))
         tokens = torch.where(batch.hidden[:, :, None], self.mask_token.to(tokens.dtype), tokens)
         x = self.vit.prepend_class(self.vit.add_positions(tokens))
+        carried = carry(hook, batch.hidden, self.shape.depth)
         watch = None if hook is None else (hook, F.pad(batch.hidden, (1, 0)))
-        x = self.vit.norm(self.vit.run(x, batch.noise, watch)[-1])
-        prediction: Tensor = self.lm_head(x[:, 1:][batch.hidden])
+        x = self.vit.run(x, batch.noise, watch, carried)[-1]
+        if carried is None:
+            shown = self.vit.norm(x)[:, 1:][batch.hidden]
+        else:
+            shown = self.vit.norm(carried.masked(x))
+        prediction: Tensor = self.lm_head(shown)
         return prediction
 
     @torch.no_grad()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines import masking
+from baselines.carry import carry
 from baselines.init import init_mae, initialise
 from baselines.linear import Linear
 from baselines.mae.config import MAEConfig
@@ -27,6 +28,7 @@ from baselines.vit import (
     VisionTransformer,
     ViTClassifier,
     run_blocks,
+    run_carried,
 )
 from bench.api import (
     Batch,
@@ -68,7 +70,7 @@ class MAE(nn.Module):
         visible, hidden = split(batch.hidden, self.hidden_count)
         latent = self.encode(take(patches, visible), visible, batch.noise)
         decoded = self.decode(latent, visible, batch.hidden, hook)
-        prediction = self.decoder_pred(self.decoder_norm(take(decoded[:, 1:], hidden)))
+        prediction = self.decoder_pred(self.decoder_norm(decoded))
         target = self.target(take(patches, hidden))
         loss = (prediction.float() - target).square().mean()
         return MethodOutput(loss, terms={"mim": loss.detach()}, prediction=prediction)
@@ -89,15 +91,25 @@ class MAE(nn.Module):
     def decode(
         self, latent: Tensor, visible: Tensor, hidden: Tensor, hook: TokenHook | None
     ) -> Tensor:
-        """Latent tokens [B, 1 + V, D] and mask tokens through the decoder, [B, 1 + N, E]."""
+        """Latent tokens [B, 1 + V, D] and mask tokens through the decoder; masked ones [B, M, E].
+
+        Tokens that are carried in an order need not be put in their places first.
+        """
         x = self.decoder_embed(latent)
         if hook is not None:
             hook.embedding(MaskEmbedding(x[:, 1:], self.mask_token))
-        full = self.mask_token.to(x.dtype).expand(len(x), self.shape.patches, -1)
+        mask_token, table = self.mask_token.to(x.dtype), self.decoder_pos_embed.to(x.dtype)
+        carried = carry(hook, hidden, len(self.decoder_blocks))
+        if carried is not None:
+            masks = mask_token.expand(len(x), self.hidden_count, -1)
+            x = torch.cat([x, masks], dim=1) + table[0][carried.order]
+            return run_carried(self.decoder_blocks, x, carried)[-1][:, carried.columns :]
+        full = mask_token.expand(len(x), self.shape.patches, -1)
         full = full.scatter(1, visible[:, :, None].expand(-1, -1, x.shape[2]), x[:, 1:])
-        x = torch.cat([x[:, :1], full], dim=1) + self.decoder_pos_embed.to(x.dtype)
+        x = torch.cat([x[:, :1], full], dim=1) + table
         watch = None if hook is None else (hook, nn.functional.pad(hidden, (1, 0)))
-        return run_blocks(self.decoder_blocks, x, watch=watch)[-1]
+        x = run_blocks(self.decoder_blocks, x, watch=watch)[-1]
+        return take(x[:, 1:], split(hidden, self.hidden_count)[1])
 
     def target(self, patches: Tensor) -> Tensor:
         """What is predicted: the pixels, each patch normalised if so configured, MAE's order."""

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines import masking
+from baselines.carry import carry
 from baselines.init import init_beit, init_bias_as_torch, initialise
 from baselines.linear import linear
 from baselines.patches import patchify, unpatchify
@@ -67,7 +68,7 @@ class SimMIM(nn.Module):
         The official normaliser adds 1e-5 to the number of hidden pixels before dividing by the
         channels.
         """
-        prediction = self.predict(batch, hook)[batch.hidden]
+        prediction = self.predict(batch, hook)
         target = patchify(batch.images, self.shape.patch_size)[batch.hidden]
         error = (prediction.float() - target).abs().sum()
         pixels = len(target) * self.shape.patch_size**2
@@ -75,16 +76,19 @@ class SimMIM(nn.Module):
         return MethodOutput(loss, terms={"mim": loss.detach()}, prediction=prediction)
 
     def predict(self, batch: Batch, hook: TokenHook | None = None) -> Tensor:
-        """Pixels of every patch, [B, N, C*p*p], in the order (channel, row, column)."""
+        """Pixels of the hidden patches, [M, C*p*p], in the order (channel, row, column)."""
         tokens = self.vit.embed(batch.images)
         if hook is not None:
             hook.embedding(MaskEmbedding(tokens, self.mask_token))
         tokens = torch.where(batch.hidden[:, :, None], self.mask_token.to(tokens.dtype), tokens)
         x = self.vit.prepend_class(self.vit.add_positions(tokens))
+        carried = carry(hook, batch.hidden, self.shape.depth)
         watch = None if hook is None else (hook, F.pad(batch.hidden, (1, 0)))
-        x = self.vit.norm(self.vit.run(x, batch.noise, watch)[-1])
+        x = self.vit.run(x, batch.noise, watch, carried)[-1]
         weight, bias = self.decoder.parameters()
-        return linear(x[:, 1:], weight.flatten(1), bias)
+        if carried is not None:
+            return linear(self.vit.norm(carried.masked(x)), weight.flatten(1), bias)
+        return linear(self.vit.norm(x)[:, 1:], weight.flatten(1), bias)[batch.hidden]
 
     def reconstruct(self, batch: Batch, prediction: Tensor) -> Tensor:
         """A forward pass's prediction as pixels [B, C, S, S]; visible patches are the image's."""

@@ -43,6 +43,9 @@ class NaiveHook:
     def __init__(self, config):
         self.config, self.mass, self.h, self.distance = config, [], [], None
 
+    def plan(self, layers, hidden, stream=""):
+        return None
+
     def embedding(self, embedding):
         x = embedding.tokens.detach()
         offset = (embedding.mask_token - x.mean(1, keepdim=True)) / x.std(1, keepdim=True)

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from bench import registry
 from bench.api import Batch, VisionShape
@@ -124,3 +125,72 @@ def test_evaluation_receives_the_bare_encoder(name):
     assert type(wrapped.encoder()) is type(bare.encoder())
     assert wrapped.encoder().state_dict().keys() == bare.encoder().state_dict().keys()
     assert not any("mto" in key or "base" in key for key in wrapped.encoder().state_dict())
+
+
+# --- what is never read is not computed -----------------------------------------------------------
+
+SHUT = replace(OFF, recalibration="bias", rows="all", keep_self=False, r_first=0.0, r_depth=1.0)
+
+
+class Open(LayerProbe):
+    """An outer hook that looks at nothing: every layer is shown, so none is closed."""
+
+    def attention(self, layer):
+        return None
+
+
+def stirred(name, config):
+    """The method with every parameter moved, so that biases and scales take part."""
+    method = made(name, config)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in method.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    for module in method.modules():
+        if hasattr(module, "drop"):
+            module.drop = (
+                0.0  # attention dropout draws one number a weight, of which there are fewer
+            )
+    return method
+
+
+def loss_and_gradients(method, hook, size=6):
+    method.zero_grad(set_to_none=True)
+    output = method(batch_for(method, size=size), hook)
+    total = output.loss if output.penalty is None else output.loss + output.penalty
+    total.backward()
+    grads = {n: p.grad for n, p in method.named_parameters() if p.requires_grad}
+    return output, grads
+
+
+def operations(method, hook):
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        method(batch_for(method), hook)
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_keys_and_values_that_nobody_reads_are_not_computed(name):
+    method = made(name, SHUT).eval()
+    all_layers, first_half = operations(method, None), made(name, replace(SHUT, r_depth=0.5)).eval()
+    shown = operations(method, Open())
+    assert all_layers < operations(first_half, None) < shown
+    assert shown == operations(made(name).eval(), None)
+
+
+@pytest.mark.parametrize("change", [{}, {"r_depth": 0.5}, {"lambda_e": 0.1, "lambda_spa": 0.1}])
+@pytest.mark.parametrize("name", METHODS)
+def test_leaving_out_what_is_never_read_changes_neither_loss_nor_gradients(name, change):
+    method = stirred(name, replace(SHUT, **change, sample_images=1.0))
+    short, short_grads = loss_and_gradients(method, None)
+    full, full_grads = loss_and_gradients(method, Open())
+    torch.testing.assert_close(short.loss, full.loss, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(short.prediction, full.prediction, atol=1e-4, rtol=1e-4)
+    assert short.terms.keys() == full.terms.keys()
+    for term in short.terms:
+        torch.testing.assert_close(short.terms[term], full.terms[term], atol=1e-5, rtol=1e-5)
+    assert short_grads.keys() == full_grads.keys()
+    for key, gradient in full_grads.items():
+        scale = gradient.abs().max()
+        assert (short_grads[key] - gradient).abs().max() <= 1e-5 * max(scale, 1), key
