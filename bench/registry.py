@@ -49,16 +49,18 @@ PLUGINS: dict[str, Row] = {
 }
 
 DATASETS: dict[str, DatasetRow] = {
-    "digits": DatasetRow("bench.data.images:digits", "digits", needs_root=False),
-    "procedural": DatasetRow("bench.data.images:procedural", "procedural", needs_root=False),
+    "digits": DatasetRow("bench.data.sets.digits:digits", "digits", needs_root=False),
+    "procedural": DatasetRow(
+        "bench.data.sets.procedural:procedural", "procedural", needs_root=False
+    ),
     "fashion-mnist": DatasetRow(
         "bench.data.sets.fashion_mnist:fashion_mnist", "fashion-mnist", needs_root=False
     ),
-    "cifar10": DatasetRow("bench.data.images:cifar10", "cifar", needs_root=True),
-    "cifar100": DatasetRow("bench.data.images:cifar100", "cifar", needs_root=True),
-    "imagenet": DatasetRow("bench.data.images:image_folder", "imagenet", needs_root=True),
-    "folder": DatasetRow("bench.data.images:image_folder", "imagenet", needs_root=True),
-    "timm": DatasetRow("bench.data.images:timm_factory", "imagenet", needs_root=True),
+    "cifar10": DatasetRow("bench.data.sets.cifar:cifar10", "cifar", needs_root=True),
+    "cifar100": DatasetRow("bench.data.sets.cifar:cifar100", "cifar", needs_root=True),
+    "imagenet": DatasetRow("bench.data.sets.folder:image_folder", "imagenet", needs_root=True),
+    "folder": DatasetRow("bench.data.sets.folder:image_folder", "imagenet", needs_root=True),
+    "timm": DatasetRow("bench.data.sets.timm:timm_factory", "imagenet", needs_root=True),
 }
 
 PROBE = "mto.probe:LayerProbe"

@@ -117,13 +117,13 @@ def _signals(args: argparse.Namespace) -> Iterator[Finding]:
 
 
 def _data(args: argparse.Namespace) -> Iterator[Finding]:
-    from bench.data import feed as data
+    from bench.data import load
 
     name, root = typed.parse_data(args.data or "digits")
-    preset = registry.dataset(data.dataset_key(name)).preset
+    preset = registry.dataset(load.dataset_key(name)).preset
     layers = (*load_preset(preset), {"data": {"name": name}})
     config = resolve.Resolver(layers).resolve(typed.parse_arm("mae"), 1, 0)
-    images = data.load(config, root)
+    images = load.load(config, root)
     images.train.open(0), images.test.open(0)
     counts = f"{len(images.train)} training and {len(images.test)} test images"
     yield Finding("data", OK, f"{name}: {counts}, {images.classes} classes")

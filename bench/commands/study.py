@@ -64,10 +64,10 @@ def _check_same_images(request: Request, tasks: Sequence[Task]) -> None:
     stored = {request.store.run(t.run_id).images() for t in tasks} - {""}
     if not root or not stored:
         return
-    from bench.data import feed as data
+    from bench.data import load
 
     config = request.study.cells[0].config
-    here = data.load(config, root).fingerprint()
+    here = load.load(config, root).fingerprint()
     if stored != {here}:
         raise UsageError(
             f"runs in '{request.store.root}' were computed on other images than '{root}' holds "

@@ -17,8 +17,10 @@ from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor, nn
 
 from bench.api import ClassifierOptions, Method
-from bench.data.feed import Feed, FeedConfig, Step, evaluation_batches, labelled_subset, make_feed
+from bench.data.batch import Feed, FeedConfig, Step
+from bench.data.feed import evaluation_batches, make_feed
 from bench.data.images import ImageSet, Split
+from bench.data.load import labelled_subset
 from bench.plan.config import RunConfig
 from bench.plan.sections import AugmentConfig
 from bench.train.loop import Job, Session, autocast, fit

@@ -10,8 +10,9 @@ import pandas as pd
 from bench.report import markdown, words
 from bench.report.sections import Section, Study
 from bench.report.tables import Table
-from bench.stats import saving as metrics
+from bench.stats import power
 from bench.stats.analysis import ENDPOINTS, records
+from bench.stats.means import MIN_SEEDS, smallest_sign_flip_p
 
 POWER = 0.8
 
@@ -50,9 +51,9 @@ def _table(section: Section, row: dict[str, Any], seeds: list[int]) -> Table:
     hours = _hours(section, row)
     rows = []
     for n in seeds:
-        gain = metrics.smallest_effect(n, row["sd"], POWER, alpha)
+        gain = power.smallest_effect(n, row["sd"], POWER, alpha)
         ratio = 2 ** (gain / slope) if slope > 0 else math.nan
-        least = metrics.smallest_sign_flip_p(n)
+        least = smallest_sign_flip_p(n)
         flip = f"{least:.3g}" + ("" if least <= alpha else ", cannot be significant")
         shown = [str(n), words.number(gain), f"×{words.number(ratio)}"]
         rows.append([*shown, flip, words.number(hours * n, 1)])
@@ -63,7 +64,7 @@ def _table(section: Section, row: dict[str, Any], seeds: list[int]) -> Table:
         f"of a paired difference is {words.number(row['sd'], 3)} points on {row['freedom']:.0f} "
         f"degrees of freedom, itself uncertain by about {1 / math.sqrt(2 * row['freedom']):.0%}. "
         f"ρ takes the baseline's slope of {words.number(slope)} points a doubling of epochs. "
-        f"Below {metrics.MIN_SEEDS} seeds nothing is claimed."
+        f"Below {MIN_SEEDS} seeds nothing is claimed."
     )
     return Table("power", "Power", columns, rows, note)
 

@@ -8,7 +8,7 @@ from bench.report import checks, markdown, words
 from bench.report.sections import Study
 from bench.report.tables import Table
 from bench.stats.analysis import ENDPOINTS, records
-from bench.stats.saving import estimate
+from bench.stats.means import estimate
 
 CELL = ["data", "model", "arm", "endpoint", "epochs"]
 

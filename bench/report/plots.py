@@ -15,7 +15,7 @@ from bench.report.draw import Plot, Series
 from bench.report.sections import Section
 from bench.report.tables import caption
 from bench.stats.analysis import ENDPOINTS, records
-from bench.stats.saving import t_quantile
+from bench.stats.means import t_quantile
 
 Lines = list[dict[str, Any]]
 LogReader = Callable[[str], Lines]

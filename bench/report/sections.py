@@ -11,8 +11,8 @@ import pandas as pd
 
 from bench.errors import NothingMeasuredError
 from bench.report import checks, words
-from bench.stats import analysis as aggregate
-from bench.stats.analysis import SECTION, Analysis
+from bench.stats import compare, frames
+from bench.stats.analysis import SECTION, Analysis, records
 
 Key = tuple[str, str, str]
 
@@ -35,7 +35,7 @@ class Section:
     def rows(self) -> dict[str, list[dict[str, Any]]]:
         """The rows of ``accuracy``, ``differences``, ``targets`` and ``costs``."""
         names = ("accuracy", "differences", "targets", "costs")
-        return {name: aggregate.records(getattr(self, name)) for name in names}
+        return {name: records(getattr(self, name)) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +58,9 @@ class Study:
     @cached_property
     def sections(self) -> list[Section]:
         """The frames cut by data set, model and recipe, sorted."""
-        frames = [f.name for f in fields(Section) if f.name not in ("key", "analysis")]
-        cut = {name: _by_section(getattr(self, name)) for name in frames}
-        empty = {name: getattr(self, name).iloc[:0] for name in frames}
+        names = [f.name for f in fields(Section) if f.name not in ("key", "analysis")]
+        cut = {name: _by_section(getattr(self, name)) for name in names}
+        empty = {name: getattr(self, name).iloc[:0] for name in names}
         return [
             Section(
                 key=key,
@@ -91,24 +91,24 @@ def study(rows: Iterable[Mapping[str, Any]], plan: Mapping[str, Any] | None) -> 
         NothingMeasuredError: if no run has a score.
     """
     analysis = Analysis.of(plan)
-    runs = aggregate.tidy(rows, analysis)
+    runs = frames.tidy(rows, analysis)
     if runs.empty or not runs["ok"].any():
         raise NothingMeasuredError(
             "nothing measured: no finished run to report. "
             "See 'python -m bench.run status' for what is running or failed."
         )
-    cells = aggregate.cells(runs)
-    scores = aggregate.long(cells)
-    costs = aggregate.costs(cells)
+    cells = frames.cells(runs)
+    scores = frames.long(cells)
+    costs = frames.costs(cells)
     matching = checks.matching(runs)
-    targets = aggregate.cost_ratios(aggregate.targets(scores, analysis), costs)
+    targets = compare.cost_ratios(compare.targets(scores, analysis), costs)
     return Study(
         analysis=analysis,
         runs=runs,
         cells=cells,
         scores=scores,
-        accuracy=aggregate.accuracy(scores),
-        differences=aggregate.differences(scores, analysis.alpha),
+        accuracy=frames.accuracy(scores),
+        differences=compare.differences(scores, analysis.alpha),
         targets=_judged(targets, matching, runs, analysis),
         costs=costs,
         matching=matching,
@@ -128,7 +128,7 @@ def _judged(
     hardware = finished["hardware"].nunique().gt(1).rename("mixed_hardware")
     frame = targets.merge(matching, on=[*SECTION, "base_arm", "arm"], how="left")
     frame = frame.merge(hardware.reset_index(), on=SECTION, how="left")
-    rows = aggregate.records(frame)
+    rows = records(frame)
     frame["verdict"] = [words.verdict(row, analysis) for row in rows]
     frame["rho_words"] = [words.factor(row) for row in rows]
     return frame

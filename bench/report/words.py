@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bench.stats.analysis import ENDPOINTS, PER_EPOCH, Analysis
-from bench.stats.saving import MIN_SEEDS, smallest_sign_flip_p
+from bench.stats.means import MIN_SEEDS, smallest_sign_flip_p
 
 NONE = "—"
 RECONSTRUCTION = (

@@ -1,4 +1,4 @@
-"""The statistics of the benchmark: pure functions on arrays, no files, no clock, no random draws.
+"""Epochs to target: pure functions on arrays, no files, no clock, no random draws.
 
 Legend of shapes: n seeds (one row each, the same seeds in both arms), B budgets, G grid points,
 ... any number of leading axes (used by the simulation that verifies the interval).
@@ -16,35 +16,17 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import nctdtr, stdtr, stdtrit
 
-Array = npt.NDArray[np.float64]
+from bench.stats.means import Array, estimate, t_quantile
+
 Flags = npt.NDArray[np.bool_]
-
-MIN_SEEDS = 5
-"""With fewer seeds a table is a pilot: it shows numbers and makes no claim."""
 
 GRID_PER_OCTAVE = 128
 """Points a doubling of epochs on which the test is inverted: steps of 0.5 %."""
 
-EXACT_SEEDS = 20
-"""Most seeds for which all sign flips are enumerated (2**19 sums)."""
-
 State = Literal["measured", "beyond", "missed", "flat", "empty"]
 """How a target was met: inside the budgets, already at the smallest one, never; ``flat`` when the
 baseline's curve does not rise to the target, ``empty`` when there is no pair of seeds."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds with its sample sd, t interval and two-sided p value against 0."""
-
-    mean: float
-    sd: float
-    low: float
-    high: float
-    p: float
-    n: int
 
 
 @dataclass(frozen=True)
@@ -74,88 +56,6 @@ class Saving:
     p: float = math.nan
     bound: float = math.nan
     monotone: bool = True
-
-
-# --- means and paired differences -------------------------------------------------------------
-
-
-def sample_sd(values: Array) -> float:
-    """Sample standard deviation (ddof=1); NaN below two values."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-
-
-def t_quantile(n: int, alpha: float) -> float:
-    """Two-sided quantile of Student's t for n values; infinite below two."""
-    return float(stdtrit(n - 1, 1 - alpha / 2)) if n > 1 else math.inf
-
-
-def estimate(values: Array, alpha: float = 0.05) -> Estimate:
-    """Mean of one value per seed, its t interval and the two-sided p of ``mean == 0``."""
-    n = len(values)
-    if n == 0:
-        return Estimate(math.nan, math.nan, -math.inf, math.inf, math.nan, 0)
-    mean, sd = float(np.mean(values)), sample_sd(values)
-    if n == 1:
-        return Estimate(mean, sd, -math.inf, math.inf, math.nan, 1)
-    error = sd / math.sqrt(n)
-    half = t_quantile(n, alpha) * error
-    return Estimate(mean, sd, mean - half, mean + half, _p_value(mean, error, n), n)
-
-
-def _p_value(shift: float, error: float, n: int) -> float:
-    if error == 0.0:
-        return 1.0 if shift == 0.0 else 0.0
-    return float(2 * stdtr(n - 1, -abs(shift) / error))
-
-
-def sign_flip_p(differences: Array) -> float:
-    """Exact two-sided p of the sign-flip permutation test; NaN without or with too many seeds."""
-    n = len(differences)
-    if not 0 < n <= EXACT_SEEDS:
-        return math.nan
-    sums = np.array([float(differences[0])])  # the other sign of the first gives the mirror image
-    for value in differences[1:]:
-        sums = np.concatenate([sums + value, sums - value])
-    observed = abs(float(np.sum(differences)))
-    tolerance = 1e-9 * float(np.sum(np.abs(differences)))
-    return float(np.mean(np.abs(sums) >= observed - tolerance))
-
-
-def smallest_sign_flip_p(n: int) -> float:
-    """The smallest two-sided p that n seeds can give: 1/4 at 3, 1/16 at 5, 1/32 at 6."""
-    return min(1.0, 2.0 ** (1 - n))
-
-
-def holm(p_values: Array) -> Array:
-    """Holm's step-down adjusted p values; NaN entries (no test) stay NaN and are not counted."""
-    adjusted = np.full(len(p_values), math.nan)
-    tested = np.flatnonzero(~np.isnan(p_values))
-    order = tested[np.argsort(p_values[tested], kind="stable")]
-    factors = np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * p_values[order]))
-    return adjusted
-
-
-def lower_limit(differences: Array, alpha: float = 0.05) -> float:
-    """One-sided lower confidence limit of the mean difference; minus infinity below two seeds.
-
-    Non-inferiority with margin m holds if it lies above -m.
-    """
-    n = len(differences)
-    if n < 2:
-        return -math.inf
-    error = sample_sd(differences) / math.sqrt(n)
-    return float(np.mean(differences) - stdtrit(n - 1, 1 - alpha) * error)
-
-
-def correlation(a: Array, b: Array) -> float:
-    """Correlation of the seeds' scores between two arms: what pairing gains. NaN if undefined."""
-    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return math.nan
-    return float(np.corrcoef(a, b)[0, 1])
-
-
-# --- epochs to target -------------------------------------------------------------------------
 
 
 def epochs_to_target(epochs: Array, scores: Array, target: float) -> tuple[State, float]:
@@ -325,9 +225,6 @@ def bounds(inside: Flags, mean: Array, grid: Array) -> tuple[Array, Array]:
     return first, last
 
 
-# --- companions -------------------------------------------------------------------------------
-
-
 def area(epochs: Array, scores: Array) -> Array:
     """Area [n] under accuracy against log2(epochs), divided by the width."""
     x = np.log2(epochs)
@@ -342,30 +239,3 @@ def rauc(base: Curve, variant: Curve, alpha: float = 0.05) -> tuple[float, float
     """
     found = estimate(area(variant.epochs, variant.scores) / area(base.epochs, base.scores), alpha)
     return found.mean, found.low, found.high
-
-
-# --- power ------------------------------------------------------------------------------------
-
-
-def power_of(n: int, effect: float, sd: float, alpha: float = 0.05) -> float:
-    """Power of the two-sided paired t test: n differences of sample sd ``sd``, mean ``effect``."""
-    if n < 2:
-        return 0.0
-    shift = effect / sd * math.sqrt(n)
-    t = t_quantile(n, alpha)
-    return float(1 - nctdtr(n - 1, shift, t) + nctdtr(n - 1, shift, -t))
-
-
-def smallest_effect(n: int, sd: float, power: float = 0.8, alpha: float = 0.05) -> float:
-    """Smallest mean difference that n seeds find with the given power; infinite below two."""
-    if n < 2:
-        return math.inf
-    if sd == 0:
-        return 0.0
-    low, high = 0.0, sd
-    while power_of(n, high, sd, alpha) < power:
-        high *= 2
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if power_of(n, middle, sd, alpha) < power else (low, middle)
-    return high

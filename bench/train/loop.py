@@ -18,7 +18,7 @@ import torch
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 
-from bench.data.feed import Feed, Step
+from bench.data.batch import Feed, Step
 from bench.errors import NonFiniteLossError, StopRequestedError
 from bench.machine.world import SOLO, World
 from bench.streams import Digest, Streams, preserved

@@ -15,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench import registry
 from bench.api import Batch, Method
-from bench.data.feed import Feed, FeedConfig, Step, evaluation_batches, make_feed
+from bench.data.batch import Feed, FeedConfig, Step
+from bench.data.feed import evaluation_batches, make_feed
 from bench.data.images import ImageSet
 from bench.plan.config import RunConfig
 from bench.streams import Digest, Streams

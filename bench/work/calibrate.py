@@ -9,8 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bench.data import feed as data
-from bench.data.feed import Feed, Step
+from bench.data import load
+from bench.data.batch import Feed, Step
 from bench.evaluate.evaluation import Evaluation
 from bench.plan.config import Resources, RunConfig
 from bench.store.folder import RunFolder
@@ -45,7 +45,7 @@ def calibrate(config: RunConfig, resources: Resources) -> Speed:
         device = pick_device(resources.device)
         streams = Streams(config.suite_seed, config.seed)
         session = Session(device, streams, monitor, resources.micro_batch, resources.workers)
-        images = data.load(config, resources.data_root)
+        images = load.load(config, resources.data_root)
         short = _with_epochs(config, 2)
         module: Any = build_method(short)
         module.to(device).train()

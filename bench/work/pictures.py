@@ -15,8 +15,9 @@ from torch import Tensor
 
 from bench import registry
 from bench.api import Batch
-from bench.data import feed as data
-from bench.data.feed import FeedConfig, evaluation_batches
+from bench.data import load
+from bench.data.batch import FeedConfig
+from bench.data.feed import evaluation_batches
 from bench.errors import UsageError
 from bench.plan.config import RunConfig
 from bench.plan.sections import AugmentConfig, DataConfig
@@ -114,7 +115,7 @@ def measure_layers(
 
 
 def _test_images(config: RunConfig, root: str, count: int) -> tuple[Tensor, list[int]]:
-    split = data.load(config, root).test
+    split = load.load(config, root).test
     feed = FeedConfig(
         data=config.data,
         augment=AugmentConfig(),

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from bench import errors
-from bench.data import feed as data
+from bench.data import load
 from bench.errors import (
     BenchError,
     DataError,
@@ -137,7 +137,7 @@ def _compute(store: Store, task: Task, resources: Resources, place: Place) -> No
         workers=resources.workers,
         world=world,
     )
-    images = data.load(config, resources.data_root, resources.strict_images)
+    images = load.load(config, resources.data_root, resources.strict_images)
     _check_images(images.fingerprint(), folder, store.run(task.parent) if task.parent else folder)
     facts = {**provenance.hardware(device, threads), "processes": world.size}
     origin = {

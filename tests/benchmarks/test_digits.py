@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from bench.api import Batch
-from bench.data import feed as data
+from bench.data import load
+from bench.data.batch import normalise
 from bench.plan import layers, resolve, typed
 from bench.plan.config import RunConfig
 from bench.store.folder import RunFolder
@@ -80,7 +81,7 @@ def new_folder(path: Path) -> RunFolder:
 
 
 def pretrain(config: RunConfig, monitor: Monitor) -> None:
-    images = data.load(config, "")
+    images = load.load(config, "")
     session = Session(torch.device("cpu"), Streams(0, 0), monitor)
     method: Any = build_method(config)
     Pretraining(method.train(), images, config, session).run()
@@ -88,8 +89,8 @@ def pretrain(config: RunConfig, monitor: Monitor) -> None:
 
 def bare_epochs(config: RunConfig) -> Iterator[None]:
     """The same steps and nothing else; stops after each epoch."""
-    everything = data.load(config, "").train.images
-    pixels = data.normalise(everything, config.data)  # type: ignore[union-attr]
+    everything = load.load(config, "").train.images
+    pixels = normalise(everything, config.data)  # type: ignore[union-attr]
     streams, recipe, size = Streams(0, 0), config.pretrain, config.pretrain.batch_size
     steps = len(pixels) // size
     method: Any = build_method(config)
@@ -129,8 +130,8 @@ class Alternating(Monitor):
 def hugging_face() -> Callable[[], None]:
     """The steps of MAE by Hugging Face's model of the same sizes, masks included."""
     config = config_of("mae", RATE_EPOCHS)
-    everything = data.load(config, "").train.images
-    pixels = data.normalise(everything, config.data)  # type: ignore[union-attr]
+    everything = load.load(config, "").train.images
+    pixels = normalise(everything, config.data)  # type: ignore[union-attr]
     size, hyper = config.pretrain.batch_size, config.hyper
     decoder = (hyper.decoder_width, hyper.decoder_depth, hyper.decoder_heads)
     module = peers.HuggingFaceMAE(config.model, decoder=decoder, ratio=hyper.mask_ratio).model
@@ -213,7 +214,7 @@ def test_images_a_second(benchmark: Any, tmp_path: Path) -> None:
     arms = {name: by_the_harness(config, tmp_path / name) for name, config in configs.items()}
     race(benchmark, {**arms, "mae, Hugging Face": hugging_face()}, ROUNDS)
     batch = configs["mae"].pretrain.batch_size
-    images = len(data.load(configs["mae"], "").train) // batch * batch
+    images = len(load.load(configs["mae"], "").train) // batch * batch
     seconds = benchmark.extra_info["seconds"]
     rates = {name: RATE_EPOCHS * images / taken for name, taken in seconds.items()}
     benchmark.extra_info["images_per_s"] = rates

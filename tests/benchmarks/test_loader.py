@@ -16,9 +16,10 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.data import feed as data
-from bench.data.feed import FeedConfig
-from bench.data.images import procedural
+from bench.data import crops, load
+from bench.data.batch import FeedConfig
+from bench.data.feed import make_feed
+from bench.data.sets.procedural import procedural
 from bench.plan import layers, resolve, typed
 from bench.plan.config import RunConfig
 from bench.plan.sections import DataConfig
@@ -57,8 +58,8 @@ def recipe_of_mae() -> RunConfig:
 
 def our_feed(folder: Path) -> Callable[[], None]:
     config = recipe_of_mae()
-    images = data.load(replace(config, data=replace(config.data, name="folder")), str(folder))
-    feed = data.make_feed(
+    images = load.load(replace(config, data=replace(config.data, name="folder")), str(folder))
+    feed = make_feed(
         images.train,
         torch.arange(COUNT),
         FeedConfig(
@@ -118,8 +119,8 @@ def batched_crops(folder: Path) -> Callable[[], None]:
         for start in range(0, COUNT, BATCH):
             ids = torch.arange(start, min(COUNT, start + BATCH))
             images = torch.stack([decode_image(str(names[i]), ImageReadMode.RGB) for i in ids])
-            boxes = data.crop_boxes(streams.samples("crop", 0, ids), augment, FORM[0] / FORM[1])
-            data.crop(images.float(), boxes, SIZE, "bicubic")
+            boxes = crops.crop_boxes(streams.samples("crop", 0, ids), augment, FORM[0] / FORM[1])
+            crops.crop(images.float(), boxes, SIZE, "bicubic")
 
     return epoch
 

@@ -8,9 +8,14 @@ import torch
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
-from bench.data import feed as data
-from bench.data.feed import FeedConfig, crop, crop_boxes, labelled_subset, make_feed
-from bench.data.images import image_folder
+from bench.data import load
+from bench.data.augment import augmented
+from bench.data.batch import FeedConfig
+from bench.data.crops import crop, crop_boxes
+from bench.data.feed import _decoded, _Pictures, make_feed
+from bench.data.images import ImageSet
+from bench.data.load import labelled_subset
+from bench.data.sets.folder import image_folder
 from bench.errors import DataError, UsageError
 from bench.plan import layers
 from bench.plan.sections import AugmentConfig, DataConfig
@@ -20,8 +25,8 @@ from tests.conftest import tiny_study
 CPU = torch.device("cpu")
 
 
-def digits() -> data.ImageSet:
-    return data.load(tiny_study("mae").cells[0].config, "")
+def digits() -> ImageSet:
+    return load.load(tiny_study("mae").cells[0].config, "")
 
 
 def feed_config(config: DataConfig, augment: AugmentConfig, **more: int) -> FeedConfig:
@@ -49,7 +54,7 @@ def test_digits_are_split_once_and_for_all() -> None:
 def test_procedural_images_are_generated_from_a_fixed_seed() -> None:
     sizes = ["data.name=procedural", "data.train_images=32", "data.test_images=16"]
     study = tiny_study("mae", more=sizes).cells[0].config
-    first, second = data.load(study, ""), data.load(study, "")
+    first, second = load.load(study, ""), load.load(study, "")
     assert torch.equal(first.train.images, second.train.images)
     assert first.train.images.shape == (32, 1, 8, 8)
     assert first.train.images.float().std() > 20
@@ -75,13 +80,13 @@ def test_every_draw_of_labels_is_another_choice() -> None:
 
 
 def test_digits_that_do_not_train_join_the_test_set() -> None:
-    images = data.load(tiny_study("mae", more=["data.train_images=512"]).cells[0].config, "")
+    images = load.load(tiny_study("mae", more=["data.train_images=512"]).cells[0].config, "")
     assert (len(images.train), len(images.test)) == (512, 1285)
     whole = torch.cat([images.train.images, images.test.images]).flatten(1)  # type: ignore[union-attr]
     other = torch.cat([digits().train.images, digits().test.images]).flatten(1)  # type: ignore[union-attr]
     assert sorted(map(bytes, whole.numpy())) == sorted(map(bytes, other.numpy()))
     with pytest.raises(DataError, match=r"data\.train_images=1790 of 1,797"):
-        data.load(tiny_study("mae", more=["data.train_images=1790"]).cells[0].config, "")
+        load.load(tiny_study("mae", more=["data.train_images=1790"]).cells[0].config, "")
 
 
 def test_sizes_are_set_only_where_a_data_set_leaves_them_open() -> None:
@@ -186,7 +191,7 @@ def test_a_picture_is_resized_as_pillow_does_it(mode: str) -> None:
     request = feed_config(settings, augment, size=64)
     for epoch in range(8):
         with request.streams.scoped("test", epoch):
-            image, (top, left, high, wide, flipped) = data._augment(picture, request)
+            image, (top, left, high, wide, flipped) = augmented(picture, request)
         box = (left * 300, top * 200, (left + wide) * 300, (top + high) * 200)
         cut = picture.crop(tuple(round(float(v)) for v in box))
         expected = np.asarray(cut.resize((64, 64), Image.Resampling[mode.upper()])).astype(int)
@@ -215,7 +220,7 @@ def test_a_folder_in_another_layout_is_named(tmp_path: Path) -> None:
 def test_a_model_of_other_channels_is_refused() -> None:
     config = tiny_study("mae", more=["model.channels=3"]).cells[0].config
     with pytest.raises(DataError, match=r"model\.channels=1"):
-        data.load(config, "")
+        load.load(config, "")
 
 
 def test_a_process_without_an_image_of_a_batch_gets_an_empty_one(folder: str) -> None:
@@ -223,8 +228,6 @@ def test_a_process_without_an_image_of_a_batch_gets_an_empty_one(folder: str) ->
     images = image_folder(settings, folder, 16)
     request = feed_config(settings, AUGMENT, size=16, batch=4)
     none, some = [], [(0, 1), (0, 2)]
-    batches = list(
-        data._decoded(data._Pictures(images.train, request, True), [none, some], request)
-    )
+    batches = list(_decoded(_Pictures(images.train, request, True), [none, some], request))
     assert [b[0].shape for b in batches] == [(0, 3, 16, 16), (2, 3, 16, 16)]
     assert [len(b[2]) for b in batches] == [0, 2]

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.api import ClassifierOptions
-from bench.data.feed import labelled_subset
 from bench.data.images import ArraySplit, ImageSet
+from bench.data.load import labelled_subset
 from bench.evaluate.evaluation import Evaluation
 from bench.plan.config import RunConfig
 from bench.plan.sections import DataConfig, FinetuneConfig, KnnConfig, ProbeConfig

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from bench.data.feed import load
+from bench.data.load import load
 from bench.run import main
 from bench.work import pictures
 from bench.work.pictures import Pictures

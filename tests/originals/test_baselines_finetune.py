@@ -15,7 +15,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from bench.data.feed import Step, _augment, _centre, crop_boxes
+from bench.data.augment import augmented, centred
+from bench.data.batch import Step
+from bench.data.crops import crop_boxes
 from bench.errors import NonFiniteLossError
 from bench.evaluate import evaluation as evaluate
 from bench.plan.config import RunConfig
@@ -158,7 +160,7 @@ def test_the_probes_crop_is_cut_to_the_image_not_drawn_again() -> None:
     assert torch.equal(boxes[:, :4], torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(20, 4))
     config = feed_config(resolved("mae").data, augment, size=16)
     with config.streams.scoped("test", 0):
-        _, box = _augment(picture(), config)
+        _, box = augmented(picture(), config)
     assert box.tolist() == [0.0, 0.0, 1.0, 1.0, 0.0]
 
 
@@ -167,7 +169,7 @@ def test_the_probes_crop_keeps_area_and_aspect_where_they_fit() -> None:
     config = feed_config(resolved("mae").data, augment, size=16)
     for seed in range(20):
         with config.streams.scoped("test", seed):
-            _, (top, left, high, wide, _) = _augment(picture(), config)
+            _, (top, left, high, wide, _) = augmented(picture(), config)
         assert 0 <= top <= 1 - high + 1e-6
         assert 0 <= left <= 1 - wide + 1e-6
         assert math.isclose(high * wide, 0.3, rel_tol=0.1)
@@ -188,7 +190,7 @@ def test_centre_resizes_and_crops_as_mae_does(
 
     monkeypatch.setattr(tvf, "resize", spy)
     config = feed_config(resolved("mae").data, AugmentConfig(), size=size)
-    image, _ = _centre(picture(500, 400), config)
+    image, _ = centred(picture(500, 400), config)
     assert image.shape == (3, size, size)
     assert asked == [(shorter, tvf.InterpolationMode.BICUBIC)]
 
@@ -206,7 +208,7 @@ def test_randaugment_gets_timms_settings(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(timms, "rand_augment_transform", spy)
     config = feed_config(resolved("mae").data, resolved("mae").finetune.augment, size=224)
     with config.streams.scoped("test", 0):
-        image, _ = _augment(picture(), config)
+        image, _ = augmented(picture(), config)
     assert image.shape == (3, 224, 224)
     name, settings = given[0]
     assert name == "rand-m9-mstd0.5-inc1"

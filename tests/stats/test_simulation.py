@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.stats import saving as metrics
+from bench.stats import saving
 from bench.stats.saving import Curve
 from tests.support import simulation
 from tests.support.simulation import EPOCHS, Case
@@ -84,7 +84,7 @@ def test_arms_are_correlated_as_asked() -> None:
 
 def test_batched_and_single_studies_agree() -> None:
     base, variant = simulation.draw(Case(5, "saturating", 1.5, 0.5), 20, np.random.default_rng(3))
-    low, high = metrics.ratio_interval(Curve(EPOCHS, variant), base[..., 2], 400.0, 0.05)
+    low, high = saving.ratio_interval(Curve(EPOCHS, variant), base[..., 2], 400.0, 0.05)
     for i in range(20):
-        one = metrics.saving(Curve(EPOCHS, base[i]), Curve(EPOCHS, variant[i]), 400.0)
+        one = saving.saving(Curve(EPOCHS, base[i]), Curve(EPOCHS, variant[i]), 400.0)
         assert (one.low, one.high) == pytest.approx((low[i], high[i]))

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench.stats import saving as metrics
-from bench.stats.saving import Array, Curve
+from bench.stats import saving
+from bench.stats.means import Array
+from bench.stats.saving import Curve
 
 DOCS = Path(__file__).parents[2] / "docs"
 BEGIN, END = "<!-- simulation -->\n", "<!-- end -->"
@@ -68,7 +69,7 @@ def interpolated_rho(case: Case) -> float:
     """
     truth = CURVES[case.curve]
     target = float(truth(np.array(REFERENCE)))
-    _, epochs = metrics.epochs_to_target(EPOCHS, truth(EPOCHS * case.rho), target)
+    _, epochs = saving.epochs_to_target(EPOCHS, truth(EPOCHS * case.rho), target)
     return REFERENCE / epochs
 
 
@@ -83,8 +84,8 @@ def simulate(case: Case, studies: int, rng: np.random.Generator) -> dict[str, ob
     base, variant = draw(case, studies, rng)
     at = int(np.flatnonzero(EPOCHS == REFERENCE)[0])
     start = base[..., at]
-    low, high = metrics.ratio_interval(Curve(EPOCHS, variant), start, REFERENCE, 0.05)
-    flat = metrics.is_flat(base.mean(axis=-2)[..., : at + 1], start - base[..., 0], 0.05)
+    low, high = saving.ratio_interval(Curve(EPOCHS, variant), start, REFERENCE, 0.05)
+    flat = saving.is_flat(base.mean(axis=-2)[..., : at + 1], start - base[..., 0], 0.05)
     row: dict[str, object] = {**vars(case), "studies": studies}
     if case.curve == "flat" and case.rho != 1:
         row |= {"coverage": np.nan, "coverage_smooth": np.nan, "overstated": np.nan}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.data import feed as data
+from bench.data import load
 from bench.store.folder import RunFolder
 from bench.streams import Streams
 from bench.train.loop import Session
@@ -28,7 +28,7 @@ def test_progress_rises_from_nought_in_equal_steps_to_below_one(
         lambda module, arguments: seen.append(arguments[0].progress) if module.training else None
     )
     session = Session(torch.device("cpu"), Streams(0, 0), Monitor(RunFolder(tmp_path)), micro_batch)
-    pretraining = Pretraining(method.train(), data.load(config, ""), config, session)
+    pretraining = Pretraining(method.train(), load.load(config, ""), config, session)
     pretraining.flops_per_image = lambda job: 0.0  # type: ignore[method-assign]
     pretraining.run()
     parts = 2 if micro_batch else 1

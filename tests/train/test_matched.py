@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.data import feed as data
-from bench.data.feed import Feed, Step
+from bench.data import load
+from bench.data.batch import Feed, Step
 from bench.store.folder import RunFolder
 from bench.streams import Streams
 from bench.train.loop import Session
@@ -60,7 +60,7 @@ def digests(folder: Path, source: Recorded) -> dict[str, str]:
     method.draw_hidden = lambda stream: source.hidden(draw(stream))
     streams = Streams(CONFIG.suite_seed, CONFIG.seed)
     session = Session(torch.device("cpu"), streams, Monitor(RunFolder(folder), 1e9))
-    images = data.load(CONFIG, "")
+    images = load.load(CONFIG, "")
     found: dict[str, str] = Pretraining(method, images, CONFIG, session, source.over).run()[
         "digests"
     ]

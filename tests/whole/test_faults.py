@@ -46,10 +46,10 @@ class DiskFull:
         self.step, self.everything = step, everything
 
     def __call__(self) -> None:
-        from bench.store import store
+        from bench.store import files
         from bench.train import checkpoint
 
-        make, save = store.tempfile.mkstemp, checkpoint.save_state
+        make, save = files.tempfile.mkstemp, checkpoint.save_state
         full = [False]
 
         def mkstemp(*args: Any, **kwargs: Any) -> Any:
@@ -64,7 +64,7 @@ class DiskFull:
             finally:
                 full[0] = full[0] and self.everything
 
-        store.tempfile.mkstemp = mkstemp
+        files.tempfile.mkstemp = mkstemp
         checkpoint.save_state = save_state
 
 

@@ -1,0 +1,60 @@
+"""The images of a run, and the part whose labels evaluation may use."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bench import registry
+from bench.data.images import ArraySplit, ImageSet, Split
+from bench.errors import DataError
+from bench.plan.config import RunConfig
+from bench.streams import Streams
+
+
+def load(config: RunConfig, root: str, strict: bool = False) -> ImageSet:
+    """The image set of a run; with ``strict`` an unreadable picture is an error.
+
+    Raises:
+        DataError: if it is missing or unreadable, or does not fit the model.
+    """
+    images: ImageSet = registry.load(registry.dataset(dataset_key(config.data.name)).target)(
+        config.data, root, config.model.image_size
+    )
+    if strict:
+        images = images.strict()
+    if isinstance(images.train, ArraySplit):
+        channels = images.train.images.shape[1]
+        if channels != config.model.channels:
+            raise DataError(
+                f"data set '{config.data.name}' has {channels} channels, the model "
+                f"{config.model.channels}. Set model.channels={channels}."
+            )
+    return images
+
+
+def dataset_key(name: str) -> str:
+    """The registry row of a data-set name; names with a slash are timm's."""
+    return "timm" if "/" in name else name
+
+
+def labelled_subset(split: Split, count: int, streams: Streams, draw: int = 0) -> Tensor:
+    """Indices of ``count`` training images, balanced over classes, drawn per seed; all for 0.
+
+    Each ``draw`` is another choice, independent of the rest.
+
+    Raises:
+        DataError: if the classes hold too few images.
+    """
+    if not count:
+        return torch.arange(len(split))
+    ranks = streams.samples("labels", draw, torch.arange(len(split))).uniform(1)[:, 0]
+    classes = split.labels.unique()
+    each = count // len(classes)
+    chosen = []
+    for k in classes:
+        members = (split.labels == k).nonzero()[:, 0]
+        if not 0 < each <= len(members):
+            raise DataError(f"data.labels={count} needs {each} images of class {int(k)}.")
+        chosen.append(members[ranks[members].argsort(stable=True)[:each]])
+    return torch.cat(chosen).sort().values

@@ -1,0 +1,170 @@
+"""Variant against baseline: paired differences, epochs to target, ratios of cost."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.stats import means, saving
+from bench.stats.analysis import ARM, PER_EPOCH, SECTION, Analysis
+from bench.stats.means import Array
+from bench.stats.saving import Curve
+
+
+def pairs(scores: pd.DataFrame) -> pd.DataFrame:
+    """Variant beside baseline of the same seed, epochs and endpoint; failed scores are NaN."""
+    base = scores[scores["arm"] == scores["base_arm"]]
+    key = [*SECTION, "base_arm", "endpoint", "epochs", "seed"]
+    base = base[[*key, "score"]].rename(columns={"score": "base_score"})
+    variant = scores[scores["arm"] != scores["base_arm"]]
+    return variant.merge(base, on=key, how="inner").sort_values([*key, "arm"])
+
+
+def differences(scores: pd.DataFrame, alpha: float) -> pd.DataFrame:
+    """Paired difference variant - baseline at each equal budget, with interval and tests."""
+    rows = []
+    for key, group in pairs(scores).groupby([*ARM, "endpoint", "epochs"]):
+        ours, theirs = group["score"].to_numpy(), group["base_score"].to_numpy()
+        both = ~np.isnan(ours - theirs)
+        ours, theirs = ours[both], theirs[both]
+        found = means.estimate(ours - theirs, alpha)
+        rows.append(
+            {
+                **dict(zip([*ARM, "endpoint", "epochs"], key, strict=True)),
+                "difference": found.mean,
+                "sd": found.sd,
+                "low": found.low,
+                "high": found.high,
+                "p": found.p,
+                "p_sign_flip": means.sign_flip_p(ours - theirs),
+                "correlation": means.correlation(ours, theirs),
+                "n": found.n,
+                "pairs": len(group),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def curves(group: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Scores of each arm as seeds x epochs; a failed run is minus infinity, a missing one NaN."""
+    values = group["score"].where(group["ok"], -math.inf)
+    wide = group.assign(score=values).pivot(index="seed", columns=["arm", "epochs"], values="score")
+    parts = {str(arm): wide[arm] for arm in sorted(set(group["arm"]))}
+    return {arm: part.dropna(how="all").sort_index(axis=1) for arm, part in parts.items()}
+
+
+def pair_curves(base: pd.DataFrame, variant: pd.DataFrame, reference: int) -> tuple[Curve, Curve]:
+    """The two arms on their common seeds.
+
+    Budgets that half of the variant's seeds or fewer have run are left out, then seeds that lack
+    one of the rest. A failed run of the variant scores 0: it did not reach the target. A seed
+    whose baseline failed at the reference budget is left out, which cannot favour the variant.
+    """
+    start = base.get(reference, pd.Series(dtype=float))
+    ours = variant.loc[variant.index.intersection(start.index[np.isfinite(start)])]
+    ours = ours.loc[:, ours.notna().sum() * 2 > len(ours)].dropna()
+    scores = np.where(np.isneginf(ours.to_numpy()), 0.0, ours.to_numpy())
+    theirs = base.loc[ours.index].replace(-math.inf, math.nan).dropna(axis=1, how="all")
+    return _curve(theirs, theirs.to_numpy()), _curve(ours, scores)
+
+
+def _curve(frame: pd.DataFrame, scores: Array) -> Curve:
+    return Curve(frame.columns.to_numpy(dtype=float), scores)
+
+
+def targets(scores: pd.DataFrame, analysis: Analysis) -> pd.DataFrame:
+    """Epochs to target: a line a variant, endpoint and target, with its statistics."""
+    rows = []
+    for key, group in scores.groupby([*SECTION, "base_arm", "endpoint"]):
+        names: dict[str, Any] = dict(zip([*SECTION, "base_arm", "endpoint"], key, strict=True))
+        by_arm = curves(group)
+        base = by_arm.pop(names["base_arm"], pd.DataFrame())
+        wanted = analysis.targets(int(epochs) for epochs in base.columns)
+        for arm, variant in by_arm.items():
+            for rank, reference in enumerate(wanted):
+                row = {**names, "arm": arm, "target_epochs": reference, "main_target": rank == 0}
+                rows.append(row | _target_row(base, variant, reference, analysis))
+    frame = pd.DataFrame(rows)
+    if frame.empty:
+        return frame
+    frame["primary"] = (frame["endpoint"] == analysis.endpoint) & frame["main_target"]
+    for _, family in frame.groupby("endpoint"):
+        frame.loc[family.index, "p_holm"] = means.holm(family["p"].to_numpy())
+        frame.loc[family.index, "comparisons"] = int(family["p"].notna().sum())
+    return frame
+
+
+def _target_row(
+    base: pd.DataFrame, variant: pd.DataFrame, reference: int, analysis: Analysis
+) -> dict[str, Any]:
+    theirs, ours = pair_curves(base, variant, reference)
+    found = saving.saving(theirs, ours, reference, analysis.alpha)
+    failed = int(np.isneginf(variant.to_numpy()).any(axis=1).sum())
+    return {
+        "state": found.state,
+        "target_top1": found.target,
+        "n": found.n,
+        "seeds": len(variant),
+        "failed_seeds": failed,
+        "epochs_variant": found.epochs,
+        "rho": found.ratio,
+        "rho_low": found.low,
+        "rho_high": found.high,
+        "bound": found.bound,
+        "saved_epochs": reference - found.epochs,
+        "saved_share": 1 - 1 / found.ratio,
+        "monotone": found.monotone,
+        "p": found.p,
+        **(_companions(theirs, ours, reference, analysis) if found.n else {}),
+    }
+
+
+def _companions(base: Curve, variant: Curve, reference: int, analysis: Analysis) -> dict[str, Any]:
+    """Sign-flip p at equal budgets, non-inferiority at half the reference budget, RAUC."""
+    start = base.scores[:, base.epochs == reference][:, 0]
+    row: dict[str, Any] = _area_ratio(base, variant, analysis.alpha)
+    equal = variant.scores[:, variant.epochs == reference]
+    if equal.size:
+        row["p_sign_flip"] = means.sign_flip_p(equal[:, 0] - start)
+    half = variant.scores[:, variant.epochs == reference / 2]
+    if half.size:
+        row["half_difference"] = float(np.mean(half[:, 0] - start))
+        row["half_low"] = means.lower_limit(half[:, 0] - start, analysis.alpha)
+        row["noninferior"] = row["half_low"] > -analysis.margin
+    return row
+
+
+def _area_ratio(base: Curve, variant: Curve, alpha: float) -> dict[str, Any]:
+    common = np.intersect1d(base.epochs, variant.epochs)
+    theirs = base.scores[:, np.isin(base.epochs, common)]
+    complete = ~np.isnan(theirs).any(axis=1)
+    if len(common) < 2 or not complete.any():
+        return {}
+    ours = variant.scores[:, np.isin(variant.epochs, common)]
+    found = saving.rauc(Curve(common, theirs[complete]), Curve(common, ours[complete]), alpha)
+    return dict(zip(("rauc", "rauc_low", "rauc_high"), found, strict=True))
+
+
+def cost_ratios(target_frame: pd.DataFrame, cost_frame: pd.DataFrame) -> pd.DataFrame:
+    """Adds rho on each cost axis, and what the target costs either arm.
+
+    rho on an axis is rho on epochs times the baseline's cost of an epoch over the variant's. Its
+    interval is that of the epochs; the cost of an epoch is taken as known.
+    """
+    if target_frame.empty:
+        return target_frame
+    names = list(PER_EPOCH.values())
+    base = cost_frame[cost_frame["arm"] == cost_frame["base_arm"]]
+    key = [*SECTION, "base_arm"]
+    frame = target_frame.merge(cost_frame[[*ARM, *names]], on=ARM, how="left")
+    frame = frame.merge(base[[*key, *names]], on=key, how="left", suffixes=("", "_base"))
+    for name, each in PER_EPOCH.items():
+        ratio = frame[f"{each}_base"] / frame[each]
+        for column in ("rho", "rho_low", "rho_high", "bound"):
+            frame[f"{column}_{name}"] = frame[column] * ratio
+        frame[f"{name}_base"] = frame[f"{each}_base"] * frame["target_epochs"]
+        frame[f"{name}_variant"] = frame[each] * frame["epochs_variant"]
+    return frame.drop(columns=[*names, *(f"{each}_base" for each in names)])

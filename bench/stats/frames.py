@@ -1,0 +1,84 @@
+"""Results of runs to tidy frames: pure, no files, independent of the order of the runs.
+
+Every frame is long and carries the columns ``data``, ``model`` and ``recipe``; rows that differ in
+one of them never meet in a comparison.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from bench.stats.analysis import ARM, CELL, COSTS, ENDPOINTS, PER_EPOCH, RATES, SECTION, Analysis
+
+
+def tidy(rows: Iterable[Mapping[str, Any]], analysis: Analysis) -> pd.DataFrame:
+    """One line a run, sorted; a run with a score that is not finite counts as failed.
+
+    ``ambiguous`` marks runs of one cell and repeat under several ids, of which the plan names none
+    or several: none of them is used, since choosing one would be choosing a result.
+    """
+    unique = {row["run_id"]: row | {"broken": _is_broken(row)} for row in map(dict, rows)}
+    frame = pd.DataFrame([unique[k] for k in sorted(unique)])
+    if frame.empty:
+        return frame
+    names = [*ENDPOINTS, *COSTS, *RATES, "pretrain_loss"]
+    frame[names] = frame[names].astype(float)
+    frame["recipe"] = frame["recipe"].replace("", analysis.recipe)  # failed before it was known
+    frame["ok"] = (frame["status"] == "done") & ~frame["broken"]
+    frame.loc[frame["broken"] & (frame["status"] == "done"), "failure"] = "nan"
+    frame.loc[~frame["ok"], list(ENDPOINTS)] = math.nan
+    key = [*CELL, "repeat"]
+    frame = frame.sort_values([*key, "run_id"], ignore_index=True)
+    frame["in_plan"] = frame["run_id"].isin(analysis.ids)
+    replaced = ~frame["in_plan"] & frame.groupby(key)["in_plan"].transform("any")
+    frame = frame[~replaced]
+    return frame.assign(ambiguous=frame.duplicated(key, keep=False)).reset_index(drop=True)
+
+
+def _is_broken(row: Mapping[str, Any]) -> bool:
+    scores = (row.get(name) for name in ENDPOINTS)
+    return any(score is not None and not math.isfinite(score) for score in scores)
+
+
+def cells(runs: pd.DataFrame) -> pd.DataFrame:
+    """One line a pre-training seed: fine-tune repeats are averaged before anything else.
+
+    A seed one of whose repeats failed counts as failed (``ok`` False) and has no score.
+    """
+    used = runs[~runs["ambiguous"]]
+    numbers = [*ENDPOINTS, *COSTS, *RATES]
+    grouped = used.groupby(CELL, sort=True)
+    frame = grouped[numbers].mean()
+    frame["ok"] = grouped["ok"].all()
+    frame["repeats"] = grouped.size()
+    frame.loc[~frame["ok"], list(ENDPOINTS)] = math.nan
+    return frame.reset_index()
+
+
+def long(cell_frame: pd.DataFrame) -> pd.DataFrame:
+    """One line a cell and endpoint, without endpoints that a finished cell did not measure."""
+    keep = [*CELL, "ok"]
+    frame = cell_frame.melt(keep, list(ENDPOINTS), var_name="endpoint", value_name="score")
+    measured = frame.groupby([*SECTION, "endpoint"])["score"].transform("count") > 0
+    return frame[(frame["score"].notna() | ~frame["ok"]) & measured]
+
+
+def accuracy(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean and sample sd over the seeds that finished, ``n_ok`` of ``n``."""
+    grouped = scores.groupby([*ARM, "endpoint", "epochs"])
+    frame = grouped["score"].agg(["mean", "std", "count"])
+    frame.columns = pd.Index(["mean", "sd", "n_ok"])
+    frame["n"] = grouped.size()
+    return frame.reset_index()
+
+
+def costs(cell_frame: pd.DataFrame) -> pd.DataFrame:
+    """Cost of one pre-training epoch (``<cost>_per_epoch``), the median over an arm's cells."""
+    frame = cell_frame[cell_frame["ok"]].copy()
+    for name in COSTS:
+        frame[PER_EPOCH[name]] = frame[name].where(frame[name] > 0) / frame["epochs"]
+    return frame.groupby(ARM)[[*PER_EPOCH.values(), *RATES]].median().reset_index()
