@@ -11,7 +11,9 @@ from typing import Any
 
 from bench.data import load
 from bench.data.batch import Feed, Step
-from bench.evaluate.evaluation import Evaluation
+from bench.evaluate.encoder import Encoder
+from bench.evaluate.finetune import finetune
+from bench.machine.device import pick_device, settle
 from bench.plan.config import Resources, RunConfig
 from bench.store.folder import RunFolder
 from bench.streams import Streams
@@ -19,7 +21,6 @@ from bench.train.loop import Session
 from bench.train.monitor import Monitor
 from bench.train.pretrain import Pretraining, build_method
 from bench.work.estimate import Speed
-from bench.work.runner import pick_device, settle
 
 STEPS = 6
 """Steps of each of the two measured epochs; the first one warms up."""
@@ -52,8 +53,7 @@ def calibrate(config: RunConfig, resources: Resources) -> Speed:
         pretraining = Pretraining(module, images, short, session, _shorten)
         rate = float(pretraining.run()["images_per_s"] or 0.0)
         weights = module.encoder().state_dict()
-        evaluation = Evaluation(module, weights, images, short, session, _shorten)
-        _, seconds = evaluation.finetune()
+        _, seconds = finetune(Encoder(module, weights, images, short, session, _shorten))
         labelled = config.data.labels or len(images.train)
         steps = -(-labelled // config.finetune.batch_size)
         seconds *= config.finetune.epochs * steps / (2 * min(STEPS, steps))

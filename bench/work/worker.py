@@ -1,35 +1,25 @@
 """One run in the processes a scheduler or torchrun starts.
 
-``python -m bench.work.worker OUT RUN_ID``.
-
-The run must be registered: its folder holds the resolved configuration.
+``python -m bench.work.worker OUT RUN_ID``; the run must be registered: its folder holds the
+resolved configuration.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from bench.errors import TIMEOUT, BenchError, BusyError, StopRequestedError, UsageError
+from bench.errors import BenchError, BusyError, UsageError
 from bench.plan import resolve
 from bench.plan.config import Resources
 from bench.plan.study import Task
-from bench.store.states import FAILED
 from bench.store.store import Store
 
 BUSY_WAIT_S = 2.0
 """Seconds between tries at a run that another process still holds."""
-
-REQUEUE_WAIT_S = 60.0
-"""Seconds a requeued job waits for the scheduler to end it."""
 
 
 def load_task(store: Store, run_id: str) -> Task:
@@ -52,8 +42,9 @@ def compute(root: Path, run_id: str, resources: Resources) -> None:
         StopRequestedError: if a signal asked to stop; the state is saved.
         Exception: whatever went wrong, after it has been recorded.
     """
+    from bench.machine.device import pick_device
     from bench.machine.world import join
-    from bench.work.runner import execute, pick_device
+    from bench.work.runner import execute
 
     store = Store(root)
     task = load_task(store, run_id)
@@ -64,60 +55,6 @@ def compute(root: Path, run_id: str, resources: Resources) -> None:
         execute(store, task, resources, world)
     finally:
         world.leave()
-
-
-@dataclass(frozen=True)
-class SlurmRun:
-    """The body of a SLURM job: computes one run, and queues again when its time is over.
-
-    SIGUSR2 comes ahead of the time limit: the state is saved and the job requeued. SIGTERM
-    (cancelled or pre-empted) only saves: whether to go on is the scheduler's to say.
-    """
-
-    root: Path
-    run_id: str
-    resources: Resources
-    max_requeues: int
-
-    def __call__(self) -> None:
-        """Computes the run."""
-        try:
-            compute(self.root, self.run_id, self.resources)
-        except StopRequestedError as stop:
-            if stop.signal == "SIGUSR2":
-                if os.environ.get("SLURM_PROCID", "0") == "0":
-                    self._requeue()
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                time.sleep(REQUEUE_WAIT_S)  # one that leaves early takes the others with it
-            raise
-
-    def checkpoint(self, *args: Any, **kwargs: Any) -> Any:
-        """What submitit submits again when SIGUSR2 finds the run outside its loops."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self)
-
-    def _requeue(self) -> None:
-        restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-        if restarts >= self.max_requeues:
-            message = f"time limit reached {restarts + 1} times; the state is saved"
-            Store(self.root).run(self.run_id).set_status(FAILED, failure=TIMEOUT, message=message)
-            return
-        subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True, timeout=60)
-
-
-@dataclass(frozen=True)
-class ReportJob:
-    """The last job of a study: records what became of each run and writes the tables."""
-
-    root: Path
-    study: str
-
-    def __call__(self) -> None:
-        """Runs the commands a person would."""
-        bench = [sys.executable, "-m", "bench.run"]
-        subprocess.run([*bench, "status", "--out", str(self.root)], check=False)
-        subprocess.run([*bench, "report", self.study, "--out", str(self.root)], check=False)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -131,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-root", default="", help="folder of the data set")
     parser.add_argument("--init-path", default="", help="weights the encoder starts from")
     parser.add_argument("--checkpoint-every", type=float, default=60.0, metavar="SECONDS")
+    parser.add_argument(
+        "--strict-images", action="store_true", help="an unreadable file is an error"
+    )
     return parser
 
 
@@ -146,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             data_root=args.data_root,
             init_path=args.init_path,
             checkpoint_every_s=args.checkpoint_every,
+            strict_images=args.strict_images,
         )
         compute(args.out, args.run, resources)
     except BusyError as error:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from bench.api import ClassifierOptions
 from bench.data.images import ArraySplit, ImageSet
 from bench.data.load import labelled_subset
-from bench.evaluate.evaluation import Evaluation
+from bench.evaluate.encoder import Encoder as Evaluated
+from bench.evaluate.evaluation import evaluate
 from bench.plan.config import RunConfig
 from bench.plan.sections import DataConfig, FinetuneConfig, KnnConfig, ProbeConfig
 from bench.store.folder import RunFolder
@@ -135,13 +136,13 @@ def evaluation(
     images: ImageSet,
     settings: RunConfig | None = None,
     weights: dict[str, Tensor] | None = None,
-) -> Evaluation:
+) -> Evaluated:
     """The evaluation of an encoder with these weights, by default :data:`LOADED`."""
     settings = settings or config()
     monitor = Monitor(RunFolder(folder), checkpoint_every_s=1e9)
     session = Session(torch.device("cpu"), streams(settings), monitor)
     method: Any = Method()
-    return Evaluation(method, LOADED if weights is None else weights, images, settings, session)
+    return Evaluated(method, LOADED if weights is None else weights, images, settings, session)
 
 
 def scores(
@@ -151,5 +152,5 @@ def scores(
     weights: dict[str, Tensor] | None = None,
 ) -> dict[str, float]:
     """Accuracies in per cent by the names of the tasks."""
-    found = evaluation(folder, images, settings, weights).run()
+    found = evaluate(evaluation(folder, images, settings, weights))
     return {name: found[f"{name}_top1"] for name in ("finetune", "probe", "knn")}

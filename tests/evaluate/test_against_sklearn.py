@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from bench.data.images import ArraySplit, ImageSet
-from bench.evaluate.evaluation import knn_vote
+from bench.evaluate.knn import knn_vote
 from tests.evaluate.labelled import ROWS, K, config, labels, one_hot, scores, split
 
 

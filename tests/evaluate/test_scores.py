@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from bench.data.images import ImageSet
+from bench.evaluate.evaluation import evaluate
+from bench.evaluate.finetune import finetune, finetune_once
 from tests.evaluate import labelled
 from tests.evaluate.labelled import K, config, labels, one_hot, plain, scores, split
 
@@ -64,7 +66,7 @@ def test_only_the_labelled_images_are_learnt_from(tmp_path: Path) -> None:
 def test_labels_20_means_twenty_rows(tmp_path: Path) -> None:
     images, settings = plain(), config(data={"labels": 20})
     run = labelled.evaluation(tmp_path, images, settings)
-    run.run()
+    evaluate(run)
     method: labelled.Method = run.method  # type: ignore[assignment]
     assert method.vit.seen == 20 + len(images.test), "features are taken once for both tasks"
     (tuned,) = method.made
@@ -110,7 +112,7 @@ def test_fine_tuning_starts_from_the_weights_and_from_a_head_of_the_recipe(tmp_p
     still = {"lr": 0.0, "min_lr": 0.0, "head_init_std": 0.5}
     settings = config(finetune={**still, "drop_path": 0.1, "pool": "cls"})
     run = labelled.evaluation(tmp_path, plain(), settings)
-    run.run()
+    evaluate(run)
     (model,) = run.method.made  # type: ignore[attr-defined]
     assert torch.equal(model.weight, torch.eye(K))
     assert 0.2 < model.head.weight.std() < 0.9
@@ -124,7 +126,7 @@ def test_the_head_is_drawn_anew_for_each_repeat_and_seed(tmp_path: Path) -> None
         settings = config(finetune={"lr": 0.0, "min_lr": 0.0, "repeat": repeat})
         object.__setattr__(settings, "seed", seed)
         run = labelled.evaluation(tmp_path / str(number), plain(), settings)
-        run.run()
+        evaluate(run)
         heads.append(run.method.made[0].head.weight)  # type: ignore[attr-defined]
     assert torch.equal(heads[0], heads[3])
     for other in heads[1:3]:
@@ -138,7 +140,7 @@ def test_every_repeat_takes_the_images_in_the_same_order_by_another_noise(tmp_pa
         run = labelled.evaluation(
             tmp_path / str(repeat), plain(), config(finetune={"repeat": repeat})
         )
-        assert run.run()["finetune_top1"] == 100.0
+        assert evaluate(run)["finetune_top1"] == 100.0
         ends.append(run.method.made[0].head.weight)  # type: ignore[attr-defined]
     assert not torch.equal(*ends)
 
@@ -147,11 +149,11 @@ def test_draws_of_labels_are_averaged_as_one_score(tmp_path: Path) -> None:
     """Three draws: three classifiers, each from another head, and the mean of their accuracies."""
     few = config(data={"labels": 20}, finetune={"draws": 3, "epochs": 3})
     run = labelled.evaluation(tmp_path / "all", plain(), few)
-    score = run.finetune()[0]
+    score = finetune(run)[0]
     single = []
     for draw in range(3):
         one = labelled.evaluation(tmp_path / str(draw), plain(), few)
-        single.append(one._finetune(draw)[0])
+        single.append(finetune_once(one, draw)[0])
         made = run.method.made[draw], one.method.made[0]  # type: ignore[attr-defined]
         assert torch.equal(made[0].head.weight, made[1].head.weight)
     assert score == pytest.approx(sum(single) / 3)
@@ -169,7 +171,7 @@ def test_a_training_set_of_one_batch_is_enough(tmp_path: Path) -> None:
 
 def test_what_the_head_learns_is_logged_by_epoch(tmp_path: Path) -> None:
     run = labelled.evaluation(tmp_path, plain())
-    run.run()
+    evaluate(run)
     lines = run.session.monitor.folder.metrics()
     tuned = [line for line in lines if line["stage"] == "finetune"]
     assert [(line["epoch"], line["step"]) for line in tuned] == [(e, 10 * e) for e in range(1, 6)]

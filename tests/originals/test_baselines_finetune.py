@@ -19,7 +19,8 @@ from bench.data.augment import augmented, centred
 from bench.data.batch import Step
 from bench.data.crops import crop_boxes
 from bench.errors import NonFiniteLossError
-from bench.evaluate import evaluation as evaluate
+from bench.evaluate.finetune import FinetuneLoss
+from bench.evaluate.probe import probe_head
 from bench.plan.config import RunConfig
 from bench.plan.sections import AugmentConfig, FinetuneConfig, ProbeConfig
 from bench.store.folder import RunFolder
@@ -40,7 +41,7 @@ def session(folder: Path, micro_batch: int = 0) -> Session:
 
 def test_the_last_mixed_image_of_an_odd_batch_stays_whole(tmp_path: Path) -> None:
     config = resolved("mae")
-    loss = evaluate._FinetuneLoss(None, config, session(tmp_path), classes=4)
+    loss = FinetuneLoss(None, config, session(tmp_path), classes=4, name="0")
     images, labels = torch.randn(5, 3, 8, 8), torch.tensor([0, 1, 2, 3, 1])
     with Streams(0, 0).scoped("test", 0):
         mixed, soft = loss._mix(images, labels)
@@ -84,7 +85,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(
         torch.manual_seed(0)
         model = Linear()
         where = session(tmp_path, size)
-        for loss in evaluate._FinetuneLoss(model, plain_recipe(), where, classes=4)(step, 0, 0):
+        for loss in FinetuneLoss(model, plain_recipe(), where, classes=4, name="0")(step, 0, 0):
             loss.backward()
         gradients.append(model.head.weight.grad)
     torch.testing.assert_close(gradients[0], gradients[1])
@@ -142,7 +143,7 @@ def test_the_probes_optimizer_is_maes_lars() -> None:
 
 
 def test_the_probes_head_has_a_batch_norm_without_parameters(tmp_path: Path) -> None:
-    head = evaluate._probe_head(16, 100, session(tmp_path))
+    head = probe_head(16, 100, session(tmp_path))
     assert [n for n, _ in head.named_parameters()] == ["1.weight", "1.bias"]
     assert head[0].eps == 1e-6  # type: ignore[index]
     assert 0.008 < head[1].weight.std() < 0.012  # type: ignore[index]

@@ -18,6 +18,7 @@ from typing import Any
 from bench.errors import DetachedError, SchedulerError
 from bench.launch.base import Observer, Progress, block_dependents, refresh, register, survey
 from bench.launch.slurm import scheduler as slurm
+from bench.launch.slurm.job import ReportJob, SlurmRun
 from bench.launch.slurm.scheduler import Scheduler
 from bench.launch.slurm.site import Site
 from bench.launch.slurm.submission import Array, arrays
@@ -28,7 +29,6 @@ from bench.plan.study import PRETRAIN, Task
 from bench.store.files import read_json, write_json
 from bench.store.states import PENDING, RUNNING
 from bench.store.store import Store
-from bench.work.worker import ReportJob, SlurmRun
 
 
 @dataclass

@@ -13,6 +13,8 @@ import pytest
 
 from bench.errors import REMEDIES, StopRequestedError, UsageError, remedy
 from bench.launch.base import register
+from bench.launch.slurm import job
+from bench.launch.slurm.job import SlurmRun
 from bench.launch.slurm.launcher import _teardown
 from bench.launch.slurm.scheduler import Job, expand, parse
 from bench.launch.slurm.site import load_site
@@ -23,8 +25,7 @@ from bench.run import main
 from bench.store.folder import host_key
 from bench.store.states import BLOCKED, DONE, FAILED, PENDING, RUNNING, STOPPED
 from bench.store.store import Store
-from bench.work import worker
-from bench.work.worker import SlurmRun, load_task
+from bench.work.worker import load_task
 from tests.support.tiny_runs import QUICK, tasks
 
 PRE, FIN = tasks("mae")
@@ -39,8 +40,8 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "77")
-    monkeypatch.setattr(worker, "REQUEUE_WAIT_S", 0.0)
-    monkeypatch.setattr(worker.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(job, "REQUEUE_WAIT_S", 0.0)
+    monkeypatch.setattr(job.signal, "signal", lambda *_: None)
     return tmp_path / "calls"
 
 
@@ -48,7 +49,7 @@ def stopped_by(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def compute(*_: Any) -> None:
         raise StopRequestedError(f"stopped by {name}", name)
 
-    monkeypatch.setattr(worker, "compute", compute)
+    monkeypatch.setattr(job, "compute", compute)
 
 
 def test_the_signal_ahead_of_the_limit_requeues(

@@ -1,0 +1,139 @@
+"""A pre-trained encoder as its tasks see it: features, classifiers, labelled images, streams.
+
+B images, D width, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from bench.api import ClassifierOptions, Method
+from bench.data.batch import Feed, FeedConfig
+from bench.data.feed import evaluation_batches, make_feed
+from bench.data.images import ImageSet
+from bench.data.load import labelled_subset
+from bench.plan.config import RunConfig
+from bench.plan.sections import AugmentConfig
+from bench.streams import Streams
+from bench.train.loop import Session, autocast
+
+EVAL_BATCH = 512
+"""Images at once when nothing is trained."""
+
+Part = Literal["train", "test"]
+"""``train``: the images whose labels evaluation may use; ``test``: all test images."""
+
+
+@dataclass
+class Encoder:
+    """Built once a cell. What tasks share is computed once: frozen features, by pooling and part.
+
+    ``shorten`` cuts the feeds that a task trains on, for a measurement of speed.
+    """
+
+    method: Method
+    weights: dict[str, Tensor]
+    images: ImageSet
+    config: RunConfig
+    session: Session
+    shorten: Callable[[Feed], Feed] = lambda feed: feed
+    _features: dict[tuple[str, Part], tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    @property
+    def streams(self) -> Streams:
+        """Random numbers of the run, by name."""
+        return self.session.streams
+
+    @property
+    def device(self) -> torch.device:
+        """Where the cell is computed."""
+        return self.session.device
+
+    def labelled(self, draw: int = 0) -> Tensor:
+        """Indices of the training images whose labels may be used; each ``draw`` is another."""
+        return labelled_subset(self.images.train, self.config.data.labels, self.streams, draw)
+
+    def feed(self, purpose: str, subset: Tensor, batch_size: int, augment: AugmentConfig) -> Feed:
+        """Batches of training images; ``purpose`` names what is drawn for them."""
+        settings = self._feed_config(purpose, min(batch_size, len(subset)), augment)
+        return self.shorten(make_feed(self.images.train, subset, settings))
+
+    def _feed_config(self, purpose: str, batch_size: int, augment: AugmentConfig) -> FeedConfig:
+        return FeedConfig(
+            data=self.config.data,
+            augment=augment,
+            image_size=self.config.model.image_size,
+            batch_size=batch_size,
+            drop_last=False,
+            streams=self.streams,
+            purpose=purpose,
+            device=self.device,
+            workers=self.session.workers,
+            world=self.session.world,
+        )
+
+    def classifier(self, drop_path: float, pool: str) -> Any:
+        """A fresh classifier that starts from this encoder; its head is the task's to draw."""
+        options = ClassifierOptions(classes=self.images.classes, drop_path=drop_path, pool=pool)
+        model: Any = self.method.classifier(options)
+        model.load_encoder(self.weights)
+        return model
+
+    @torch.no_grad()
+    def accuracy(self, model: Any, precision: str) -> float:
+        """Per cent of the test images that a classifier names rightly."""
+        split, world = self.images.test, self.session.world
+        correct = torch.zeros((), dtype=torch.long, device=self.device)
+        mine = torch.arange(len(split))[world.span(len(split))]
+        feed = self._feed_config("test", EVAL_BATCH, AugmentConfig())
+        for images, labels in evaluation_batches(split, mine, feed):
+            with autocast(self.device, precision):
+                logits = model(images)
+            correct += (logits.argmax(1) == labels).sum()
+        return 100.0 * int(world.total(correct)) / len(split)
+
+    @cached_property
+    def frozen(self) -> Any:
+        """The encoder itself, in evaluation mode, without gradients."""
+        encoder: Any = self.method.encoder()
+        encoder.load_state_dict(self.weights)
+        return encoder.to(self.device).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def embed(self, images: Tensor, pool: str) -> Tensor:
+        """Frozen features [B, D] in float32, a limited number of images at a time."""
+        with autocast(self.device, self.config.probe.precision):
+            parts = images.split(self.session.micro_batch or EVAL_BATCH)
+            return torch.cat([self.frozen.features(part, pool).float() for part in parts])
+
+    def features(self, pool: str, part: Part) -> tuple[Tensor, Tensor]:
+        """Frozen features [n, D] in float32 and labels [n] of a part."""
+        if (pool, part) not in self._features:
+            self._features[pool, part] = self._compute(pool, part)
+        return self._features[pool, part]
+
+    @torch.no_grad()
+    def _compute(self, pool: str, part: Part) -> tuple[Tensor, Tensor]:
+        split = self.images.train if part == "train" else self.images.test
+        subset = self.labelled() if part == "train" else torch.arange(len(split))
+        feed = self._feed_config("features", EVAL_BATCH, AugmentConfig())
+        found, labels = [], []
+        world = self.session.world
+        for images, truth in evaluation_batches(split, subset[world.span(len(subset))], feed):
+            found.append(self.embed(images, pool))
+            labels.append(truth)
+        return world.gather(torch.cat(found)), world.gather(torch.cat(labels))
+
+    def logger(self, stage: str) -> Callable[[int, int, float], None]:
+        """What a training calls after an epoch."""
+
+        def log(epoch: int, step: int, loss: float) -> None:
+            self.session.monitor.log(stage=stage, epoch=epoch, step=step, loss=loss)
+
+        return log

@@ -1,0 +1,75 @@
+"""Bodies of SLURM jobs: a run, and the report behind the last one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.errors import TIMEOUT, StopRequestedError
+from bench.plan.config import Resources
+from bench.store.states import FAILED
+from bench.store.store import Store
+from bench.work.worker import compute
+
+REQUEUE_WAIT_S = 60.0
+"""Seconds a requeued job waits for the scheduler to end it."""
+
+
+@dataclass(frozen=True)
+class SlurmRun:
+    """The body of a SLURM job: computes one run, and queues again when its time is over.
+
+    SIGUSR2 comes ahead of the time limit: the state is saved and the job requeued. SIGTERM
+    (cancelled or pre-empted) only saves: whether to go on is the scheduler's to say.
+    """
+
+    root: Path
+    run_id: str
+    resources: Resources
+    max_requeues: int
+
+    def __call__(self) -> None:
+        """Computes the run."""
+        try:
+            compute(self.root, self.run_id, self.resources)
+        except StopRequestedError as stop:
+            if stop.signal == "SIGUSR2":
+                if os.environ.get("SLURM_PROCID", "0") == "0":
+                    self._requeue()
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                time.sleep(REQUEUE_WAIT_S)  # one that leaves early takes the others with it
+            raise
+
+    def checkpoint(self, *args: Any, **kwargs: Any) -> Any:
+        """What submitit submits again when SIGUSR2 finds the run outside its loops."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+    def _requeue(self) -> None:
+        restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        if restarts >= self.max_requeues:
+            message = f"time limit reached {restarts + 1} times; the state is saved"
+            Store(self.root).run(self.run_id).set_status(FAILED, failure=TIMEOUT, message=message)
+            return
+        subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True, timeout=60)
+
+
+@dataclass(frozen=True)
+class ReportJob:
+    """The last job of a study: records what became of each run and writes the tables."""
+
+    root: Path
+    study: str
+
+    def __call__(self) -> None:
+        """Runs the commands a person would."""
+        bench = [sys.executable, "-m", "bench.run"]
+        subprocess.run([*bench, "status", "--out", str(self.root)], check=False)
+        subprocess.run([*bench, "report", self.study, "--out", str(self.root)], check=False)

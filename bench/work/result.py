@@ -1,0 +1,107 @@
+"""What a run leaves: its weights and its record."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench.errors import DataError, UsageError
+from bench.machine import provenance
+from bench.machine.world import World
+from bench.plan.config import RunConfig
+from bench.plan.identity import identity
+from bench.plan.study import PRETRAIN, Task
+from bench.store.files import read_json, write_json
+from bench.store.folder import RunFolder
+from bench.store.record import Record
+from bench.train import checkpoint
+from bench.train.monitor import Monitor
+from bench.train.pretrain import Pretraining, build_method
+from bench.work import released
+
+log = logging.getLogger(__name__)
+
+
+def check_images(here: str, *folders: RunFolder) -> None:
+    """Refuses a run if it, or the pre-training it builds on, saw other images than ``here``.
+
+    Raises:
+        DataError: naming the run.
+    """
+    for folder in folders:
+        if folder.images() not in ("", here):
+            raise DataError(
+                f"run {folder.run_id} saw other images ({folder.images()}) than the data folder "
+                f"holds now ({here}). Restore the data set or choose another --out."
+            )
+
+
+def leave_result(monitor: Monitor, result: dict[str, Any], notes: list[str]) -> None:
+    """Writes the result, the last act of a run, and removes the states that led to it."""
+    monitor.check()
+    folder = monitor.folder
+    for note in notes:
+        log.warning("%s", note)
+    known = [n for n in result.get("notes", []) if n not in notes]
+    write_json(folder.path / "record.json", {**result, "notes": known + notes})
+    for states in folder.checkpoints.glob("*"):
+        checkpoint.clear(states)
+
+
+def pretrain(pretraining: Pretraining, threads: int) -> dict[str, Any]:
+    """Trains, and leaves the weights of the method and of its encoder; what the record needs."""
+    module: Any = pretraining.method
+    session = pretraining.session
+    module.to(session.device).train()
+    result = pretraining.run()
+    folder = session.monitor.folder
+    if session.world.leads:
+        session.monitor.check()
+        checkpoint.save_weights(folder.encoder, pretraining.method.encoder().state_dict())
+        checkpoint.save_weights(folder.path / "method.safetensors", module.state_dict())
+    units = session.world.size * (1 if session.device.type == "cuda" else threads)
+    result["device_hours"] = result["pretrain_s"] * units / 3600
+    return {"stage": PRETRAIN, "run_id": folder.run_id, **result}
+
+
+def import_encoder(folder: RunFolder, task: Task, path: str, world: World) -> dict[str, Any]:
+    """Takes a given checkpoint's encoder in place of a pre-training.
+
+    Raises:
+        UsageError: if the file is not the one that was planned, or does not fit the model.
+    """
+    config = task.config
+    if released.fingerprint(Path(path)) != config.init:
+        raise UsageError(f"'{path}' is not the checkpoint that was planned ({config.init}).")
+    weights = released.encoder_weights(build_method(config), Path(path))
+    if world.leads:
+        checkpoint.save_weights(folder.encoder, weights)
+    notes = [f"encoder imported, not pre-trained here: {Path(path).name}, {config.init}"]
+    return {"stage": PRETRAIN, "run_id": folder.run_id, "notes": notes}
+
+
+def record_of(task: Task, parent: RunFolder, scores: dict[str, Any], origin: Any) -> dict[str, Any]:
+    """A cell's result; code and hardware are those of its pre-training, which its times are of."""
+    config: RunConfig = task.config
+    here, origin = origin, read_json(parent.path / "provenance.json") or origin
+    measured = dict(parent.result() or {})
+    if here["code"]["commit"] != origin["code"]["commit"]:
+        note = f"evaluated with other code than pre-trained: {here['code']['commit'][:10]}"
+        measured["notes"] = [*measured.get("notes", []), note]
+    measured.pop("stage", None)
+    measured.pop("run_id", None)
+    record = Record(
+        run_id=task.run_id,
+        pretrain_id=task.parent,
+        **identity(config),
+        device=origin["hardware"]["device"],
+        commit=origin["code"]["commit"],
+        dirty=bool(origin["code"]["dirty"] or here["code"]["dirty"]),
+        hardware=provenance.hardware_label(origin["hardware"]),
+        versions=origin["versions"],
+        **measured,
+        **scores,
+    )
+    return asdict(record)
