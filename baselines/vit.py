@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from baselines.attention import attend, split_heads
 from baselines.carry import Carried, add
 from baselines.linear import Linear, linear
 from baselines.patches import patchify
@@ -81,7 +82,6 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor | None = None, tap: Tap | None = None) -> Tensor:
         """[B, T, D] to [B, T, D]; ``bias`` broadcasts to [B, H, T, T]."""
-        b, t, width = x.shape
         if self.relative_position_bias_table is not None:
             index: Tensor = self.relative_position_index  # type: ignore[assignment]
             bias = look_up(self.relative_position_bias_table, index)
@@ -89,14 +89,13 @@ class Attention(nn.Module):
         if self.q_bias is not None and self.v_bias is not None:
             qkv_bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
         qkv = linear(x, self.qkv.weight, qkv_bias)
-        q, k, v = qkv.view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        extra = None if tap is None else tap(x, q, k, bias)
-        if extra is not None:
-            bias = extra if bias is None else bias + extra
-        drop = self.drop if self.training else 0.0
-        mask = None if bias is None else bias.to(q.dtype)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop)
-        return self.proj(out.transpose(1, 2).reshape(b, t, width))
+        if tap is not None:
+            query, key, _ = split_heads(qkv, self.heads)
+            extra = tap(x, query, key, bias)
+            if extra is not None:
+                bias = extra if bias is None else bias + extra
+        out = attend(qkv, self.heads, bias, self.drop if self.training else 0.0)
+        return self.proj(out)
 
     def read(self, x: Tensor, columns: int, bias: Tensor | None = None) -> Tensor:
         """The same where only the first C = ``columns`` tokens are read: no other key or value.
