@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+from bench.rules import Layers, Range, Ruled, Width
 
 if TYPE_CHECKING:
     import torch
@@ -21,16 +23,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VisionShape:
+class VisionShape(Ruled, section="model"):
     """Size of a vision transformer encoder (widths in channels, image and patch in pixels)."""
 
-    image_size: int
-    patch_size: int
-    channels: int = 3
-    width: int
-    depth: int
-    heads: int
-    mlp_ratio: float = 4.0
+    image_size: Width
+    patch_size: Width
+    channels: Annotated[int, Range(1, 16)] = 3
+    width: Width
+    depth: Layers
+    heads: Layers
+    mlp_ratio: Annotated[float, Range(0, 64, "high")] = 4.0
 
     @property
     def name(self) -> str:

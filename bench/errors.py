@@ -6,7 +6,6 @@ Every user-facing error says what is wrong, what is nearest, what is known and w
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Iterable
 
@@ -98,31 +97,6 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> Usage
     if hint:
         parts.append(hint)
     return UsageError(" ".join(parts))
-
-
-def check_range(
-    config: object,
-    section: str,
-    names: Iterable[str],
-    low: float = 0.0,
-    high: float = math.inf,
-    *,
-    ends: bool = True,
-) -> None:
-    """Rejects fields of ``config`` outside [low, high], or outside (low, high) without ``ends``.
-
-    Raises:
-        UsageError: naming the setting and its range.
-    """
-    for name in names:
-        value = getattr(config, name)
-        if low <= value <= high if ends else low < value < high:
-            continue
-        if high == math.inf:
-            wanted = f"be at least {low:g}" if ends else f"be above {low:g}"
-        else:
-            wanted = f"lie in [{low:g}, {high:g}]" if ends else f"lie between {low:g} and {high:g}"
-        raise UsageError(f"{section}.{name}={value} must {wanted}.")
 
 
 OOM, NON_FINITE, TIMEOUT, NODE, CODE, DATA = (

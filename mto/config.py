@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from bench.errors import UsageError, check_range, unknown
+from bench.errors import UsageError, unknown
+from bench.rules import Amount, Layers, Part, Positive, Ruled, Share, SomeLayers
 
 TERMS = ("init", "dist", "recal", "spa", "e", "r")
 """The parts that can be switched singly, in the order in which labels name them.
@@ -37,7 +38,7 @@ _SWITCH: dict[str, dict[str, tuple[Any, Any]]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class MTOConfig:
+class MTOConfig(Ruled, section="mto"):
     """Masked Token Optimization around an unchanged method. Layers are counted from the input.
 
     Attributes:
@@ -85,37 +86,37 @@ class MTOConfig:
     """
 
     init: Literal["distinct", "baseline"] = "distinct"
-    init_std: float = 0.3
-    lambda_dist: float = 0.0
+    init_std: Amount = 0.3
+    lambda_dist: Amount = 0.0
     distance: Literal["standardised", "isotropic"] = "standardised"
-    dist_margin: float = 3.0
+    dist_margin: Positive = 3.0
     recalibration: Literal["bias", "none", "exclude"] = "bias"
     rows: Rows = "visible"
     keep_self: bool = True
-    r_first: float = 0.0
+    r_first: Share = 0.0
     r_shape: Literal["step", "linear"] = "step"
-    r_depth: float = 0.5
+    r_depth: Share = 0.5
     r_time: Literal["constant", "rising", "falling"] = "constant"
     affinity: Literal["logits", "tokens"] = "logits"
     heads: Literal["average", "each"] = "average"
     heterogeneity: Literal["entropy", "cosine"] = "entropy"
-    tau: float = 0.1
-    lambda_spa: float = 0.0
+    tau: Positive = 0.1
+    lambda_spa: Amount = 0.0
     spa_form: Literal["mass", "row_entropy"] = "mass"
     spa_rows: Rows = "visible"
     spa_columns: Literal["all", "visible"] = "all"
     spa_sign: Literal["low", "high"] = "low"
-    spa_layers: int = 0
-    lambda_e: float = 0.0
-    e_layers: int = 1
+    spa_layers: SomeLayers = 0
+    lambda_e: Amount = 0.0
+    e_layers: Layers = 1
     e_sign: Literal["high", "low"] = "high"
-    lambda_r: float = 0.0
+    lambda_r: Amount = 0.0
     rank_form: Literal["adjacent", "pairwise"] = "adjacent"
-    rank_margin: float = 0.01
+    rank_margin: Amount = 0.01
     rank_sign: Literal["falling", "rising"] = "falling"
-    rank_layers: int = 0
-    sample_images: float = 0.25
-    sample_heads: int = 0
+    rank_layers: SomeLayers = 0
+    sample_images: Part = 0.25
+    sample_heads: SomeLayers = 0
 
     def __post_init__(self) -> None:
         """Rejects values out of range before anything is queued.
@@ -123,12 +124,7 @@ class MTOConfig:
         Raises:
             UsageError: naming the field and its range.
         """
-        weights = ("lambda_dist", "lambda_spa", "lambda_e", "lambda_r")
-        check_range(self, "mto", ("r_first", "r_depth", "sample_images"), 0, 1)
-        check_range(self, "mto", (*weights, "rank_margin", "init_std"))
-        check_range(self, "mto", ("spa_layers", "rank_layers", "sample_heads"))
-        check_range(self, "mto", ("e_layers",), 1)
-        check_range(self, "mto", ("tau", "dist_margin", "sample_images"), ends=False)
+        super().__post_init__()
         if self.sample_heads and self.heads == "average":
             raise UsageError("mto.sample_heads needs mto.heads=each: an average takes all heads.")
         if self.spa_columns == "visible" and self.spa_form == "mass":

@@ -13,18 +13,15 @@ from functools import partial
 from typing import Any
 
 from bench.api import GeneratorFor, Method
-from bench.errors import UsageError, check_range
+from bench.errors import UsageError
+from bench.rules import Natural, Ruled
 
 
 @dataclass(frozen=True, kw_only=True)
-class NullConfig:
+class NullConfig(Ruled, section="null"):
     """Which draw of the mask tokens' first values is taken; 0 is the baseline's own."""
 
-    draw: int = 1
-
-    def __post_init__(self) -> None:
-        """Raises UsageError for a value out of range."""
-        check_range(self, "null", ("draw",))
+    draw: Natural = 1
 
 
 def with_null(method: Method, config: NullConfig) -> Method:

@@ -7,24 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.errors import check_range
+from bench.rules import Decay, InitStd, Inside, Ruled, Share, Width
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimMIMConfig:
+class SimMIMConfig(Ruled, section="simmim"):
     """SimMIM with a ViT encoder, arXiv 2111.09886 ([simmim] simmim.py, vit_base pre-train yaml)."""
 
-    mask_ratio: float = 0.6  # [simmim] config.py DATA.MASK_RATIO
-    mask_patch_size: int = 32  # pixels; [simmim] config.py DATA.MASK_PATCH_SIZE
-    layer_scale: float = 0.1  # [simmim] config.py:84 VIT.INIT_VALUES
+    mask_ratio: Inside = 0.6  # [simmim] config.py DATA.MASK_RATIO
+    mask_patch_size: Width = 32  # pixels; [simmim] config.py DATA.MASK_PATCH_SIZE
+    layer_scale: Share = 0.1  # [simmim] config.py:84 VIT.INIT_VALUES
     rel_pos_bias: bool = True  # [simmim] vit_base yaml USE_SHARED_RPB
     final_norm: bool = True  # [simmim] vision_transformer.py:254; disputed, see README
-    drop_path: float = 0.1  # [simmim] config.py MODEL.DROP_PATH_RATE, also in pre-training
-    init_std: float = 0.02  # [simmim] simmim.py:66-67, made for a width of 768
-
-    def __post_init__(self) -> None:
-        """Raises UsageError for a value out of range."""
-        check_range(self, "simmim", ("mask_ratio",), 0, 1, ends=False)
-        check_range(self, "simmim", ("mask_patch_size",), 1)
-        check_range(self, "simmim", ("init_std",), ends=False)
-        check_range(self, "simmim", ("layer_scale", "drop_path"), 0, 1)
+    drop_path: Decay = 0.1  # [simmim] config.py MODEL.DROP_PATH_RATE, also in pre-training
+    init_std: InitStd = 0.02  # [simmim] simmim.py:66-67, made for a width of 768

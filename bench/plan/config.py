@@ -7,18 +7,21 @@ workers, threads, launchers, logging) lives in :class:`Resources`, outside the h
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from bench.api import VisionShape
-from bench.errors import check_range
 from bench.plan.sections import DataConfig, FinetuneConfig, KnnConfig, PretrainConfig, ProbeConfig
+from bench.rules import Line, Name, Natural, Processes, Range, Ruled, Seed, Tag, Text
+
+Device = Annotated[str, Text(r"auto|cpu|cuda(:\d{1,2})?", "auto, cpu, cuda or cuda:NUMBER")]
+"""What a run computes on; ``auto`` takes a GPU where there is one."""
 
 Settings = Any
 """A frozen dataclass instance: one section of a run's configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(Ruled, section="run"):
     """Everything that decides the numbers of one cell (a method at a budget and a seed).
 
     ``arm`` is the name shown in tables; ``alias`` sets two otherwise equal arms apart (an A/A
@@ -27,19 +30,19 @@ class RunConfig:
     a checkpoint that is evaluated instead of one pre-trained here; its path is a resource.
     """
 
-    method: str
-    alias: str = ""
-    seed: int = 0
-    suite_seed: int = 0
+    method: Name
+    alias: Tag = ""
+    seed: Seed = 0
+    suite_seed: Seed = 0
     data: DataConfig
     model: VisionShape
     hyper: Settings
-    plugins: tuple[tuple[str, Settings], ...] = ()
+    plugins: tuple[tuple[Name, Settings], ...] = ()
     pretrain: PretrainConfig
     finetune: FinetuneConfig
     probe: ProbeConfig
     knn: KnnConfig
-    init: str = ""
+    init: Tag = ""
 
     @property
     def arm(self) -> str:
@@ -56,26 +59,20 @@ class RunConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resources:
+class Resources(Ruled, section="resources"):
     """Where and how a run is computed; never part of its id.
 
     ``micro_batch`` images are held on a device at once (0: all of its share of the batch). An
     image file that cannot be read is an error with ``strict_images``, else replaced and noted.
     """
 
-    device: str = "auto"
-    threads: int = 0
-    workers: int = 0
-    micro_batch: int = 0
-    nodes: int = 1
-    gpus_per_node: int = 0
-    data_root: str = ""
-    init_path: str = ""
-    checkpoint_every_s: float = 60.0
+    device: Device = "auto"
+    threads: Processes = 0
+    workers: Processes = 0
+    micro_batch: Natural = 0
+    nodes: Annotated[int, Range(1, 65_536)] = 1
+    gpus_per_node: Processes = 0
+    data_root: Line = ""
+    init_path: Line = ""
+    checkpoint_every_s: Annotated[float, Range(0, 1e9)] = 60.0
     strict_images: bool = False
-
-    def __post_init__(self) -> None:
-        """Raises UsageError for a value out of range."""
-        counts = ("threads", "workers", "micro_batch", "gpus_per_node", "checkpoint_every_s")
-        check_range(self, "resources", counts)
-        check_range(self, "resources", ("nodes",), 1)

@@ -7,15 +7,10 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import fields
-from functools import cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from bench.errors import UsageError, unknown
-
-
-@cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+from bench import rules
+from bench.errors import UsageError, printable, unknown
 
 
 def load_section(cls: type, values: Mapping[str, Any], where: str) -> Any:
@@ -24,11 +19,11 @@ def load_section(cls: type, values: Mapping[str, Any], where: str) -> Any:
     Raises:
         UsageError: for an unknown key, a value of the wrong type, or a missing one.
     """
-    hints = _hints(cls)
+    hints = rules.hints(cls)
     known = {f.name for f in fields(cls)}
     for key in values:
         if key not in known:
-            raise unknown("setting", f"{where}.{key}", (f"{where}.{k}" for k in known))
+            raise unknown("setting", f"{where}.{_shown(key)}", (f"{where}.{k}" for k in known))
     loaded = {k: coerce(v, hints[k], f"{where}.{k}") for k, v in values.items()}
     required = {f.name for f in fields(cls) if _is_required(f)}
     missing = sorted(required - set(loaded))
@@ -46,8 +41,27 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
     """Turns ``value`` into the type ``hint``; numbers in strings are accepted, other types not.
 
     Raises:
-        UsageError: if it does not fit.
+        UsageError: if it does not fit the type, or the rule beside it.
     """
+    loaded = _coerce(value, hint, where)
+    check = rules.make_check(hint)
+    complaint = check(loaded) if check else ""
+    if complaint:
+        raise UsageError(f"{where}={_shown(loaded)} {complaint}.")
+    return loaded
+
+
+def _shown(value: Any) -> str:
+    """A value as messages name it: on one line and not endless."""
+    text = printable(str(list(value)) if isinstance(value, tuple) else str(value))
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _coerce(value: Any, hint: Any, where: str) -> Any:
+    if typing.get_origin(hint) is Annotated:
+        return _coerce(value, typing.get_args(hint)[0], where)
+    if hint is Any:
+        return value
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if isinstance(value, hint):
             return value
@@ -59,7 +73,7 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
         allowed = typing.get_args(hint)
         if value in allowed:
             return value
-        raise unknown(f"value of {where}", str(value), map(str, allowed))
+        raise unknown(f"value of {where}", _shown(value), map(str, allowed))
     if origin is tuple:
         return _coerce_tuple(value, hint, where)
     if origin in (typing.Union, types.UnionType):
@@ -103,4 +117,4 @@ def _coerce_scalar(value: Any, hint: type, where: str) -> Any:
 
 
 def _misfit(value: Any, wanted: str, where: str) -> UsageError:
-    return UsageError(f"{where}={value!r} is not a valid {wanted}.")
+    return UsageError(f"{where}={_shown(repr(value))} is not a valid {wanted}.")

@@ -5,34 +5,62 @@ Every field here can move a number and is part of the run id.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from bench.errors import UsageError, check_range
+from bench.errors import UsageError
+from bench.rules import (
+    Amount,
+    Count,
+    Decay,
+    Epochs,
+    Images,
+    Inside,
+    Length,
+    Name,
+    Natural,
+    Part,
+    Positive,
+    Range,
+    Rising,
+    Ruled,
+    Share,
+    Text,
+)
+
+Aspect = Annotated[float, Range(0.01, 100)]
+"""Width over height."""
+
+Alpha = Annotated[float, Range(0, 100)]
+"""Parameter of a Beta distribution that mixes images; 0 is off."""
+
+Std = Annotated[float, Range(0, 10)]
+"""Standard deviation of initial values."""
+
+Channels = Length(1, 16)
+
+RandAugment = Text(
+    r"(rand(-(m[0-9]|m10|n[1-9]|p(0?\.\d+|0|1|1\.0)|mstd\d+(\.\d+)?|mmax\d{1,2}|inc[01]|tweights))*)?",
+    "empty or timm's RandAugment, as rand-m9-mstd0.5-inc1",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
+class AugmentConfig(Ruled, section="augment"):
     """Training-time augmentation; ``crop_scale`` (1, 1) means no random crop.
 
     A crop that misses the image is drawn anew (``retry``, torchvision) or cut to fit (``clamp``,
     MAE's linear probe). ``color_jitter`` acts before the crop, as in BEiT.
     """
 
-    crop_scale: tuple[float, float] = (1.0, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_scale: Annotated[tuple[Part, Part], Rising(equal=True)] = (1.0, 1.0)
+    crop_ratio: Annotated[tuple[Aspect, Aspect], Rising(equal=True)] = (3 / 4, 4 / 3)
     crop_misfit: Literal["retry", "clamp"] = "retry"
-    flip: float = 0.0
+    flip: Share = 0.0
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    color_jitter: float = 0.0
-    auto_augment: str = ""
-    random_erasing: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Raises UsageError for a value out of range."""
-        check_range(self, "augment", ("flip", "random_erasing"), 0, 1)
-        check_range(self, "augment", ("color_jitter",))
+    color_jitter: Annotated[float, Range(0, 2)] = 0.0
+    auto_augment: Annotated[str, RandAugment] = ""
+    random_erasing: Share = 0.0
 
 
 SIZES: dict[str, tuple[str, ...]] = {
@@ -44,7 +72,7 @@ SIZES: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(Ruled, section="data"):
     """Data set, its normalisation, and how many of its training labels evaluation may use.
 
     ``labels`` 0 means all of them; the choice is balanced over classes and drawn per seed.
@@ -52,20 +80,19 @@ class DataConfig:
     (:data:`SIZES`; 0: its own default).
     """
 
-    name: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    labels: int = 0
-    train_images: int = 0
-    test_images: int = 0
-    classes: int = 0
+    name: Name
+    mean: Annotated[tuple[Share, ...], Channels]
+    std: Annotated[tuple[Part, ...], Channels]
+    labels: Images = 0
+    train_images: Images = 0
+    test_images: Images = 0
+    classes: Annotated[int, Range(0, 16)] = 0
 
     def __post_init__(self) -> None:
-        """Raises UsageError for a value out of range."""
-        sizes, free = ("train_images", "test_images", "classes"), SIZES.get(self.name, ())
-        check_range(self, "data", ("labels", *sizes))
-        check_range(self, "data", ("classes",), 0, 16 if "classes" in free else math.inf)
-        for size in sizes:
+        """Raises UsageError for a value out of range, or a size that would be ignored."""
+        super().__post_init__()
+        free = SIZES.get(self.name, ())
+        for size in ("train_images", "test_images", "classes"):
             if getattr(self, size) and size not in free:
                 able = ", ".join(name for name, known in SIZES.items() if size in known)
                 raise UsageError(
@@ -75,7 +102,7 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
+class PretrainConfig(Ruled, section="pretrain"):
     """Pre-training recipe; ``batch_size`` is the effective one, over all devices.
 
     The peak learning rate is ``lr`` if given, else ``blr * batch_size / lr_batch``. Warm-up is
@@ -84,105 +111,81 @@ class PretrainConfig:
     that of the matrix products, never guessed from the device; weights and losses are fp32.
     """
 
-    epochs: int
-    batch_size: int
-    blr: float
-    lr: float = 0.0
-    lr_batch: int = 256
-    min_lr: float = 0.0
+    epochs: Epochs
+    batch_size: Count
+    blr: Amount
+    lr: Amount = 0.0
+    lr_batch: Count = 256
+    min_lr: Amount = 0.0
     schedule: Literal["cosine", "multistep"] = "cosine"
-    milestones: tuple[float, ...] = ()
-    warmup_epochs: float = 0.0
-    warmup_share: float = 0.0
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.95)
-    clip_grad: float = 0.0
+    milestones: Annotated[tuple[Inside, ...], Rising()] = ()
+    warmup_epochs: Amount = 0.0
+    warmup_share: Share = 0.0
+    weight_decay: Amount = 0.05
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
+    clip_grad: Amount = 0.0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     augment: AugmentConfig = AugmentConfig()
 
-    def __post_init__(self) -> None:
-        """Raises UsageError for a value out of range."""
-        check_range(self, "pretrain", ("batch_size", "lr_batch"), 1)
-        check_range(self, "pretrain", ("blr", "lr", "min_lr", "warmup_epochs", "weight_decay"))
-        check_range(self, "pretrain", ("warmup_share",), 0, 1)
-
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig:
+class FinetuneConfig(Ruled, section="finetune"):
     """Fine-tuning recipe, the same for every arm of a table.
 
     The encoder is fine-tuned ``draws`` times, each on another draw of ``data.labels`` images and
     another head; their mean is the one score of the pre-training.
     """
 
-    epochs: int
-    batch_size: int
-    blr: float
-    lr: float = 0.0
-    lr_batch: int = 256
-    min_lr: float = 1e-6
-    warmup_epochs: float = 0.0
-    layer_decay: float = 1.0
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip_grad: float = 0.0
-    drop_path: float = 0.0
+    epochs: Epochs
+    batch_size: Count
+    blr: Amount
+    lr: Amount = 0.0
+    lr_batch: Count = 256
+    min_lr: Amount = 1e-6
+    warmup_epochs: Amount = 0.0
+    layer_decay: Part = 1.0
+    weight_decay: Amount = 0.05
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    clip_grad: Amount = 0.0
+    drop_path: Decay = 0.0
     pool: Literal["mean", "cls"] = "mean"
-    head_init_std: float = 2e-5
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    mixup_switch: float = 0.5
-    label_smoothing: float = 0.0
-    draws: int = 1
-    repeat: int = 0
+    head_init_std: Std = 2e-5
+    mixup: Alpha = 0.0
+    cutmix: Alpha = 0.0
+    mixup_switch: Share = 0.5
+    label_smoothing: Decay = 0.0
+    draws: Annotated[int, Range(1, 1000)] = 1
+    repeat: Natural = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     augment: AugmentConfig = AugmentConfig()
 
-    def __post_init__(self) -> None:
-        """Raises UsageError for a value out of range."""
-        check_range(self, "finetune", ("epochs", "batch_size", "lr_batch", "draws"), 1)
-        check_range(self, "finetune", ("blr", "lr", "min_lr", "warmup_epochs", "weight_decay"))
-        check_range(self, "finetune", ("layer_decay", "drop_path", "label_smoothing"), 0, 1)
-        check_range(self, "finetune", ("mixup_switch",), 0, 1)
-        check_range(self, "finetune", ("mixup", "cutmix", "clip_grad", "head_init_std", "repeat"))
-
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeConfig:
+class ProbeConfig(Ruled, section="probe"):
     """Linear probe on frozen features behind a batch norm without affine parameters (MAE).
 
     ``lars`` is MAE's optimizer; ``sgd`` with the same momentum suits small sets.
     """
 
     optimizer: Literal["lars", "sgd"] = "lars"
-    epochs: int = 90
-    batch_size: int = 16384
-    blr: float = 0.1
-    lr_batch: int = 256
-    warmup_epochs: float = 10.0
-    weight_decay: float = 0.0
+    epochs: Epochs = 90
+    batch_size: Count = 16384
+    blr: Amount = 0.1
+    lr_batch: Count = 256
+    warmup_epochs: Amount = 10.0
+    weight_decay: Amount = 0.0
     pool: Literal["mean", "cls"] = "cls"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     augment: AugmentConfig = AugmentConfig()
 
-    def __post_init__(self) -> None:
-        """Raises UsageError for a value out of range."""
-        check_range(self, "probe", ("epochs", "batch_size", "lr_batch"), 1)
-        check_range(self, "probe", ("blr", "warmup_epochs", "weight_decay"))
-
 
 @dataclass(frozen=True, kw_only=True)
-class KnnConfig:
+class KnnConfig(Ruled, section="knn"):
     """Weighted k-nearest-neighbour vote on frozen features, cosine similarity."""
 
-    k: int = 20
-    temperature: float = 0.07
+    k: Count = 20
+    temperature: Positive = 0.07
     pool: Literal["mean", "cls"] = "mean"
-
-    def __post_init__(self) -> None:
-        """Raises UsageError for a value out of range."""
-        check_range(self, "knn", ("k",), 1)
-        check_range(self, "knn", ("temperature",), ends=False)
 
 
 def peak_lr(recipe: PretrainConfig | FinetuneConfig | ProbeConfig) -> float:

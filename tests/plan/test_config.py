@@ -71,7 +71,10 @@ def _leaves(section: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 def _changed(section: Any, path: tuple[str, ...]) -> Any:
     name, rest = path[0], path[1:]
     value = getattr(section, name)
-    return dataclasses.replace(section, **{name: _changed(value, rest) if rest else _other(value)})
+    if rest:
+        return dataclasses.replace(section, **{name: _changed(value, rest)})
+    other = "rand-m9" if name == "auto_augment" else _other(value)
+    return dataclasses.replace(section, **{name: other})
 
 
 def _other(value: Any) -> Any:
@@ -82,8 +85,8 @@ def _other(value: Any) -> Any:
     if isinstance(value, str):
         return value + "x"
     if value and isinstance(value[0], int | float):
-        return (*value[:-1], value[-1] + 1)
-    return (*value, 1)
+        return (value[0] * 0.9, *value[1:])
+    return (*value, 0.5)
 
 
 EVALUATION = {"finetune", "probe", "knn"}

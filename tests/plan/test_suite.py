@@ -65,7 +65,7 @@ def test_an_alias_is_another_arm_of_the_same_method() -> None:
         (lambda: resolve("mae", "pretrain.augment.flip=2"), "flip=2.0 must lie in"),
         (lambda: resolve("mae", "data.test_images=99"), "Set data.test_images=0"),
         (lambda: Resources(threads=-1), "resources.threads=-1 must be at least 0"),
-        (lambda: resolve("mae", "finetune.layer_decay=1.5"), "lie in [0, 1]"),
+        (lambda: resolve("mae", "finetune.layer_decay=1.5"), "above 0 and at most 1"),
         (lambda: resolve("mae", "knn.temperature=0"), "must be above 0"),
         (lambda: resolve("mae", "data.classes=17", preset="procedural"), "lie in [0, 16]"),
     ],

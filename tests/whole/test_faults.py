@@ -174,7 +174,7 @@ def test_two_commands_at_once_share_the_work(tmp_path: Path) -> None:
 def diverging() -> Task:
     layers = (
         *load_preset("procedural"),
-        typed.parse_overrides([*TINY, "pretrain.lr=1e30", "pretrain.warmup_epochs=0"]),
+        typed.parse_overrides([*TINY, "pretrain.lr=1e6", "pretrain.warmup_epochs=0"]),
     )
     config = resolve.Resolver(layers, 0).resolve(typed.parse_arms(["mae"])[0], 2, 0)
     return Task(PRETRAIN, pretrain_id(config), config)

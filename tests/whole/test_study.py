@@ -84,7 +84,7 @@ def test_a_failed_cell_sinks_nothing_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = command(tmp_path, "--methods", "mae,simmim", "--epochs", "2", "--seeds", "1")
-    line.append("simmim.pretrain.blr=1e30")
+    line.append("simmim.pretrain.blr=1e6")
     assert main(line) == 1
     shown = capsys.readouterr()
     assert "| mae |" in shown.out
@@ -286,7 +286,7 @@ def test_a_checkpoint_outside_a_run_needs_its_method(
     assert "--method and --preset" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("grid", "code"), [("pretrian.blr=1,2", 2), ("pretrain.blr=1e30,2e30", 3)])
+@pytest.mark.parametrize(("grid", "code"), [("pretrian.blr=1,2", 2), ("pretrain.blr=1e6,9e5", 3)])
 def test_a_search_that_measures_nothing_says_so(grid: str, code: int, tmp_path: Path) -> None:
     line = command(tmp_path, "tune", "--methods", "simmim", "--epochs", "1", "--grid", grid)
     assert main([*line, "--seeds", "1000-1000"]) == code

@@ -7,17 +7,20 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from bench.errors import UsageError
 from bench.plan.loading import load_section
+from bench.rules import Amount, Count, Line, Natural, Processes, Range, Ruled
+
+Minutes = Annotated[int, Range(1, 10_000_000)]
 
 VARIABLE = "MTO_BENCH_SITE"
 """Names the site file when --site does not."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Site:
+class Site(Ruled, section="slurm"):
     """Settings of one cluster, as in ``slurm/site.example.toml``; empty means SLURM's default.
 
     ``job_dir`` receives scripts, pickles and logs of the jobs (default: ``jobs`` in --out); it
@@ -26,28 +29,28 @@ class Site:
     killed without a signal first queues again at most ``kill_retries`` times.
     """
 
-    partition: str = ""
-    account: str = ""
-    qos: str = ""
-    constraint: str = ""
-    exclude: str = ""
-    comment: str = ""
-    nodes: int = 1
-    gpus_per_node: int = 0
-    tasks_per_node: int = 0
-    cpus_per_task: int = 0
-    mem_gb: float = 0.0
-    timeout_min: int = 4320
-    cell_timeout_min: int = 0
-    array_parallelism: int = 64
-    job_dir: str = ""
-    python: str = ""
-    setup: tuple[str, ...] = ()
-    srun_args: tuple[str, ...] = ("--kill-on-bad-exit=1",)
-    signal_delay_s: int = 120
-    max_requeues: int = 200
-    kill_retries: int = 2
-    poll_s: float = 30.0
+    partition: Line = ""
+    account: Line = ""
+    qos: Line = ""
+    constraint: Line = ""
+    exclude: Line = ""
+    comment: Line = ""
+    nodes: Annotated[int, Range(1, 65_536)] = 1
+    gpus_per_node: Processes = 0
+    tasks_per_node: Processes = 0
+    cpus_per_task: Processes = 0
+    mem_gb: Amount = 0.0
+    timeout_min: Minutes = 4320
+    cell_timeout_min: Annotated[int, Range(0, 10_000_000)] = 0
+    array_parallelism: Count = 64
+    job_dir: Line = ""
+    python: Line = ""
+    setup: tuple[Line, ...] = ()
+    srun_args: tuple[Line, ...] = ("--kill-on-bad-exit=1",)
+    signal_delay_s: Annotated[int, Range(1, 86_400)] = 120
+    max_requeues: Natural = 200
+    kill_retries: Natural = 2
+    poll_s: Annotated[float, Range(0, 86_400, "high")] = 30.0
 
     @property
     def tasks(self) -> int:

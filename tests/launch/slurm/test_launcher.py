@@ -28,7 +28,7 @@ from tests.support.tiny_runs import TINY, tasks
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "slurm"
 FAKE = Path(__file__).parent / "fakes" / "fake_slurm.py"
-SITE = Site(partition="main", poll_s=0.0, timeout_min=60)
+SITE = Site(partition="main", poll_s=0.001, timeout_min=60)
 
 
 class Fake:

@@ -1,0 +1,176 @@
+"""Every field of every class of settings has a rule, and refuses what no field can mean."""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from collections.abc import Iterator
+from functools import cache
+from typing import Annotated, Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench import registry
+from bench.errors import UsageError
+from bench.launch.slurm.site import Site
+from bench.plan.config import Resources, RunConfig
+from bench.plan.layers import SECTIONS
+from bench.plan.loading import load_section
+from bench.plan.sections import PretrainConfig
+from bench.rules import Length, Range, Rising, Ruled, Text, hints, make_check, unruled
+
+
+@cache
+def kinds() -> tuple[type, ...]:
+    """Every class of settings there is: sections, methods, plug-ins, resources, site."""
+    own = [registry.method_config(n) for n in registry.METHODS]
+    own += [registry.plugin_config(n) for n in registry.PLUGINS]
+    named = [*SECTIONS.values(), *own, RunConfig, Resources, Site]
+    nested = [h for k in named for h in hints(k).values() if _is_ruled(h)]
+    return tuple(dict.fromkeys([*named, *nested]))
+
+
+def _is_ruled(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Ruled)
+
+
+def test_a_field_without_a_rule_is_named() -> None:
+    assert [name for kind in kinds() for name in unruled(kind)] == []
+    assert all(_is_ruled(kind) for kind in kinds()), (
+        "a class of settings is not a bench.rules.Ruled"
+    )
+
+
+def test_the_search_for_fields_without_a_rule_finds_them() -> None:
+    class Bare(Ruled):
+        share: float = 0.0
+        sizes: tuple[int, ...] = ()
+        word: Annotated[str, Text("x", "x")] = "x"
+        some: float | None = None
+        on: bool = True
+
+    Bare.__dataclass_fields__ = {  # type: ignore[attr-defined]
+        n: _field(n) for n in ("share", "sizes", "word", "some", "on")
+    }
+    Bare.__annotations__ = {
+        "share": float,
+        "sizes": tuple[int, ...],
+        "word": Annotated[str, Text("x", "x")],
+        "some": float | None,
+        "on": bool,
+    }
+    assert list(unruled(Bare)) == ["Bare.share", "Bare.sizes", "Bare.some"]
+
+
+def _field(name: str) -> Any:
+    import dataclasses
+
+    made = dataclasses.field()
+    made.name, made._field_type = name, dataclasses._FIELD  # type: ignore[attr-defined]
+    return made
+
+
+NOISE = "\x1b[2J"
+NUMBERS = [math.nan, math.inf, -math.inf, "nan", "-inf", 1e300, -1e300, "1e999", "x", "", [], {}]
+TEXTS = [NOISE, "a\nb", "a\x00b", "x" * 5000, [], {}, None, "\udcff"]
+
+
+def bad(hint: Any) -> list[Any]:
+    """Values that no field of this type can mean."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return bad(inner[0]) + [v for rule in inner[1:] for v in beyond(rule)]
+    if origin is tuple:
+        listed = [[v] * 2 for v in bad(inner[0])] if inner[0] is not str else []
+        return [*listed, 5, {"a": 1}, None, ["x", "y", "z"] if inner[0] is float else 5]
+    if origin in (typing.Union, types.UnionType):
+        return bad(inner[0])
+    if origin is Literal:
+        return ["nothing of the kind", NOISE, None, 7, []]
+    table = {
+        float: [*NUMBERS, None],
+        int: [*NUMBERS, None, 1.5, True, 10**30, -(10**30), "1e999"],
+        str: TEXTS,
+        bool: ["maybe", 2, None, [], NOISE],
+    }
+    return table.get(hint, [5, "x", None, []])
+
+
+def beyond(rule: Any) -> list[Any]:
+    """Values just past a rule."""
+    if isinstance(rule, Range):
+        past = [rule.low - 1, rule.high + 1]
+        past += [rule.low] * (rule.ends in ("high", "none"))
+        return past + [rule.high] * (rule.ends in ("low", "none"))
+    if isinstance(rule, Rising):
+        return [[0.9, 0.2]]
+    if isinstance(rule, Length):
+        return [[], [0.5] * (rule.high + 1)]
+    return []
+
+
+def cases() -> Iterator[Any]:
+    for kind in kinds():
+        for name, hint in hints(kind).items():
+            if hint is Any or "Settings" in str(hint):
+                continue
+            yield pytest.param(kind, name, hint, id=f"{kind.__name__}.{name}")
+
+
+@pytest.mark.parametrize(("kind", "name", "hint"), list(cases()))
+def test_every_field_refuses_what_it_cannot_mean(kind: Any, name: str, hint: Any) -> None:
+    """About ten bad values a field, each refused by name in one line."""
+    for value in bad(hint):
+        with pytest.raises(UsageError) as caught:
+            load_section(kind, {name: value}, "here")
+        message = str(caught.value)
+        assert message.startswith(f"here.{name}") or f"of here.{name}" in message, (value, message)
+        assert "\n" not in message, (value, message)
+        assert "\x1b" not in message, (value, message)
+        assert len(message) < 400
+
+
+@given(st.floats() | st.integers() | st.booleans() | st.text() | st.lists(st.floats()) | st.none())
+def test_whatever_is_given_is_taken_or_refused_in_one_line(value: Any) -> None:
+    for name in ("epochs", "blr", "betas", "milestones", "schedule", "augment"):
+        assert "\n" not in refusal({"epochs": 1, "batch_size": 1, "blr": 1, name: value})
+
+
+def refusal(values: dict[str, Any]) -> str:
+    try:
+        load_section(PretrainConfig, values, "pretrain")
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("rule", "good", "wrong", "message"),
+    [
+        (Range(0, 1), [0, 1, 0.5], [-0.1, 1.1], "lie in [0, 1]"),
+        (Range(0, 1, "none"), [0.5], [0, 1], "lie between 0 and 1"),
+        (Range(0, 1, "high"), [1], [0, 2], "be above 0 and at most 1"),
+        (Range(0, 1, "low"), [0], [1, -1], "be at least 0 and below 1"),
+        (Range(1, 1000), [1, 1000], [0], "be at least 1"),
+        (Range(1, 1000), [], [1001], "be at most 1000"),
+        (Range(0, 1000, "none"), [], [0], "be above 0"),
+        (Rising(), [(1, 2)], [(1, 1), (2, 1)], "rise"),
+        (Rising(equal=True), [(1, 1)], [(2, 1)], "rise"),
+        (Length(1, 2), [(1,), (1, 2)], [(), (1, 2, 3)], "1 to 2 values"),
+        (Text("a+", "some a"), ["a", "aa"], ["", "b", "ab"], "be some a"),
+    ],
+)
+def test_rules(rule: Any, good: list[Any], wrong: list[Any], message: str) -> None:
+    assert [rule.complaint(v) for v in good] == [""] * len(good)
+    assert all(message in rule.complaint(v) for v in wrong)
+
+
+def test_the_constructor_holds_to_the_rules_too() -> None:
+    with pytest.raises(UsageError, match=r"pretrain\.blr=nan must be finite"):
+        PretrainConfig(epochs=1, batch_size=1, blr=math.nan)
+    with pytest.raises(UsageError, match=r"pretrain\.betas"):
+        PretrainConfig(epochs=1, batch_size=1, blr=1, betas=(0.9, 1.0))
+    assert make_check(bool) is None
