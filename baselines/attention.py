@@ -1,7 +1,8 @@
 """Multi-head attention, written out as batched products where sequences are short.
 
 On a CPU the fused kernel serves long sequences; on 7 or 17 tokens it spends its time on set-up, and
-its gradient takes three times as long as the products it is made of (docs/performance.md).
+its gradient takes three times as long as the products it is made of (docs/performance.md). Where
+``kernels.py`` could be built it takes their place.
 B images, T tokens, D width, H heads, d head width.
 """
 
@@ -13,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from baselines import kernels
 
 SHORT = 32
 """Tokens up to which attention on a CPU is written out."""
@@ -33,7 +36,9 @@ def attend(qkv: Tensor, heads: int, bias: Tensor | None = None, drop: float = 0.
     """
     if bias is not None:
         bias = bias.to(qkv.dtype)
-    if _suits_batched_products(qkv, drop):
+    if not drop and kernels.suit_attention(qkv, heads):
+        return kernels.attend(qkv, heads, bias)
+    if not drop and _suits_batched_products(qkv):
         short: Tensor = _ShortAttention.apply(qkv, bias, heads)
         return short
     q, k, v = split_heads(qkv, heads)
@@ -41,9 +46,9 @@ def attend(qkv: Tensor, heads: int, bias: Tensor | None = None, drop: float = 0.
     return out.transpose(1, 2).flatten(2)
 
 
-def _suits_batched_products(qkv: Tensor, drop: float) -> bool:
+def _suits_batched_products(qkv: Tensor) -> bool:
     """A fixed property of the layer, never a timing: two processes must choose alike."""
-    if qkv.device.type != "cpu" or qkv.shape[1] > SHORT or drop:
+    if qkv.device.type != "cpu" or qkv.shape[1] > SHORT:
         return False
     full = qkv.dtype in (torch.float32, torch.float64)
     return full and not torch.compiler.is_compiling()

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from baselines import kernels
 from baselines.attention import attend, split_heads
 from baselines.carry import Carried, add
 from baselines.linear import Linear, linear
@@ -133,7 +134,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, D] to [B, T, D]."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        x = self.fc1(x)
+        return self.fc2(kernels.gelu(x) if kernels.suit(x) else F.gelu(x))
 
 
 class Block(nn.Module):
