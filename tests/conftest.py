@@ -26,11 +26,13 @@ torch.set_num_threads(1)
 
 TINY = (
     "data.labels=20",
+    "data.train_images=1024",
     "model.width=16",
     "model.depth=2",
     "model.heads=2",
     "pretrain.batch_size=512",
     "finetune.epochs=2",
+    "finetune.draws=1",
     "finetune.warmup_epochs=0",
     "probe.epochs=2",
     "probe.warmup_epochs=0",

@@ -38,6 +38,7 @@ TINY = [
     "pretrain.precision=fp32",
     "pretrain.augment.flip=0.5",
     "finetune.epochs=2",
+    "finetune.draws=2",
     "finetune.batch_size=10",
     "finetune.drop_path=0.2",
     "finetune.mixup=0.8",
