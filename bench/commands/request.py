@@ -58,7 +58,8 @@ def make_request(args: argparse.Namespace) -> Request:
     typed = parse_overrides(args.overrides)
     check_keys(merged([*file, recipe]), "the suite file")
     check_keys(typed, "the settings")
-    layers = [*base, *file, recipe, typed, {"data": {"name": data[0]}} if data[0] else {}]
+    layers = [*base, *file, recipe, _sizes_of_another(data[0], values), typed]
+    layers += [{"data": {"name": data[0]}}] if data[0] else []
     suite_seed = _first(args.suite_seed, values.get("suite_seed"), 0)
     resolver = resolve.Resolver(tuple(layers), suite_seed, _content(args.init))
     arms = parse_arms(_wanted(args.methods, values, "methods"))
@@ -77,6 +78,13 @@ def make_request(args: argparse.Namespace) -> Request:
     warnings = fairness.check([c.config for c in study.cells], values.get("trials", {}))
     name = args.name or study_name(study)
     return Request(study, store, name, resources, resolver, tuple(arms), warnings)
+
+
+def _sizes_of_another(name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Takes back the sizes that a preset gives its own data set where ``--data`` names another."""
+    if name in ("", values.get("data", {}).get("name")):
+        return {}
+    return {"data": {"train_images": 0, "test_images": 0, "classes": 0}}
 
 
 def _preset_for(data: str) -> str:

@@ -13,8 +13,8 @@ from bench.report.tables import Table
 from bench.stats import power
 from bench.stats.analysis import ENDPOINTS, records
 from bench.stats.means import MIN_SEEDS, smallest_sign_flip_p
-
-POWER = 0.8
+from bench.stats.noise import NULL
+from bench.stats.power import POWER
 
 
 def text(study: Study, seeds: list[int]) -> str:
@@ -42,7 +42,15 @@ def _spread(section: Section) -> pd.DataFrame:
     key = ["base_arm", "arm", "endpoint"]
     pooled = frame.groupby(key)[["square", "freedom"]].sum().reset_index()
     pooled["sd"] = (pooled["square"] / pooled["freedom"]) ** 0.5
-    return pooled
+    return _with_floor(pooled)
+
+
+def _with_floor(pooled: pd.DataFrame) -> pd.DataFrame:
+    """Adds ``floor``, the sd of two equal arms where there is a null arm: no sd is below it."""
+    key = ["base_arm", "endpoint"]
+    null = pooled[pooled["arm"] == pooled["base_arm"] + NULL]
+    frame = pooled.merge(null[[*key, "sd"]].rename(columns={"sd": "floor"}), on=key, how="left")
+    return frame.assign(sd=frame[["sd", "floor"]].max(axis=1))
 
 
 def _table(section: Section, row: dict[str, Any], seeds: list[int]) -> Table:
@@ -62,11 +70,19 @@ def _table(section: Section, row: dict[str, Any], seeds: list[int]) -> Table:
     note = (
         f"A gain found with power {POWER:.0%} by the paired t test, two-sided {alpha:.0%}. The sd "
         f"of a paired difference is {words.number(row['sd'], 3)} points on {row['freedom']:.0f} "
-        f"degrees of freedom, itself uncertain by about {1 / math.sqrt(2 * row['freedom']):.0%}. "
+        f"degrees of freedom, itself uncertain by about {1 / math.sqrt(2 * row['freedom']):.0%}"
+        f"{_floor(row)}. "
         f"ρ takes the baseline's slope of {words.number(slope)} points a doubling of epochs. "
         f"Below {MIN_SEEDS} seeds nothing is claimed."
     )
     return Table("power", "Power", columns, rows, note)
+
+
+def _floor(row: dict[str, Any]) -> str:
+    """How the sd stands to that of two equal arms; nothing without a null arm."""
+    if words.is_missing(row["floor"]) or row["arm"] == row["base_arm"] + NULL:
+        return ""
+    return f"; two equal arms differ by {words.number(row['floor'], 3)}, below which it is not set"
 
 
 def _slope(section: Section, row: dict[str, Any]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.report import checks, reference, words
+from bench.report import checks, noise, reference, words
 from bench.report.sections import Section
 from bench.stats.analysis import COSTS, ENDPOINTS, PER_EPOCH, records
 
@@ -57,7 +57,7 @@ def sentences(section: Section) -> list[str]:
     rows.sort(key=lambda row: (row["arm"], order.get(row["endpoint"], 9)))
     if not rows:
         return ["No comparison: there is no baseline with a variant of it to compare."]
-    return [words.sentence(row) for row in rows]
+    return [*(words.sentence(row) for row in rows), *noise.sentences(section)]
 
 
 # --- accuracy ---------------------------------------------------------------------------------
@@ -267,6 +267,11 @@ def ablation_table(section: Section) -> Table:
     return Table("ablations", "Ablations", columns, rows, note)
 
 
+def noise_table(section: Section) -> Table:
+    """What two equal arms differ by, and the seeds that takes."""
+    return Table("noise", "Noise floor", noise.COLUMNS, noise.table_rows(section), noise.NOTE)
+
+
 def reference_table(section: Section) -> Table:
     """Published numbers beside our baselines; only for ImageNet."""
     rows = [
@@ -301,5 +306,6 @@ TABLES = (
     cost_table,
     saving_table,
     ablation_table,
+    noise_table,
     reference_table,
 )

@@ -8,6 +8,12 @@ from scipy.special import nctdtr
 
 from bench.stats.means import t_quantile
 
+POWER = 0.8
+"""Chance with which an effect is to be found."""
+
+MOST_SEEDS = 1000
+"""No study needs more: the count stops there."""
+
 
 def power_of(n: int, effect: float, sd: float, alpha: float = 0.05) -> float:
     """Power of the two-sided paired t test: n differences of sample sd ``sd``, mean ``effect``."""
@@ -18,7 +24,7 @@ def power_of(n: int, effect: float, sd: float, alpha: float = 0.05) -> float:
     return float(1 - nctdtr(n - 1, shift, t) + nctdtr(n - 1, shift, -t))
 
 
-def smallest_effect(n: int, sd: float, power: float = 0.8, alpha: float = 0.05) -> float:
+def smallest_effect(n: int, sd: float, power: float = POWER, alpha: float = 0.05) -> float:
     """Smallest mean difference that n seeds find with the given power; infinite below two."""
     if n < 2:
         return math.inf
@@ -30,4 +36,24 @@ def smallest_effect(n: int, sd: float, power: float = 0.8, alpha: float = 0.05) 
     for _ in range(50):
         middle = (low + high) / 2
         low, high = (middle, high) if power_of(n, middle, sd, alpha) < power else (low, middle)
+    return high
+
+
+def seeds_needed(effect: float, sd: float, power: float = POWER, alpha: float = 0.05) -> float:
+    """Fewest seeds that find a mean difference ``effect``; NaN without a positive one.
+
+    Infinite above :data:`MOST_SEEDS`.
+    """
+    if not effect > 0 or math.isnan(sd):
+        return math.nan
+    if sd == 0:
+        return 2
+    low, high = 1, 2
+    while power_of(high, effect, sd, alpha) < power:
+        if high > MOST_SEEDS:
+            return math.inf
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if power_of(middle, effect, sd, alpha) < power else (low, middle)
     return high

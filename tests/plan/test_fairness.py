@@ -43,8 +43,8 @@ def test_an_undeclared_difference_between_arms_is_an_error(
 
 def test_an_undeclared_difference_between_budgets_is_an_error() -> None:
     short, long = configs("mae")
-    recipe = dataclasses.replace(long.pretrain, blr=short.pretrain.blr * 2)
-    with pytest.raises(UsageError, match=r"mae at 100 epochs and mae at 200.*pretrain\.blr"):
+    recipe = dataclasses.replace(long.pretrain, lr=short.pretrain.lr * 2)
+    with pytest.raises(UsageError, match=r"mae at 100 epochs and mae at 200.*pretrain\.lr"):
         fairness.check([short, dataclasses.replace(long, pretrain=recipe)], {})
 
 
@@ -53,7 +53,7 @@ def test_an_undeclared_difference_between_budgets_is_an_error() -> None:
     [
         ("mae", ("pretrain.warmup_share=0", "pretrain.warmup_epochs=40"), {}, "40% of its budget"),
         ("mae", ("finetune.warmup_epochs=5",), {}, "fine-tuning ends in its warm-up (5 of 2"),
-        ("data2vec", ("data2vec.ema_span=0",), {}, "ema_decay=0.999 does not scale"),
+        ("data2vec", ("data2vec.ema_span=0",), {}, "ema_decay=0.9998 does not scale"),
         ("data2vec", ("data2vec.ema_span=0.1",), {}, ""),
         ("mae", ("pretrain.schedule=multistep", "pretrain.milestones=[0.5]"), {}, ""),
         ("mae,mae+mto", (), {"mae": 4, "mae+mto": 12}, "mae+mto had 12 trials, mae 4"),

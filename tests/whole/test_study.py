@@ -272,7 +272,8 @@ def test_other_images_under_the_same_name_are_refused(
                     picture.save(tmp_path / copy / part / kind / f"{name}.png")
     more = ["data.mean=[0.5,0.5,0.5]", "data.std=[0.5,0.5,0.5]", "model.channels=3"]
     base = ["--methods", "mae", "--epochs", "1", "--seeds", "1", "--preset", "digits"]
-    line = [*command(tmp_path / "o", *base, *more), "data.labels=4", "pretrain.batch_size=6"]
+    few = ["data.train_images=0", "data.labels=4", "pretrain.batch_size=6"]
+    line = [*command(tmp_path / "o", *base, *more), *few]
     assert main([*line, "--data", f"folder:{tmp_path / 'a'}"]) == 0
     assert main([*line, "--data", f"folder:{tmp_path / 'b'}"]) == 2
     assert "computed on other images" in capsys.readouterr().err
