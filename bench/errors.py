@@ -62,7 +62,11 @@ class NonFiniteLossError(RunError):
     """The loss became NaN or infinite; the last good state is kept."""
 
 
-class StorageError(RunError):
+class MachineError(RunError):
+    """The machine failed, not the run: a killed worker, a full memory."""
+
+
+class StorageError(MachineError):
     """The run's folder vanished or cannot be written; earlier checkpoints stand."""
 
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from bench.data.augment import augmented, centred, is_plain
 from bench.data.batch import Feed, FeedConfig, Step, normalise
 from bench.data.crops import crop, crop_boxes
+from bench.data.decoder import Decoded, Decoder
 from bench.data.images import ArraySplit, Split
 
 
@@ -76,7 +75,7 @@ class ArrayFeed:
             yield Step(ids, images, self.labels[ids], boxes, places.to(config.device), count)
 
 
-class _Pictures(Dataset[Any]):
+class _Pictures:
     """Worker side of :class:`FileFeed`: item (epoch, id) is a decoded, augmented picture."""
 
     def __init__(self, split: Split, config: FeedConfig, training: bool) -> None:
@@ -91,18 +90,22 @@ class _Pictures(Dataset[Any]):
 
 
 class FileFeed:
-    """Batches of pictures decoded and augmented in ``workers`` processes."""
+    """Batches of pictures decoded and augmented in ``workers`` processes, kept over the epochs."""
 
     def __init__(self, split: Split, subset: Tensor, config: FeedConfig) -> None:
         self.split, self.subset, self.config, self.labels = split, subset, config, split.labels
         self.steps = _count_steps(len(subset), config)
-        self.pictures = _Pictures(split, config, training=True)
+        self.decoder = Decoder(_Pictures(split, config, training=True), config)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Step]:
-        """The steps of an epoch, from step ``first`` on."""
+        """The steps of an epoch, from step ``first`` on. Decoding begins with this call."""
         batches = list(_batches(self, epoch, first))
         plan = [[(epoch, int(i)) for i in ids] for ids, _, _ in batches]
-        decoded = _decoded(self.pictures, plan, self.config)
+        return self._steps(batches, self.decoder.start(plan))
+
+    def _steps(
+        self, batches: Sequence[tuple[Tensor, Tensor, int]], decoded: Iterator[Decoded]
+    ) -> Iterator[Step]:
         put = partial(torch.Tensor.to, device=self.config.device, non_blocking=True)
         for ids, places, count in batches:
             begin = time.perf_counter()
@@ -119,30 +122,6 @@ def _normalised(images: Tensor, config: FeedConfig) -> Tensor:
     return images if images.is_floating_point() else normalise(images, config.data)
 
 
-def _decoded(
-    pictures: _Pictures, plan: Sequence[Sequence[Any]], config: FeedConfig
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Images, boxes and readability of each batch; a process may have no image of a small one."""
-    batches = iter(_loader(pictures, [items for items in plan if items], config))
-    size, channels = config.image_size, len(config.data.mean)
-    for items in plan:
-        if items:
-            yield next(batches)
-        else:
-            none = torch.zeros(0, dtype=torch.bool)
-            yield torch.zeros(0, channels, size, size), torch.zeros(0, 5), none
-
-
-def _loader(pictures: _Pictures, plan: Sequence[Any], config: FeedConfig) -> DataLoader[Any]:
-    return DataLoader(
-        pictures,
-        batch_sampler=plan,
-        num_workers=config.workers,
-        pin_memory=config.device.type == "cuda",
-        persistent_workers=False,
-    )
-
-
 def evaluation_batches(
     split: Split, subset: Tensor, config: FeedConfig
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -155,7 +134,7 @@ def evaluation_batches(
         return
     pictures = _Pictures(split, config, training=False)
     plan = [[(0, int(i)) for i in ids] for ids in chunks]
-    decoded = _decoded(pictures, plan, config)
+    decoded = Decoder(pictures, config).start(plan)
     for ids, (images, _, readable) in zip(chunks, decoded, strict=True):
         split.note_unreadable(ids[~readable])
         yield _normalised(images, config), split.labels[ids].to(config.device)

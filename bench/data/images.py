@@ -5,30 +5,43 @@ Images in memory are bytes [n, C, S, S].
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
-from bench.errors import DataError
+from bench.data import decode
+from bench.data.listing import Stamp, content, spread, stamps
+from bench.errors import DataError, printable
 
 log = logging.getLogger(__name__)
 
 TRIES = 100
 """Images of a class tried in place of an unreadable one."""
 
+PICTURES = 64
+"""Pictures of a split that are decoded for its fingerprint, where there are no files."""
+
+MOST_REPLACED, FEW = 0.05, 3
+"""Share of a split's images that may be replaced; so few are never too many."""
+
 
 @dataclass(frozen=True)
 class ArraySplit:
-    """Images in memory: ``images`` uint8 [n, C, S, S], ``labels`` int64 [n]."""
+    """Images in memory: ``images`` uint8 [n, C, S, S], ``labels`` int64 [n].
+
+    ``from_files`` says that they were read from a folder, where others could lie.
+    """
 
     images: Tensor
     labels: Tensor
+    from_files: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,20 +59,28 @@ class ArraySplit:
         """Nothing: images in memory can be read."""
 
     def fingerprint(self) -> str:
-        """Hash of all bytes."""
-        return hashlib.sha256(self.images.numpy().tobytes()).hexdigest()[:16]
+        """Hash of all bytes; after a dot that of labels that were read from files."""
+        found = hashlib.sha256(self.images.numpy().tobytes()).hexdigest()[:16]
+        if not self.from_files:
+            return found
+        return f"{found}.{hashlib.sha256(self.labels.numpy().tobytes()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)
 class FileSplit:
-    """Images decoded on demand: ``source[i]`` gives a picture and its label.
+    """Images decoded on demand: ``read(i)`` gives a picture in any mode.
 
-    ``unreadable`` collects the numbers of files met that could not be decoded.
+    ``paths`` names them; ``files`` says that these are paths of files. ``names`` are the classes',
+    where they are known, ``left_out`` counts files that are no images by their endings, and
+    ``unreadable`` collects the numbers of images met that could not be decoded.
     """
 
-    source: Any
+    read: Callable[[int], Image.Image]
     labels: Tensor
     paths: Sequence[str]
+    files: bool = True
+    names: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
     strict: bool = False
     unreadable: set[int] = field(default_factory=set)
 
@@ -70,10 +91,9 @@ class FileSplit:
         """Image number ``index`` in RGB.
 
         Raises:
-            OSError: if the file cannot be decoded.
+            UnreadableError: if it cannot be decoded.
         """
-        picture: Image.Image = self.source[index][0]
-        return picture.convert("RGB")
+        return decode.guarded(lambda: decode.to_rgb(self.read(index)), self.paths[index])
 
     def open_any(self, index: int) -> tuple[Image.Image, bool]:
         """The picture, or if it cannot be decoded the next readable one of its class, and which.
@@ -83,28 +103,64 @@ class FileSplit:
         """
         try:
             return self.open(index), True
-        except (OSError, ValueError, SyntaxError) as error:
+        except decode.UnreadableError:
             if self.strict:
-                raise DataError(f"cannot read image '{self.paths[index]}': {error}") from error
+                raise
         alike = (self.labels == self.labels[index]).nonzero()[:, 0]
         following = alike.roll(-int((alike == index).nonzero()) - 1)[: min(len(alike) - 1, TRIES)]
         for other in following.tolist():
-            try:
+            with contextlib.suppress(decode.UnreadableError):
                 return self.open(other), False
-            except (OSError, ValueError, SyntaxError):
-                continue
-        raise DataError(f"cannot read image '{self.paths[index]}', nor others of its class.")
+        name = printable(self.paths[index])
+        raise DataError(f"cannot read image '{name}', nor others of its class.")
 
     def note_unreadable(self, ids: Tensor) -> None:
-        """Remembers files that :meth:`open_any` had to replace, each with a warning."""
+        """Remembers images that :meth:`open_any` had to replace, each with a warning.
+
+        Raises:
+            DataError: if they are more than :data:`MOST_REPLACED` of the split, and than a few.
+        """
         for index in set(ids.tolist()) - self.unreadable:
             self.unreadable.add(index)
-            log.warning("cannot read image '%s', replaced by the next one", self.paths[index])
+            name = printable(self.paths[index])
+            log.warning("cannot read image '%s', replaced by the next one", name)
+        if too_many(len(self.unreadable), len(self), MOST_REPLACED):
+            raise DataError(
+                f"{len(self.unreadable)} of {len(self)} images cannot be read, more than "
+                f"{MOST_REPLACED:.0%}, as '{short(self.paths[min(self.unreadable)])}'. "
+                "Restore the data set."
+            )
+
+    @cached_property
+    def stamps(self) -> list[Stamp]:
+        """Device, number and size of each file; empty where the images are no files."""
+        return stamps(self.paths) if self.files else []
 
     def fingerprint(self) -> str:
-        """Hash of the file names, in order."""
-        names = "\n".join("/".join(Path(p).parts[-2:]) for p in self.paths)
-        return hashlib.sha256(f"{len(self)}\n{names}".encode()).hexdigest()[:16]
+        """Hash of the names, in order, and after a dot that of their content."""
+        names = "\n".join(short(p, escaped=False) for p in self.paths)
+        text = f"{len(self)}\n{names}".encode(errors="surrogateescape")
+        return f"{hashlib.sha256(text).hexdigest()[:16]}.{self._content()}"
+
+    def _content(self) -> str:
+        if self.files:
+            return content(self.paths, [size for _, _, size in self.stamps])
+        digest = hashlib.sha256(self.labels.numpy().tobytes())
+        for index in spread(len(self), PICTURES):
+            picture, _ = self.open_any(index)
+            digest.update(picture.tobytes())
+        return digest.hexdigest()[:8]
+
+
+def short(path: str, escaped: bool = True) -> str:
+    """A file's name with its folder's, as records and fingerprints name it."""
+    name = "/".join(Path(path).parts[-2:])
+    return printable(name) if escaped else name
+
+
+def too_many(count: int, of: int, share: float) -> bool:
+    """Whether a count is above a share of a number, and above :data:`FEW`."""
+    return count > max(FEW, share * of)
 
 
 Split = ArraySplit | FileSplit
@@ -112,11 +168,15 @@ Split = ArraySplit | FileSplit
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A data set: training and test images with ``classes`` labels."""
+    """A data set: training and test images with ``classes`` labels.
+
+    ``found`` is what :mod:`bench.data.gate` found worth a note.
+    """
 
     train: Split
     test: Split
     classes: int
+    found: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
         """Identifies the images of both splits."""
@@ -128,15 +188,18 @@ class ImageSet:
             replace(s, strict=True) if isinstance(s, FileSplit) else s
             for s in (self.train, self.test)
         ]
-        return ImageSet(parts[0], parts[1], self.classes)
+        return replace(self, train=parts[0], test=parts[1])
 
     def notes(self) -> list[str]:
-        """What the record says of unreadable files; names without their folder."""
-        found = []
+        """What the record says of files left out and of unreadable ones."""
+        found = list(self.found)
         for name, split in (("training", self.train), ("test", self.test)):
             if isinstance(split, FileSplit) and split.unreadable:
                 bad = [split.paths[i] for i in sorted(split.unreadable)]
-                names = ", ".join("/".join(Path(p).parts[-2:]) for p in bad[:5])
+                names = ", ".join(short(p) for p in bad[:5])
                 more = " ..." if len(bad) > 5 else ""
                 found.append(f"{len(bad)} unreadable {name} image(s) replaced: {names}{more}")
+            if isinstance(split, FileSplit) and split.left_out:
+                kinds = ", ".join(f"{n} {printable(k)}" for k, n in sorted(split.left_out.items()))
+                found.append(f"{sum(split.left_out.values())} {name} file(s) left out: {kinds}")
         return found

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from bench import registry
-from bench.data.images import ArraySplit, ImageSet, Split
+from bench.data import gate
+from bench.data.images import ImageSet, Split
 from bench.errors import DataError
 from bench.plan.config import RunConfig
 from bench.streams import Streams
 
 
 def load(config: RunConfig, root: str, strict: bool = False) -> ImageSet:
-    """The image set of a run; with ``strict`` an unreadable picture is an error.
+    """The image set of a run, held to :mod:`bench.data.gate`.
+
+    With ``strict`` an unreadable picture is an error.
 
     Raises:
         DataError: if it is missing or unreadable, or does not fit the model.
@@ -23,14 +28,7 @@ def load(config: RunConfig, root: str, strict: bool = False) -> ImageSet:
     )
     if strict:
         images = images.strict()
-    if isinstance(images.train, ArraySplit):
-        channels = images.train.images.shape[1]
-        if channels != config.model.channels:
-            raise DataError(
-                f"data set '{config.data.name}' has {channels} channels, the model "
-                f"{config.model.channels}. Set model.channels={channels}."
-            )
-    return images
+    return replace(images, found=tuple(gate.check(images, config)))
 
 
 def dataset_key(name: str) -> str:

@@ -79,7 +79,20 @@ def warnings(runs: pd.DataFrame) -> list[str]:
         if len(recipes) > 1:
             names = ", ".join(recipes)
             found.append(f"{data} · {model}: {len(recipes)} recipes ({names}), in tables apart")
-    return found + _waits(runs) + _ambiguous(runs) + _failures(runs)
+    return found + _told(runs) + _waits(runs) + _ambiguous(runs) + _failures(runs)
+
+
+TOLD = ("image(s) replaced:", "file(s) left out:", "copies of training", "without a test image")
+"""Parts of the notes on a data set that a reader of its table is to see."""
+
+
+def _told(runs: pd.DataFrame) -> list[str]:
+    """What the runs noted of their images."""
+    found = []
+    for data, group in runs[runs["ok"]].groupby("data"):
+        notes = dict.fromkeys(note for each in group["notes"] for note in each)
+        found += [f"{data}: {note}" for note in notes if any(part in note for part in TOLD)]
+    return found
 
 
 def _waits(runs: pd.DataFrame) -> list[str]:

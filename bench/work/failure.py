@@ -7,7 +7,7 @@ import errno
 import torch
 
 from bench import errors
-from bench.errors import BenchError, NonFiniteLossError, RunError, StorageError
+from bench.errors import BenchError, MachineError, NonFiniteLossError, RunError
 
 MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS}
 """Error numbers of a disk or file system in trouble."""
@@ -19,7 +19,7 @@ def classify(error: Exception) -> str:
         return errors.OOM
     if isinstance(error, NonFiniteLossError):
         return errors.NON_FINITE
-    if isinstance(error, StorageError) or getattr(error, "errno", None) in MACHINE_ERRORS:
+    if isinstance(error, MachineError) or getattr(error, "errno", None) in MACHINE_ERRORS:
         return errors.NODE
     if isinstance(error, OSError | BenchError) and not isinstance(error, RunError):
         return errors.DATA

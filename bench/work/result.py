@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bench.data.listing import same_images
 from bench.errors import DataError, UsageError
 from bench.machine import provenance
 from bench.machine.world import World
@@ -31,7 +32,7 @@ def check_images(here: str, *folders: RunFolder) -> None:
         DataError: naming the run.
     """
     for folder in folders:
-        if folder.images() not in ("", here):
+        if folder.images() and not same_images(folder.images(), here):
             raise DataError(
                 f"run {folder.run_id} saw other images ({folder.images()}) than the data folder "
                 f"holds now ({here}). Restore the data set or choose another --out."

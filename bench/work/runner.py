@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.data import load
+from bench.data.gate import check_budget
 from bench.errors import StopRequestedError
 from bench.evaluate.encoder import Encoder
 from bench.evaluate.evaluation import evaluate
@@ -109,13 +110,15 @@ def _compute(store: Store, task: Task, resources: Resources, place: Place) -> No
         world=world,
     )
     images = load.load(config, resources.data_root, resources.strict_images)
-    check_images(images.fingerprint(), folder, store.run(task.parent) if task.parent else folder)
+    check_budget(images.train.labels, config)
+    seen = images.fingerprint()
+    check_images(seen, folder, store.run(task.parent) if task.parent else folder)
     facts = {**provenance.hardware(device, threads), "processes": world.size}
     origin = {
         "code": provenance.code(),
         "versions": provenance.versions(),
         "hardware": facts,
-        "data": images.fingerprint(),
+        "data": seen,
         "resources": {**to_plain(resources), "data_root": "", "init_path": ""},
     }
     if world.leads:

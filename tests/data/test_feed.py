@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +14,17 @@ from bench.data import load
 from bench.data.augment import augmented
 from bench.data.batch import FeedConfig
 from bench.data.crops import crop, crop_boxes
-from bench.data.feed import _decoded, _Pictures, make_feed
+from bench.data.decode import UnreadableError
+from bench.data.decoder import Decoder
+from bench.data.feed import FileFeed, _Pictures, make_feed
 from bench.data.images import ImageSet
 from bench.data.load import labelled_subset
 from bench.data.sets.folder import image_folder
-from bench.errors import DataError, UsageError
+from bench.errors import DataError, MachineError, UsageError
 from bench.plan import layers
 from bench.plan.sections import AugmentConfig, DataConfig
 from bench.streams import Streams
+from bench.work.failure import classify
 from tests.conftest import tiny_study
 
 CPU = torch.device("cpu")
@@ -228,6 +233,55 @@ def test_a_process_without_an_image_of_a_batch_gets_an_empty_one(folder: str) ->
     images = image_folder(settings, folder, 16)
     request = feed_config(settings, AUGMENT, size=16, batch=4)
     none, some = [], [(0, 1), (0, 2)]
-    batches = list(_decoded(_Pictures(images.train, request, True), [none, some], request))
+    batches = list(Decoder(_Pictures(images.train, request, True), request).start([none, some]))
     assert [b[0].shape for b in batches] == [(0, 3, 16, 16), (2, 3, 16, 16)]
     assert [len(b[2]) for b in batches] == [0, 2]
+
+
+def test_the_same_workers_decode_every_epoch(folder: str) -> None:
+    settings = DataConfig(name="folder", mean=(0.5,) * 3, std=(0.5,) * 3)
+    request = feed_config(settings, AUGMENT, size=16, batch=4, workers=2)
+    feed = make_feed(image_folder(settings, folder, 16).train, torch.arange(12), request)
+    assert isinstance(feed, FileFeed)
+    steps = feed.epoch(0)
+    begun = [w.pid for w in feed.decoder.loader._iterator._workers]  # before the first step
+    assert len(list(steps)) == 3
+    assert len(list(feed.epoch(1, first=1))) == 2
+    next(iter(feed.epoch(2)))  # an epoch that is not read to its end
+    assert len(list(feed.epoch(3))) == 3
+    assert [w.pid for w in feed.decoder.loader._iterator._workers] == begun
+
+
+class Killed:
+    def __getitem__(self, item: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Full:
+    def __getitem__(self, item: object) -> None:
+        raise RuntimeError("unable to write to file </torch_1_2>: No space left on device (28)")
+
+
+class Unreadable:
+    def __getitem__(self, item: object) -> None:
+        raise UnreadableError("cannot read image 'cat/1.png': broken")
+
+
+@pytest.mark.parametrize(
+    ("pictures", "kind", "message", "failure"),
+    [
+        (Killed(), MachineError, "a data worker was killed", "node"),
+        (Full(), MachineError, "/dev/shm) is full", "node"),
+        (Unreadable(), UnreadableError, "cannot read image 'cat/1.png': broken", "data"),
+    ],
+)
+def test_what_ends_a_worker_is_named_in_one_line(
+    pictures: object, kind: type[Exception], message: str, failure: str
+) -> None:
+    settings = DataConfig(name="folder", mean=(0.5,) * 3, std=(0.5,) * 3)
+    request = feed_config(settings, AUGMENT, size=16, batch=4, workers=1)
+    with pytest.raises(kind) as caught:
+        list(Decoder(pictures, request).start([[(0, 1)]]))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert classify(caught.value) == failure

@@ -76,3 +76,11 @@ def test_both_directions_need_significance_over_all_comparisons() -> None:
     row = target(runs(slow | others), arm="mae+mto")
     assert row["rho_high"] < 1
     assert row["verdict"].startswith("not significant over")
+
+
+def test_what_runs_noted_of_their_images_is_a_warning() -> None:
+    notes = ["2 unreadable training image(s) replaced: cat/3.png", "a note of no concern"]
+    records = [dataclasses.replace(r, notes=notes) for r in runs(RISING)]
+    shown = report.summary(records, None)
+    assert shown.count("2 unreadable training image(s) replaced: cat/3.png") == 1
+    assert "no concern" not in shown

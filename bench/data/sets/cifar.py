@@ -33,7 +33,9 @@ def _cifar(name: str, folder: str, root: str, classes: int) -> ImageSet:
         raise DataError(f"no {name} in '{root}': expected the folder '{folder}' in it.") from error
     splits = [
         ArraySplit(
-            torch.from_numpy(p.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(p.targets)
+            torch.from_numpy(p.data).permute(0, 3, 1, 2).contiguous(),
+            torch.tensor(p.targets),
+            from_files=True,
         )
         for p in parts
     ]

@@ -68,7 +68,7 @@ def _split(folder: Path, part: str, count: int) -> ArraySplit:
             f"data.{part}_images={count} asks for more than the {len(labels)} images there are."
         )
     chosen = _first_of_each(labels, count)
-    return ArraySplit(images[chosen][:, None], labels[chosen])
+    return ArraySplit(images[chosen][:, None], labels[chosen], from_files=True)
 
 
 def _first_of_each(labels: Tensor, count: int) -> Tensor:
