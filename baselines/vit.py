@@ -29,7 +29,7 @@ from baselines.positions import (
     spread_table,
 )
 from bench.api import ClassifierOptions, SampleStream, TokenHook, TokenLayer, VisionShape
-from bench.errors import RunError
+from bench.errors import RunError, UsageError
 
 EPS = 1e-6
 """LayerNorm epsilon of every original (Hugging Face defaults to 1e-12)."""
@@ -71,6 +71,8 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int, style: Style, grid: int = 0) -> None:
         super().__init__()
+        if width % heads:
+            raise UsageError(f"{heads} heads do not divide a width of {width}.")
         self.heads, self.drop = heads, style.attn_drop
         self.qkv = Linear(width, 3 * width, bias=not style.split_bias)
         self.q_bias = nn.Parameter(torch.zeros(width)) if style.split_bias else None

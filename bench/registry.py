@@ -63,6 +63,9 @@ DATASETS: dict[str, DatasetRow] = {
     "timm": DatasetRow("bench.data.sets.timm:timm_factory", "imagenet", needs_root=True),
 }
 
+TIMM_PREFIXES = ("torch", "hfds")
+"""Kinds of data sets in timm's factory that can be indexed."""
+
 PROBE = "mto.probe:LayerProbe"
 """Measures heterogeneity, attention mass and mask-token distance of any method, both arms alike."""
 
@@ -139,11 +142,16 @@ def plugin_config(name: str) -> type:
 
 
 def dataset(name: str) -> DatasetRow:
-    """The row of a data set; an outside one is taken to need a folder.
+    """The row of a data set, those with a slash being timm's; an outside one is to need a folder.
 
     Raises:
-        UsageError: for an unknown name.
+        UsageError: for an unknown name, or a prefix that timm would take for a folder's name.
     """
+    prefix, slash, _ = name.partition("/")
+    if slash:
+        if prefix not in TIMM_PREFIXES:
+            raise unknown("prefix of a data set", f"{prefix}/", [f"{p}/" for p in TIMM_PREFIXES])
+        return DATASETS["timm"]
     if name in DATASETS:
         return DATASETS[name]
     point = _outside("datasets").get(name)

@@ -130,6 +130,23 @@ class MTOConfig(Ruled, section="mto"):
         if self.spa_columns == "visible" and self.spa_form == "mass":
             raise UsageError("mto.spa_columns=visible needs mto.spa_form=row_entropy.")
 
+    def check_layers(self, layers: int, heads: int) -> None:
+        """Refuses more layers or heads than there are.
+
+        Raises:
+            UsageError: naming the setting.
+        """
+        for name, most in (
+            *((name, layers) for name in ("spa_layers", "e_layers", "rank_layers")),
+            ("sample_heads", heads),
+        ):
+            if getattr(self, name) > most:
+                what = "heads" if name == "sample_heads" else "layers that carry mask tokens"
+                raise UsageError(
+                    f"mto.{name}={getattr(self, name)}, but there are {most} {what}. "
+                    f"Set at most mto.{name}={most}."
+                )
+
     @property
     def recalibrates(self) -> bool:
         """Whether any layer may have r below 1."""

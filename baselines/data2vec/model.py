@@ -31,6 +31,7 @@ from bench.api import (
     TokenHook,
     VisionShape,
 )
+from bench.errors import UsageError
 
 
 def style_of(config: Data2VecConfig, drop_path: float, attn_drop: float) -> Style:
@@ -55,6 +56,11 @@ class Data2Vec(nn.Module):
 
     def __init__(self, shape: VisionShape, config: Data2VecConfig) -> None:
         super().__init__()
+        if config.target_layers > shape.depth:
+            raise UsageError(
+                f"data2vec.target_layers={config.target_layers}, but model.depth={shape.depth}. "
+                f"Set at most data2vec.target_layers={shape.depth}."
+            )
         self.shape, self.config = shape, config
         self.vit = VisionTransformer(shape, style_of(config, config.drop_path, config.attn_drop))
         self.mask_token = nn.Parameter(torch.zeros(1, 1, shape.width))

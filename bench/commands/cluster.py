@@ -7,7 +7,7 @@ import shutil
 from dataclasses import replace
 
 from bench.commands.request import Request
-from bench.errors import SchedulerError, UsageError
+from bench.errors import SchedulerError
 from bench.launch.slurm.launcher import SlurmLauncher
 from bench.launch.slurm.scheduler import Scheduler
 from bench.launch.slurm.site import Site, load_site
@@ -40,19 +40,8 @@ def site_of(args: argparse.Namespace) -> Site:
 
 
 def slurm_launcher(args: argparse.Namespace, request: Request) -> SlurmLauncher:
-    """The launcher for this request.
-
-    Raises:
-        UsageError: if a batch cannot be shared by the processes asked for.
-    """
+    """The launcher for this request."""
     site = site_of(args)
-    processes = site.nodes * site.tasks
-    smallest = min(c.config.pretrain.batch_size for c in request.study.cells)
-    if smallest < 2 * processes:
-        raise UsageError(
-            f"{processes} processes cannot share a batch of {smallest} images: fewer --nodes or "
-            "--ngpus, or a larger pretrain.batch_size."
-        )
     resources = replace(
         request.resources,
         nodes=site.nodes,

@@ -120,7 +120,7 @@ def _data(args: argparse.Namespace) -> Iterator[Finding]:
     from bench.data import load
 
     name, root = typed.parse_data(args.data or "digits")
-    preset = registry.dataset(load.dataset_key(name)).preset
+    preset = registry.dataset(name).preset
     layers = (*load_preset(preset), {"data": {"name": name}})
     config = resolve.Resolver(layers).resolve(typed.parse_arm("mae"), 1, 0)
     images = load.load(config, root)

@@ -90,7 +90,7 @@ def _sizes_of_another(name: str, values: Mapping[str, Any]) -> Mapping[str, Any]
 def _preset_for(data: str) -> str:
     if not data:
         return "digits"
-    return registry.dataset("timm" if "/" in data else data).preset
+    return registry.dataset(data).preset
 
 
 def _first(*values: Any) -> Any:
@@ -132,7 +132,7 @@ def _check_init(init: str, arms: Sequence[Arm], budgets: Sequence[int]) -> None:
 
 def _check_data(study: Study, root: str) -> None:
     name = study.cells[0].config.data.name
-    row = registry.dataset("timm" if "/" in name else name)
+    row = registry.dataset(name)
     if row.needs_root and not root:
         raise UsageError(
             f"preset '{study.preset}' needs the data set '{name}': add --data {name}:DIR."

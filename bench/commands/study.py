@@ -16,9 +16,10 @@ from tabulate import tabulate
 
 from bench.commands.cluster import slurm_launcher
 from bench.commands.progress import StudyView, format_seconds
-from bench.commands.request import Request, make_request
+from bench.commands.request import Request
 from bench.commands.results import TABLES, publish
-from bench.errors import DetachedError, UsageError, remedy
+from bench.commands.vetting import vetted_request
+from bench.errors import DetachedError, remedy
 from bench.launch.base import Launcher, Progress, register, survey
 from bench.launch.inline import InlineLauncher
 from bench.launch.local import LocalLauncher, visible_gpus
@@ -37,12 +38,11 @@ def run_study(args: argparse.Namespace) -> int:
         return show_plan(args)
     for expression in args.gates:
         report.check_gate(expression)
-    request = make_request(args)
+    request = vetted_request(args)
     request.store.check_writable()
     _freeze(request, args)
     tasks = request.study.tasks()
     missing = [p for p in survey(request.store, tasks, args.retry) if p.state != DONE]
-    _check_same_images(request, tasks)
     if missing:
         _announce(request, len(tasks), len(missing))
         try:
@@ -52,27 +52,6 @@ def run_study(args: argparse.Namespace) -> int:
             return away.exit_code
         _explain(request, ended)
     return publish(request.store, request.folder, args, TABLES)
-
-
-def _check_same_images(request: Request, tasks: Sequence[Task]) -> None:
-    """Refuses to mix runs on another copy of a data set of the same name into a study.
-
-    Raises:
-        UsageError: if runs in the folder saw other images than ``--data`` holds.
-    """
-    root = request.resources.data_root
-    stored = {request.store.run(t.run_id).images() for t in tasks} - {""}
-    if not root or not stored:
-        return
-    from bench.data import load
-
-    config = request.study.cells[0].config
-    here = load.load(config, root).fingerprint()
-    if stored != {here}:
-        raise UsageError(
-            f"runs in '{request.store.root}' were computed on other images than '{root}' holds "
-            f"(fingerprints {', '.join(sorted(stored))} and {here}). Choose another --out."
-        )
 
 
 def compute(
@@ -177,7 +156,7 @@ def _explain(request: Request, ended: Sequence[Progress]) -> None:
 
 def show_plan(args: argparse.Namespace) -> int:
     """Prints arms and cells with their ids and states; computes nothing."""
-    request = make_request(args)
+    request = vetted_request(args)
     states = {p.task.run_id: p.state for p in survey(request.store, request.study.tasks(), False)}
     if args.json:
         print(json.dumps({**request.study.to_plain(), "states": states}, indent=1))

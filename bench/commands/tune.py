@@ -17,6 +17,7 @@ import pandas as pd
 
 from bench.commands.request import Request, make_request
 from bench.commands.study import compute
+from bench.commands.vetting import check_flags, vet_tasks
 from bench.errors import NothingMeasuredError, UsageError
 from bench.plan import layers, typed
 from bench.plan.identity import digest
@@ -38,14 +39,16 @@ class Trial:
 def tune(args: argparse.Namespace) -> int:
     """Computes all trials that are missing, prints their means and saves them."""
     args.seeds = args.seeds or [f"{TUNING_SEED}-{TUNING_SEED + 1}"]
+    check_flags(args)
     request = make_request(args)
-    request.store.check_writable()
     trials = [_trial(request, settings) for settings in grid(args.grid)]
     tasks = {t.run_id: t for trial in trials for t in trial.study.tasks()}
     ordered = sorted(tasks.values(), key=lambda t: t.stage != "pretrain")
+    vet_tasks(args, request, ordered)
     if args.dry_run:
         print(f"{len(trials)} settings, {len(ordered)} runs")
         return 0
+    request.store.check_writable()
     compute(args, request, ordered)
     rows = [row for trial in trials for row in _rows(request, trial)]
     if not rows:

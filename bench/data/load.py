@@ -23,17 +23,12 @@ def load(config: RunConfig, root: str, strict: bool = False) -> ImageSet:
     Raises:
         DataError: if it is missing or unreadable, or does not fit the model.
     """
-    images: ImageSet = registry.load(registry.dataset(dataset_key(config.data.name)).target)(
+    images: ImageSet = registry.load(registry.dataset(config.data.name).target)(
         config.data, root, config.model.image_size
     )
     if strict:
         images = images.strict()
     return replace(images, found=tuple(gate.check(images, config)))
-
-
-def dataset_key(name: str) -> str:
-    """The registry row of a data-set name; names with a slash are timm's."""
-    return "timm" if "/" in name else name
 
 
 def labelled_subset(split: Split, count: int, streams: Streams, draw: int = 0) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.plan import sense
 from bench.plan.config import RunConfig
 from bench.plan.identity import cell_id, pretrain_id, recipe_digest, to_plain
 from bench.plan.resolve import Resolver
@@ -81,10 +82,15 @@ class Study:
 def make_study(
     resolver: Resolver, arms: Iterable[Arm], budgets: Sequence[int], seeds: Sequence[int]
 ) -> tuple[Cell, ...]:
-    """All cells of the grid arms x budgets x seeds."""
+    """All cells of the grid arms x budgets x seeds.
+
+    Raises:
+        UsageError: if settings cannot go together.
+    """
     cells = []
     for arm in arms:
         for epochs in budgets:
+            sense.check(resolver.resolve(arm, epochs, seeds[0]))
             for seed in seeds:
                 config = resolver.resolve(arm, epochs, seed)
                 cells.append(Cell(config, cell_id(config), pretrain_id(config)))

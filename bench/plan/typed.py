@@ -24,6 +24,10 @@ class Arm:
     alias: str = ""
 
 
+MOST_EPOCHS, MOST_SEEDS, LARGEST_SEED = 100_000, 1000, 2**31 - 1
+"""What a study may ask for: the bounds of its fields, and seeds that a machine can serve."""
+
+
 def split_list(text: str | Iterable[str]) -> list[str]:
     """Splits at commas and blanks, not inside parentheses."""
     text = text if isinstance(text, str) else " ".join(text)
@@ -43,7 +47,7 @@ def parse_arm(text: str) -> Arm:
         raise UsageError(f"cannot read '{text}'. The other name goes last: mae+mto@again.")
     method, *parts = body.split("+")
     registry.method_config(method)
-    plugins = []
+    plugins: list[tuple[str, tuple[str, ...] | None]] = []
     for part in parts:
         found = re.fullmatch(r"([\w-]+)(?:\(([\w,\s]*)\)|:([\w.]+))?", part)
         if not found:
@@ -52,6 +56,8 @@ def parse_arm(text: str) -> Arm:
         registry.plugin_config(name)
         listed = inside if inside is not None else dotted
         terms = None if listed is None else tuple(t for t in re.split(r"[,.\s]+", listed) if t)
+        if name in (before for before, _ in plugins):
+            raise UsageError(f"'{text}' wraps '{name}' twice. Once is all it takes.")
         plugins.append((name, terms))
     return Arm(method, tuple(plugins), alias)
 
@@ -77,9 +83,13 @@ def parse_epochs(text: str | Iterable[str]) -> list[int]:
     """
     budgets = []
     for item in split_list(text):
-        if not item.isdigit() or int(item) < 1:
+        if not re.fullmatch(r"0*[1-9]\d*", item, re.ASCII):
             raise UsageError(
                 f"epoch budget '{item}' is not a positive whole number. Example: --epochs 100,200."
+            )
+        if len(item) > 9 or int(item) > MOST_EPOCHS:
+            raise UsageError(
+                f"epoch budget '{item}' is above {MOST_EPOCHS}, the most there can be."
             )
         budgets.append(int(item))
     if not budgets:
@@ -96,18 +106,25 @@ def parse_seeds(text: str | Iterable[str]) -> list[int]:
     items = split_list(text)
     seeds: list[int] = []
     for item in items:
-        found = re.fullmatch(r"(\d+)(?:-(\d+))?", item)
+        found = re.fullmatch(r"(\d+)(?:-(\d+))?", item, re.ASCII)
         if not found:
             raise UsageError(f"cannot read seeds '{item}'. Write a count 5, a range 0-4 or 0,1,2.")
-        first, last = found.groups()
-        if last is not None:
-            seeds += range(int(first), int(last) + 1)
-        elif len(items) == 1:
-            seeds += range(int(first))
-        else:
-            seeds.append(int(first))
+        first, last = (None if n is None else min(int(n[-30:]), 10**12) for n in found.groups())
+        assert first is not None
+        if last is None and len(items) > 1:
+            first, last = first, first
+        wanted = range(first, last + 1) if last is not None else range(first)
+        if len(wanted) > MOST_SEEDS or (wanted and wanted[-1] > LARGEST_SEED):
+            raise UsageError(
+                f"seeds '{item}': at most {MOST_SEEDS} of them, none above {LARGEST_SEED}."
+            )
+        if not wanted and last is not None:
+            raise UsageError(f"seeds '{item}' run backwards. Write the smaller one first.")
+        seeds += wanted
     if not seeds:
         raise UsageError("zero seeds leave nothing to run. Write --seeds 3 for seeds 0, 1 and 2.")
+    if len(set(seeds)) > MOST_SEEDS:
+        raise UsageError(f"{len(set(seeds))} seeds are more than {MOST_SEEDS}.")
     return sorted(set(seeds))
 
 
@@ -118,7 +135,7 @@ def parse_data(text: str) -> tuple[str, str]:
         UsageError: for an unknown name, or a missing or unreadable folder.
     """
     name, _, root = text.partition(":")
-    row = registry.dataset("timm" if "/" in name else name)
+    row = registry.dataset(name)
     if row.needs_root and not root:
         raise UsageError(f"data set '{name}' needs a folder: --data {name}:DIR.")
     if root and not Path(root).expanduser().is_dir():

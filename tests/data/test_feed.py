@@ -223,9 +223,8 @@ def test_a_folder_in_another_layout_is_named(tmp_path: Path) -> None:
 
 
 def test_a_model_of_other_channels_is_refused() -> None:
-    config = tiny_study("mae", more=["model.channels=3"]).cells[0].config
-    with pytest.raises(DataError, match=r"model\.channels=1"):
-        load.load(config, "")
+    with pytest.raises(UsageError, match=r"model\.channels=1"):
+        tiny_study("mae", more=["model.channels=3"])
 
 
 def test_a_process_without_an_image_of_a_batch_gets_an_empty_one(folder: str) -> None:
