@@ -36,14 +36,32 @@ def attend(qkv: Tensor, heads: int, bias: Tensor | None = None, drop: float = 0.
     """
     if bias is not None:
         bias = bias.to(qkv.dtype)
-    if not drop and kernels.suit_attention(qkv, heads):
-        return kernels.attend(qkv, heads, bias)
+    if not drop and kernels.suit_attention(qkv, qkv, qkv.shape[2] // (3 * heads)):
+        return kernels.attend_within(qkv, heads, bias)
     if not drop and _suits_batched_products(qkv):
         short: Tensor = _ShortAttention.apply(qkv, bias, heads)
         return short
     q, k, v = split_heads(qkv, heads)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
     return out.transpose(1, 2).flatten(2)
+
+
+def attend_to(
+    query: Tensor, read: Tensor, heads: int, bias: Tensor | None = None, drop: float = 0.0
+) -> Tensor:
+    """Attention of queries [B, T, D] to other tokens' keys and values, ``read`` [B, K, 2 D].
+
+    As :func:`attend` but for the sizes: ``bias`` broadcasts to [B, H, T, K].
+    """
+    b, t, width = query.shape
+    if bias is not None:
+        bias = bias.to(query.dtype)
+    if not drop and kernels.suit_attention(query, read, width // heads):
+        return kernels.attend(query, read, heads, bias)
+    q = query.view(b, t, heads, -1).transpose(1, 2)
+    k, v = read.view(b, read.shape[1], 2, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
+    return out.transpose(1, 2).reshape(b, t, width)
 
 
 def _suits_batched_products(qkv: Tensor) -> bool:

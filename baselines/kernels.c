@@ -102,84 +102,98 @@ INLINE void softmax_of(int t, int wide, float *map) {
         for (int i = 0; i < wide; i++) map[j * wide + i] /= sum[i];
 }
 
-/* One head of one image: q, and k and v one width on, rows 3 widths apart. */
-INLINE void head_forward(const float *q, long width, int t, int d, int wide, const float *bias,
-                         const long *steps, float *weights, float *out) {
-    const float *k = q + width, *v = q + 2 * width;
-    float queries[WIDEST * MOST], map[MOST * MOST] = {0}, scale = 1.0f / sqrtf(d);
-    turn(q, 3 * width, t, d, wide, queries);
-    cross(k, 3 * width, queries, t, d, wide, map);
-    for (int j = 0; j < t * wide; j++) map[j] *= scale;
+/* What attention reads and writes: queries [B, T, ..] and keys and values [B, K, ..] with strides
+ * from image to image and from row to row, heads side by side. */
+struct sides {
+    long images, queries, keys, heads, width;
+    long query_image, query_row, key_image, key_row;
+};
+
+/* Maps hold one row of queries, padded to wide, for each key. */
+INLINE void head_forward(const struct sides *s, int d, int wide, const float *q, const float *k,
+                         const float *v, const float *bias, const long *steps, float *weights,
+                         float *out) {
+    float columns[WIDEST * MOST], map[MOST * MOST] = {0}, scale = 1.0f / sqrtf(d);
+    int t = s->queries, keys = s->keys;
+    turn(q, s->query_row, t, d, wide, columns);
+    cross(k, s->key_row, columns, keys, d, wide, map);
+    for (int j = 0; j < keys * wide; j++) map[j] *= scale;
     if (bias)
-        for (int j = 0; j < t; j++)
+        for (int j = 0; j < keys; j++)
             for (int i = 0; i < t; i++) map[j * wide + i] += bias[i * steps[2] + j * steps[3]];
-    softmax_of(t, wide, map);
-    memcpy(weights, map, sizeof(float) * t * wide);
+    softmax_of(keys, wide, map);
+    memcpy(weights, map, sizeof(float) * keys * wide);
     for (int i = 0; i < t; i++)
-        blend(map + i, wide, v, 3 * width, t, d, 1.0f, out + i * width);
+        blend(map + i, wide, v, s->key_row, keys, d, 1.0f, out + i * s->heads * d);
 }
 
-/* Its gradients: at q, k and v, laid out as they are, and at the logits [T, T] where wanted. */
-INLINE void head_backward(const float *q, long width, int t, int d, int wide, const float *weights,
-                          const float *by_out, float *by_q, float *by_logit) {
-    const float *k = q + width, *v = q + 2 * width;
+/* Gradients, laid out as what they belong to; at the logits [T, K] where wanted. */
+INLINE void head_backward(const struct sides *s, int d, int wide, const float *q, const float *k,
+                          const float *v, const float *weights, const float *by_out, float *by_q,
+                          float *by_k, float *by_v, float *by_logit) {
     float columns[WIDEST * MOST], by[MOST * MOST], mean[MOST] = {0}, scale = 1.0f / sqrtf(d);
-    turn(by_out, width, t, d, wide, columns);
-    cross(v, 3 * width, columns, t, d, wide, by);
-    for (int j = 0; j < t; j++)
+    long out_row = s->heads * d;
+    int t = s->queries, keys = s->keys;
+    turn(by_out, out_row, t, d, wide, columns);
+    cross(v, s->key_row, columns, keys, d, wide, by);
+    for (int j = 0; j < keys; j++)
         for (int i = 0; i < wide; i++) mean[i] += weights[j * wide + i] * by[j * wide + i];
-    for (int j = 0; j < t; j++)
+    for (int j = 0; j < keys; j++)
         for (int i = 0; i < wide; i++)
             by[j * wide + i] = weights[j * wide + i] * (by[j * wide + i] - mean[i]);
     if (by_logit)
         for (int i = 0; i < t; i++)
-            for (int j = 0; j < t; j++) by_logit[i * t + j] = by[j * wide + i];
-    for (int i = 0; i < t; i++) {
-        float *at = by_q + i * 3 * width;
-        blend(by + i, wide, k, 3 * width, t, d, scale, at);
-        blend(by + i * wide, 1, q, 3 * width, t, d, scale, at + width);
-        blend(weights + i * wide, 1, by_out, width, t, d, 1.0f, at + 2 * width);
+            for (int j = 0; j < keys; j++) by_logit[i * keys + j] = by[j * wide + i];
+    for (int i = 0; i < t; i++)
+        blend(by + i, wide, k, s->key_row, keys, d, scale, by_q + i * s->query_row);
+    for (int j = 0; j < keys; j++) {
+        blend(by + j * wide, 1, q, s->query_row, t, d, scale, by_k + j * s->key_row);
+        blend(weights + j * wide, 1, by_out, out_row, t, d, 1.0f, by_v + j * s->key_row);
     }
 }
 
-INLINE void all_forward(long b, int t, int heads, int d, int wide, const float *qkv,
-                        const float *bias, const long *steps, float *weights, float *out) {
-    long width = heads * d;
-    for (long i = 0; i < b; i++)
-        for (int h = 0; h < heads; h++)
-            head_forward(qkv + i * t * 3 * width + h * d, width, t, d, wide,
+INLINE void all_forward(const struct sides *s, int d, int wide, const float *q, const float *k,
+                        const float *v, const float *bias, const long *steps, float *weights,
+                        float *out) {
+    for (long i = 0; i < s->images; i++)
+        for (long h = 0; h < s->heads; h++) {
+            long at = i * s->key_image + h * d;
+            head_forward(s, d, wide, q + i * s->query_image + h * d, k + at, v + at,
                          bias ? bias + i * steps[0] + h * steps[1] : 0, steps,
-                         weights + (i * heads + h) * t * wide, out + i * t * width + h * d);
+                         weights + (i * s->heads + h) * s->keys * wide,
+                         out + (i * s->queries * s->heads + h) * d);
+        }
 }
 
-INLINE void all_backward(long b, int t, int heads, int d, int wide, const float *qkv,
-                         const float *weights, const float *by_out, float *by_qkv,
-                         float *by_logit) {
-    long width = heads * d;
-    for (long i = 0; i < b; i++)
-        for (int h = 0; h < heads; h++) {
-            long head = i * t * 3 * width + h * d, map = i * heads + h;
-            head_backward(qkv + head, width, t, d, wide, weights + map * t * wide,
-                          by_out + i * t * width + h * d, by_qkv + head,
-                          by_logit ? by_logit + map * t * t : 0);
+INLINE void all_backward(const struct sides *s, int d, int wide, const float *q, const float *k,
+                         const float *v, const float *weights, const float *by_out, float *by_q,
+                         float *by_k, float *by_v, float *by_logit) {
+    for (long i = 0; i < s->images; i++)
+        for (long h = 0; h < s->heads; h++) {
+            long query = i * s->query_image + h * d, key = i * s->key_image + h * d;
+            long map = (i * s->heads + h) * s->keys;
+            head_backward(s, d, wide, q + query, k + key, v + key, weights + map * wide,
+                          by_out + (i * s->queries * s->heads + h) * d, by_q + query, by_k + key,
+                          by_v + key, by_logit ? by_logit + map * s->queries : 0);
         }
 }
 
 /* Sizes that are known when this is compiled keep sums in registers. */
-#define SIZED(call, ...)                                             \
-    if (t <= LANES && d == LANES) call(b, t, heads, LANES, LANES, __VA_ARGS__); \
-    else if (d == LANES) call(b, t, heads, LANES, MOST, __VA_ARGS__); \
-    else call(b, t, heads, d, t <= LANES ? LANES : MOST, __VA_ARGS__)
+#define SIZED(call, ...)                                                          \
+    if (s->queries <= LANES && s->width == LANES) call(s, LANES, LANES, __VA_ARGS__); \
+    else if (s->width == LANES) call(s, LANES, MOST, __VA_ARGS__);                \
+    else call(s, s->width, s->queries <= LANES ? LANES : MOST, __VA_ARGS__)
 
-/* qkv [B, T, 3, H, d] to out [B, T, H, d] and weights [B, H, T, padded T]; steps of the bias at
- * [B, H, T, T] in floats. */
-void attend_forward(long b, int t, int heads, int d, const float *qkv, const float *bias,
-                    const long *steps, float *weights, float *out) {
-    SIZED(all_forward, qkv, bias, steps, weights, out);
+/* Tokens out [B, T, H, d] and weights [B, H, K, padded T]; steps of the bias at [B, H, T, K], in
+ * floats. */
+void attend_forward(const struct sides *s, const float *q, const float *k, const float *v,
+                    const float *bias, const long *steps, float *weights, float *out) {
+    SIZED(all_forward, q, k, v, bias, steps, weights, out);
 }
 
-/* Gradients at qkv and, unless by_logit is null, at the logits [B, H, T, T]. */
-void attend_backward(long b, int t, int heads, int d, const float *qkv, const float *weights,
-                     const float *by_out, float *by_qkv, float *by_logit) {
-    SIZED(all_backward, qkv, weights, by_out, by_qkv, by_logit);
+/* Gradients at q, k, v and, unless by_logit is null, at the logits [B, H, T, K]. */
+void attend_backward(const struct sides *s, const float *q, const float *k, const float *v,
+                     const float *weights, const float *by_out, float *by_q, float *by_k,
+                     float *by_v, float *by_logit) {
+    SIZED(all_backward, q, k, v, weights, by_out, by_q, by_k, by_v, by_logit);
 }

@@ -93,15 +93,24 @@ def suit(x: Tensor) -> bool:
     return library() is not None
 
 
-def suit_attention(qkv: Tensor, heads: int) -> bool:
-    """Whether :func:`attend` may take a fused ``qkv`` [B, T, 3 D]."""
-    width = qkv.shape[2] // (3 * heads)
-    return qkv.shape[1] <= LONGEST and width <= WIDEST and width % LANES == 0 and suit(qkv)
+def suit_attention(query: Tensor, read: Tensor, width: int) -> bool:
+    """Whether attention of these [B, T, ..] with heads of this width may be taken."""
+    short = query.shape[1] <= LONGEST and read.shape[1] <= LONGEST
+    return short and width <= WIDEST and width % LANES == 0 and suit(query) and suit(read)
 
 
-def attend(qkv: Tensor, heads: int, bias: Tensor | None) -> Tensor:
-    """Attention of ``qkv`` [B, T, 3 D] with a bias that broadcasts to [B, H, T, T]; [B, T, D]."""
-    out: Tensor = _Attention.apply(qkv, bias, heads)
+def attend(query: Tensor, read: Tensor, heads: int, bias: Tensor | None) -> Tensor:
+    """Attention of queries [B, T, D] to keys and values side by side, ``read`` [B, K, 2 D].
+
+    ``bias`` broadcasts to [B, H, T, K]; the result is [B, T, D].
+    """
+    out: Tensor = _Attention.apply(query, read, bias, heads)
+    return out
+
+
+def attend_within(qkv: Tensor, heads: int, bias: Tensor | None) -> Tensor:
+    """Attention of a fused ``qkv`` [B, T, 3 D] to itself, [B, T, D]."""
+    out: Tensor = _Attention.apply(qkv, None, bias, heads)
     return out
 
 
@@ -132,33 +141,73 @@ class _Gelu(torch.autograd.Function):
         return gradient * slope
 
 
+class _Sides(ctypes.Structure):
+    """``struct sides`` of kernels.c."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_long)
+        for name in (
+            *("images", "queries", "keys", "heads", "width"),
+            *("query_image", "query_row", "key_image", "key_row"),
+        )
+    )
+
+
+def _sides(first: Tensor, rest: Tensor | None, heads: int) -> tuple[_Sides, int]:
+    """Sizes and strides of both sides, and the channels D."""
+    b, t, row = first.shape
+    other = first if rest is None else rest
+    channels = row // 3 if rest is None else row
+    keys, key_row = other.shape[1:]
+    strides = t * row, row, keys * key_row, key_row
+    return _Sides(b, t, keys, heads, channels // heads, *strides), channels
+
+
+def _parts(first: Tensor, rest: Tensor | None, channels: int) -> list[ctypes.c_void_p]:
+    """Where queries, keys and values begin: in one tensor, or the last two in another."""
+    other, skip = (first, channels) if rest is None else (rest, 0)
+    begin = other.data_ptr() + 4 * skip
+    return [_place(first), ctypes.c_void_p(begin), ctypes.c_void_p(begin + 4 * channels)]
+
+
 class _Attention(torch.autograd.Function):
+    """Of a fused qkv, or of queries and, apart, keys with values."""
+
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, bias: Tensor | None, heads: int) -> Tensor:
-        qkv, (b, t, width) = qkv.contiguous(), qkv.shape
-        steps = None
-        if bias is not None:
-            full = bias.expand(b, heads, t, t)
-            steps = (ctypes.c_long * 4)(*full.stride())
-        weights = qkv.new_empty(b, heads, t, -(-t // LANES) * LANES)
-        out = qkv.new_empty(b, t, width // 3)
-        sizes = ctypes.c_long(b), t, heads, width // (3 * heads)
-        places = _place(qkv), _place(bias), steps, _place(weights), _place(out)
-        _library().attend_forward(*sizes, *places)
-        ctx.save_for_backward(qkv, weights)
-        ctx.sizes, ctx.bias = sizes, None if bias is None else bias.shape
+    def forward(
+        ctx: Any, first: Tensor, rest: Tensor | None, bias: Tensor | None, heads: int
+    ) -> Tensor:
+        first, rest = first.contiguous(), None if rest is None else rest.contiguous()
+        sides, channels = _sides(first, rest, heads)
+        shape = sides.images, heads, sides.queries, sides.keys
+        steps = None if bias is None else (ctypes.c_long * 4)(*bias.expand(shape).stride())
+        padded = -(-sides.queries // LANES) * LANES
+        weights = first.new_empty(sides.images, heads, sides.keys, padded)
+        out = first.new_empty(sides.images, sides.queries, channels)
+        places = _place(bias), steps, _place(weights), _place(out)
+        _library().attend_forward(ctypes.byref(sides), *_parts(first, rest, channels), *places)
+        ctx.save_for_backward(first, rest, weights)
+        ctx.sides, ctx.bias_shape = sides, None if bias is None else bias.shape
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        qkv, weights = ctx.saved_tensors
-        by_qkv, gradient = torch.empty_like(qkv), gradient.contiguous()
-        b, heads, t, _ = weights.shape
-        by_logit = qkv.new_empty(b, heads, t, t) if ctx.needs_input_grad[1] else None
-        places = _place(qkv), _place(weights), _place(gradient), _place(by_qkv), _place(by_logit)
-        _library().attend_backward(*ctx.sizes, *places)
-        return by_qkv, None if by_logit is None else by_logit.sum_to_size(ctx.bias), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        first, rest, weights = ctx.saved_tensors
+        sides, gradient = ctx.sides, gradient.contiguous()
+        channels = gradient.shape[2]
+        by_first, by_rest = (
+            torch.empty_like(first),
+            None if rest is None else torch.empty_like(rest),
+        )
+        shape, by_logit = (sides.images, sides.heads, sides.queries, sides.keys), None
+        if ctx.needs_input_grad[2]:
+            by_logit = first.new_empty(shape)
+        values = *_parts(first, rest, channels), _place(weights), _place(gradient)
+        gradients = *_parts(by_first, by_rest, channels), _place(by_logit)
+        _library().attend_backward(ctypes.byref(sides), *values, *gradients)
+        by_bias = None if by_logit is None else by_logit.sum_to_size(ctx.bias_shape)
+        return by_first, by_rest, by_bias, None
 
 
 def _library() -> ctypes.CDLL:

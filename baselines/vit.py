@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines import kernels
-from baselines.attention import attend, split_heads
+from baselines.attention import attend, attend_to, split_heads
 from baselines.carry import Carried, add
 from baselines.linear import Linear, linear
 from baselines.patches import patchify
@@ -105,16 +105,13 @@ class Attention(nn.Module):
 
         [B, K, D] to [B, K, D]; ``bias`` broadcasts to [B, H, K, C].
         """
-        b, k, width = x.shape
+        width = x.shape[2]
         to_query, to_read = self.qkv.weight.split([width, 2 * width])
         query_bias, read_bias = self._biases(width)
-        query = linear(x, to_query, query_bias).view(b, k, self.heads, -1).transpose(1, 2)
-        read = linear(x[:, :columns], to_read, read_bias).view(b, columns, 2, self.heads, -1)
-        key, value = read.permute(2, 0, 3, 1, 4).unbind(0)
+        query = linear(x, to_query, query_bias)
+        read = linear(x[:, :columns], to_read, read_bias)
         drop = self.drop if self.training else 0.0
-        mask = None if bias is None else bias.to(query.dtype)
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=drop)
-        return self.proj(out.transpose(1, 2).reshape(b, k, width))
+        return self.proj(attend_to(query, read, self.heads, bias, drop))
 
     def _biases(self, width: int) -> tuple[Tensor | None, Tensor | None]:
         """Bias of the queries, and of keys and values side by side."""

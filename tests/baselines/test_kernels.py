@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from baselines import kernels
-from baselines.attention import attend, split_heads
+from baselines.attention import attend, attend_to, split_heads
 
 compiled = pytest.mark.skipif(kernels.library() is None, reason="no C compiler is at hand")
 
@@ -47,8 +47,8 @@ def test_attention_and_its_gradients(tokens, width, bias):
     if bias is not None:
         inputs.append(randn(*(n or tokens for n in bias)).requires_grad_())
     given = (*inputs, None)[:2]
-    assert kernels.suit_attention(given[0], 2)
-    ours, wanted = kernels.attend(given[0], 2, given[1]), in_double(given[0], 2, given[1])
+    assert kernels.suit_attention(given[0], given[0], width)
+    ours, wanted = kernels.attend_within(given[0], 2, given[1]), in_double(given[0], 2, given[1])
     torch.testing.assert_close(ours, wanted.float(), rtol=1e-5, atol=2e-6)
     rows = randn(*ours.shape)
     found = torch.autograd.grad((ours * rows).sum(), inputs)
@@ -57,10 +57,26 @@ def test_attention_and_its_gradients(tokens, width, bias):
 
 
 @compiled
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize(("queries", "keys"), [(7, 3), (17, 8), (4, 20)])
+def test_attention_to_some_tokens_only(queries, keys, biased):
+    inputs = [randn(3, queries, 32), randn(3, keys, 64)]
+    inputs += [randn(3, 1, queries, keys)] if biased else []
+    ours = [x.requires_grad_() for x in inputs]
+    double = [x.detach().double().requires_grad_() for x in inputs]
+    out, wanted = attend_to(*ours[:2], 2, *ours[2:]), attend_to(*double[:2], 2, *double[2:])
+    torch.testing.assert_close(out, wanted.float(), rtol=1e-5, atol=2e-6)
+    rows = randn(*out.shape)
+    found = list(torch.autograd.grad((out * rows).sum(), ours))
+    expected = torch.autograd.grad((wanted * rows).sum(), double)
+    torch.testing.assert_close(found, [g.float() for g in expected], rtol=1e-4, atol=1e-5)
+
+
+@compiled
 def test_a_column_shut_out_gets_no_weight():
     qkv = randn(3, 5, 96).requires_grad_()
     bias = torch.zeros(3, 1, 5, 5).index_fill(3, torch.tensor([2]), -torch.inf)
-    out = kernels.attend(qkv, 2, bias)
+    out = kernels.attend_within(qkv, 2, bias)
     torch.testing.assert_close(out, in_double(qkv, 2, bias).float(), rtol=1e-5, atol=2e-6)
     (gradient,) = torch.autograd.grad(out.square().sum(), qkv)
     assert not gradient[:, 2, 32:].any()
@@ -85,7 +101,7 @@ def test_what_is_no_number_stays_none():
     assert kernels.gelu(torch.tensor([torch.nan])).isnan().all()
     qkv = randn(1, 5, 96)
     qkv[0, 3] = torch.nan
-    assert kernels.attend(qkv, 2, None).isnan().all()
+    assert kernels.attend_within(qkv, 2, None).isnan().all()
 
 
 @compiled
