@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
+import operator
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -155,19 +157,33 @@ DIGEST_KIND = "b"
 """Names how digests are made; those of another kind, as in older records, compare with nothing."""
 
 
-@dataclass
+WAITING = 32
+"""Payloads that a digest lets come together before it adds them."""
+
+
 class Digest:
     """An order-independent sum of hashes: equal if and only if the same things were seen.
 
     Each sample adds one 64-bit hash, so that ranks can be added up and the sum kept on a device.
     """
 
-    total: Tensor
+    def __init__(self, total: Tensor) -> None:
+        self._total = total
+        self._waiting: list[tuple[int, Tensor, Tensor]] = []
 
     @classmethod
     def zero(cls, device: torch.device) -> Digest:
         """The empty digest."""
         return cls(torch.zeros((), dtype=torch.int64, device=device))
+
+    @property
+    def total(self) -> Tensor:
+        """The sum of all that was added, int64 []; may be changed in place."""
+        for where, entries in itertools.groupby(self._waiting, operator.itemgetter(0)):
+            _, ids, payloads = zip(*entries, strict=True)
+            self._total += _hashes(where, torch.cat(ids), torch.cat(payloads)).sum()
+        self._waiting.clear()
+        return self._total
 
     def add(self, where: int, ids: Tensor, payload: Tensor) -> None:
         """Adds what samples ``ids`` int64 [B] were given at epoch ``where``.
@@ -175,12 +191,19 @@ class Digest:
         ``payload`` is int64, bool or float [B, K], floats to 2^-21. Epoch, sample and place within
         the payload are each mixed in, so that no exchange between two of a kind leaves the sum.
         """
-        if payload.is_floating_point():
-            payload = (payload.double() * 2**20).round().long()
-        weights = _place_weights(payload.shape[1], payload.device)
-        keys = mix(ids * _signed(GOLDEN) + hash_key("digest", where))
-        self.total += mix(keys + (payload.long() * weights).sum(1)).sum()
+        self._waiting.append((where, ids, payload))
+        if len(self._waiting) >= WAITING:
+            _ = self.total
 
     def text(self) -> str:
         """The kind and 16 hexadecimal digits."""
         return f"{DIGEST_KIND}:{int(self.total) & ((1 << 64) - 1):016x}"
+
+
+def _hashes(where: int, ids: Tensor, payload: Tensor) -> Tensor:
+    """What samples [B] add to a digest, int64 [B]."""
+    if payload.is_floating_point():
+        payload = (payload.double() * 2**20).round().long()
+    weights = _place_weights(payload.shape[1], payload.device)
+    keys = mix(ids * _signed(GOLDEN) + hash_key("digest", where))
+    return mix(keys + (payload.long() * weights).sum(1))

@@ -8,7 +8,7 @@ M hidden patches of the batch, T = 1 + N tokens, D width.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
@@ -119,9 +119,10 @@ class Data2Vec(nn.Module):
         """Initialises the student as BEiT does; the teacher starts as its copy."""
         initialise(self, partial(init_beit, std=self.config.init_std), generator_for)
         with torch.no_grad():
-            for slow, fast in zip(*self._pairs(), strict=True):
+            for slow, fast in zip(*self._pairs, strict=True):
                 slow.copy_(fast)
 
+    @cached_property
     def _pairs(self) -> tuple[list[Tensor], list[Tensor]]:
         student = dict(self.vit.named_parameters())
         names = [name for name, _ in self.teacher.named_parameters()]
@@ -142,7 +143,7 @@ class Data2Vec(nn.Module):
     @torch.no_grad()
     def after_step(self, step: int, total_steps: int) -> None:
         """Moves the teacher's parameters towards the student's; buffers are never averaged."""
-        slow, fast = self._pairs()
+        slow, fast = self._pairs
         torch._foreach_lerp_(slow, fast, 1 - self.decay(step, total_steps))
 
     def import_official(self, official: Mapping[str, Tensor]) -> dict[str, Tensor]:

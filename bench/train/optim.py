@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from timm.optim import (
     Lars,
-    create_optimizer_v2,
     param_groups_layer_decay,
     param_groups_weight_decay,
 )
@@ -16,6 +15,7 @@ from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
 from bench.plan.sections import FinetuneConfig, PretrainConfig, ProbeConfig, peak_lr, warmup
+from bench.train.adamw import AdamW
 
 
 def pretrain_optimizer(
@@ -58,9 +58,7 @@ def probe_optimizer(module: nn.Module, recipe: ProbeConfig) -> torch.optim.Optim
 
 
 def _adamw(groups: list[Any], lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
-    return create_optimizer_v2(
-        groups, opt="adamw", lr=lr, weight_decay=0.0, betas=betas, fused=True
-    )
+    return AdamW(groups, lr=lr, weight_decay=0.0, betas=betas, fused=True)
 
 
 def pretrain_scheduler(

@@ -7,6 +7,7 @@ import dataclasses
 import resource
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from bench.data.images import ImageSet
 from bench.plan.config import RunConfig
 from bench.streams import Digest, Streams
 from bench.train.loop import Job, Session, autocast, fit
+from bench.train.masks import Masks
 from bench.train.optim import pretrain_optimizer, pretrain_scheduler
 
 PROBE_IMAGES = 32
@@ -111,6 +113,10 @@ class Pretraining:
             world=session.world,
         )
 
+    @cached_property
+    def _masks(self) -> Masks:
+        return Masks(self.method, self.session.streams, len(self.images.train))
+
     def _losses(
         self, step: Step, epoch: int, number: int, total: int, digests: dict[str, Digest]
     ) -> Iterator[Tensor]:
@@ -119,7 +125,7 @@ class Pretraining:
         ``number`` counts the ``total`` steps of the run from 0.
         """
         streams, count = self.session.streams, len(step.ids)
-        hidden = self.method.draw_hidden(streams.samples("mask", epoch, step.ids))
+        hidden = self._masks.of(epoch, step.ids)
         noise = streams.samples("drop path", number, step.ids)
         digests["order"].add(epoch, step.ids, (step.places + number * step.count)[:, None])
         digests["crop"].add(epoch, step.ids, step.boxes)
