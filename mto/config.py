@@ -186,6 +186,17 @@ class MTOConfig(Ruled, section="mto"):
         return tuple(term for term in TERMS if on[term])
 
     @property
+    def switched(self) -> dict[str, Any]:
+        """The settings of the terms that are on, and what else differs from its default."""
+        on = {field for term in self.terms for field in _SWITCH[term]}
+        plain = type(self)()
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name in on or value != getattr(plain, name)
+        }
+
+    @property
     def label(self) -> str:
         """Suffix in row names: empty for the default set of terms, else ``(recal,spa)``."""
         if self.terms == type(self)().terms:

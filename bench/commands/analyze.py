@@ -38,7 +38,8 @@ def analyze(args: argparse.Namespace) -> int:
     Raises:
         UsageError: for a name that is no run, or a run that has logged nothing yet.
     """
-    store, folder = Store(Path(args.out)), Path(args.to)
+    store = Store(Path(args.out))
+    folder = Path(args.to) if args.to else store.root / "layers"
     series = {
         name: _measured(Path(name), args) if Path(name).is_file() else _points(store, name)
         for name in args.runs
@@ -92,7 +93,10 @@ def _table(points: Sequence[Mapping[str, Any]]) -> str:
         [p["epoch"], f"{p['token_distance']:.2f}", *(_join(p[key]) for key in LAYERED)]
         for p in points
     ]
-    heads = ["epoch", "mask-token distance", "H entropy", "H cosine", "mass to masked"]
+    depth = len(points[0]["heterogeneity"])
+    layers = f"layer {' '.join(str(i + 1) for i in range(depth))}"
+    heads = ["epoch", "mask-token\ndistance", f"H (entropy)\n{layers}"]
+    heads += [f"H (cosine)\n{layers}", f"mass to masked\n{layers}"]
     return tabulate(rows, heads, tablefmt="simple", disable_numparse=True)
 
 

@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from bench.errors import BenchError, UsageError, unknown
 
@@ -38,7 +39,7 @@ exit codes:
 COMMANDS = {
     "plan": "show the cells of a study and what is missing (the same as --dry-run)",
     "tune": "search a grid of settings, every trial recorded",
-    "status": "state of every run in a results folder",
+    "status": "studies in a results folder and their times; STUDY: its runs",
     "top": "live view of all runs, from their files alone",
     "report": "rebuild the tables of a study from its run folders",
     "compare": "two studies cell by cell",
@@ -46,12 +47,12 @@ COMMANDS = {
     "export": "pack a study or run into one archive",
     "import": "bring an archive's runs into a results folder",
     "analyze": "layers of runs: heterogeneity and attention mass against depth",
-    "log": "print the log of a run",
+    "log": "how a run goes or went: epochs, losses, images/s, its log",
     "show": "draw original, masked and reconstructed images of a run or checkpoint",
     "retry": "run the failed and blocked cells of a study again, as it was started",
     "cancel": "stop runs; their states are kept",
     "doctor": "check versions, folder, devices, signals, data; --launcher slurm: the cluster",
-    "ls": "list methods, plugins, datasets, presets or runs",
+    "ls": "list methods, plugins, datasets, presets, studies, runs, settings or published numbers",
 }
 
 
@@ -60,10 +61,26 @@ LAUNCHERS = ("local", "inline", "slurm")
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
-        raise UsageError(f"{message}. See 'python -m bench.run --help'.")
+        raise UsageError(f"{message}. See 'python -m bench.run --help-all'.")
 
 
-def _study_parser(command: str) -> argparse.ArgumentParser:
+class _HelpAll(argparse.Action):
+    """``--help-all``: the help with every option."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *values: Any) -> None:
+        """Prints it and ends."""
+        _study_parser(str(self.const), everything=True).print_help()
+        parser.exit()
+
+
+EVERYDAY = (
+    *("help", "help_all", "methods", "epochs", "seeds", "data", "preset", "config", "launcher"),
+    *("jobs", "out", "name", "dry_run", "calibrate", "retry", "gates", "grid"),
+)
+"""Options that ``--help`` shows; ``--help-all`` shows all."""
+
+
+def _study_parser(command: str, everything: bool = False) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=f"python -m bench.run{' ' + command if command else ''}",
         description=DESCRIPTION if not command else COMMANDS[command],
@@ -83,6 +100,12 @@ def _study_parser(command: str) -> argparse.ArgumentParser:
             metavar="KEY=V1,V2",
             help="one axis of the grid",
         )
+    parser.add_argument(
+        "--help-all", action=_HelpAll, nargs=0, const=command, help="show every option and exit"
+    )
+    for action in parser._actions if not everything else ():
+        if action.dest not in EVERYDAY:
+            action.help = argparse.SUPPRESS
     return parser
 
 
@@ -198,7 +221,10 @@ def _add_result_flags(group: argparse._ActionsContainer) -> None:
         action="append",
         default=[],
         metavar="GATE",
-        help="exit 4 unless it holds, as 'rho(mae+mto)>=1.5'",
+        help="exit 4 unless it holds, as 'rho_low(mae+mto)>1.5' or 'noninferior(mae+mto)'",
+    )
+    group.add_argument(
+        "--allow-pilot", action="store_true", help="gates may rest on fewer than five seeds"
     )
 
 
@@ -217,7 +243,10 @@ def _report_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--archive", default="", metavar="FILE", help="read an exported study")
     parser.add_argument("--to", default="", metavar="DIR", help="folder for the files")
     parser.add_argument(
-        "--readme", default="", metavar="FILE", help="put the table between its result marks"
+        "--readme",
+        default="",
+        metavar="FILE",
+        help="put verdicts and forest plot between its result marks",
     )
     _add_result_flags(parser)
 
@@ -226,9 +255,13 @@ def _study_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", nargs="?", default="", help="study name (default: the newest)")
 
 
+def _status_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", nargs="?", default="", metavar="STUDY", help="its runs")
+
+
 def _compare_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("a", help="study name or folder")
-    parser.add_argument("b", help="study name or folder")
+    parser.add_argument("a", help="study: name, folder, archive or report.json")
+    parser.add_argument("b", help="study: name, folder, archive or report.json")
 
 
 def _top_flags(parser: argparse.ArgumentParser) -> None:
@@ -254,11 +287,13 @@ def _analyze_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="NAME:DIR", help="their data set (default: procedural)")
     parser.add_argument("--method", metavar="M", help="for a released checkpoint: its method")
     parser.add_argument("--preset", default="imagenet", help="and the preset of its size")
-    parser.add_argument("--to", default="layers", metavar="DIR", help="folder for the plots")
+    parser.add_argument("--to", metavar="DIR", help="folder for the plots (OUT/layers)")
 
 
 def _show_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", help="run id, the beginning of one, or a checkpoint file")
+    parser.add_argument(
+        "what", nargs="+", metavar="RUN", help="run ids or beginnings, side by side, or a file"
+    )
     parser.add_argument("--images", type=int, default=6, metavar="N", help="how many test images")
     parser.add_argument("--to", metavar="PNG", help="the picture (default: beside the weights)")
     parser.add_argument("--data", metavar="NAME:DIR", help="folder of the run's data set")
@@ -271,8 +306,9 @@ def _log_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _ls_flags(parser: argparse.ArgumentParser) -> None:
-    kinds = "methods|plugins|datasets|presets|runs"
-    parser.add_argument("kind", nargs="?", default="methods", metavar=kinds)
+    kinds = "methods, plugins, datasets, presets, studies, runs, settings, published"
+    parser.add_argument("kind", nargs="?", default="methods", metavar="KIND", help=kinds)
+    parser.add_argument("section", nargs="?", default="", metavar="SECTION", help="for settings")
 
 
 def _cancel_flags(parser: argparse.ArgumentParser) -> None:
@@ -296,6 +332,7 @@ FLAGS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "analyze": _analyze_flags,
     "show": _show_flags,
     "log": _log_flags,
+    "status": _status_flags,
     "retry": _study_argument,
     "cancel": _cancel_flags,
     "doctor": _doctor_flags,

@@ -46,6 +46,10 @@ def format_seconds(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
+GAP_S, SILENCE_S = 10.0, 60.0
+"""Without a terminal: seconds between two lines at least, and at most."""
+
+
 class StudyView:
     """Observer of a launcher; writes to stderr so that stdout holds the table alone."""
 
@@ -54,6 +58,9 @@ class StudyView:
         self.bars: dict[str, TaskID] = {}
         self.states: dict[str, str] = {}
         self.started = time.monotonic()
+        self.told = self.started
+        self.news: RunProgress | None = None
+        self.begun: float | None = None
         self.rich = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -87,6 +94,8 @@ class StudyView:
                 self.states[run.task.run_id] = run.state
         if self.console.is_terminal:
             self._draw(runs)
+        else:
+            self._tell(runs)
 
     def _changed(self, run: RunProgress, runs: Sequence[RunProgress]) -> None:
         known = run.task.run_id in self.states
@@ -94,12 +103,29 @@ class StudyView:
             reason = run.status.get("message", "")
             kind = run.status.get("failure", "")
             self.console.print(f"{run.state:8} {run.task.run_id}  {kind} {reason}", style="red")
-        elif not self.console.is_terminal and run.state in (RUNNING, DONE) and known:
-            done = sum(r.state == DONE for r in runs)
-            clock = format_seconds(time.monotonic() - self.started)
-            line = f"[{clock}] {done}/{len(runs)} {run.state:8} {run.task.run_id}"
-            print(f"{line}  {speed(run)}".rstrip(), file=sys.stderr, flush=True)
+        elif run.state == DONE and known:
+            self.news = run
         self._warn_of_waiting(run)
+
+    def _tell(self, runs: Sequence[RunProgress]) -> None:
+        """Without a terminal: a line when runs have finished, or when a minute has passed."""
+        now = time.monotonic()
+        silent = now - self.told
+        ended = all(r.state in (DONE, FAILED, BLOCKED) for r in runs)
+        due = self.news is not None and (silent >= GAP_S or ended)
+        if not due and silent < SILENCE_S:
+            return
+        done = sum(r.state == DONE for r in runs)
+        total, gained = _weights(runs)
+        self.begun = gained if self.begun is None else self.begun
+        line = f"[{format_seconds(now - self.started)}] {done}/{len(runs)} runs done"
+        if gained > self.begun and not ended:
+            left = (total - gained) * (now - self.started) / (gained - self.begun)
+            line += f", ETA {format_seconds(left)}"
+        if self.news is not None:
+            line += f", last {self.news.task.run_id}  {speed(self.news)}"
+        print(line.rstrip(), file=sys.stderr, flush=True)
+        self.told, self.news = now, None
 
     def _warn_of_waiting(self, run: RunProgress) -> None:
         waited = run.status.get("data_wait_share") or 0.0
@@ -111,8 +137,7 @@ class StudyView:
             )
 
     def _draw(self, runs: Sequence[RunProgress]) -> None:
-        total = sum(r.weight for r in runs)
-        gained = sum(r.weight * (1.0 if r.state == DONE else r.share) for r in runs)
+        total, gained = _weights(runs)
         finished = sum(r.state == DONE for r in runs)
         note = f"{finished}/{len(runs)} runs"
         if self.whole is None:
@@ -128,6 +153,12 @@ class StudyView:
                 name = run_id.rsplit("-", 1)[0]
                 self.bars[run_id] = self.rich.add_task(name, total=1.0, note="", whole=False)
             self.rich.update(self.bars[run_id], completed=run.share, note=_note(run))
+
+
+def _weights(runs: Sequence[RunProgress]) -> tuple[float, float]:
+    """Work of all runs, and how much of it is done."""
+    done = sum(r.weight * (1.0 if r.state == DONE else r.share) for r in runs)
+    return sum(r.weight for r in runs), done
 
 
 def _note(run: RunProgress) -> str:

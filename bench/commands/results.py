@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -50,21 +51,22 @@ def publish(
     target = target or folder
     paths = report.write_report(study, plan, target, formats, store)
     values = report.results(study, plan) if args.json or args.gates else {}
-    summary = report.summary(study, plan)
-    print(json.dumps(values, indent=1) if args.json else summary)
+    print(json.dumps(values, indent=1) if args.json else report.summary(study, plan))
     shown = ", ".join(sorted({p.name for p in paths if p.parent == target}))
-    print(f"\nsaved in {target}: {shown}", file=sys.stderr)
+    print(f"saved in {target}: {shown}", file=sys.stderr)
     if getattr(args, "readme", ""):
-        put_result(Path(args.readme), summary)
-    _gates(args.gates, values)
+        readme = Path(args.readme)
+        figures = os.path.relpath(target / "figures", readme.parent)
+        put_result(readme, report.readme_block(study, plan, Path(figures).as_posix()))
+    _gates(args, values)
     return _verdict(records, plan, args.strict)
 
 
-def _gates(expressions: list[str], values: dict[str, Any]) -> None:
+def _gates(args: argparse.Namespace, values: dict[str, Any]) -> None:
     failed = []
-    for expression in expressions:
+    for expression in args.gates:
         try:
-            print(f"gate {expression}: {report.gate(expression, values)}", file=sys.stderr)
+            print(f"gate {report.gate(expression, values, args.allow_pilot)}", file=sys.stderr)
         except GateError as error:
             failed.append(str(error))
     if failed:
@@ -98,7 +100,7 @@ def study_folder(store: Store, name: str) -> Path:
 
 
 def put_result(path: Path, summary: str) -> None:
-    """Puts a printed result between the lines :data:`RESULT` of a markdown file.
+    """Puts a result between the lines :data:`RESULT` of a markdown file.
 
     Raises:
         UsageError: if the file cannot be read or lacks the two lines.
@@ -142,24 +144,63 @@ def show_report(args: argparse.Namespace) -> int:
 
 
 def show_compare(args: argparse.Namespace) -> int:
-    """Prints two studies cell by cell."""
-    sides, plans = [], []
-    for place in (args.a, args.b):
-        folder = Path(place) if Path(place).is_dir() else study_folder(Store(Path(args.out)), place)
-        plan = read_json(folder / "plan.json")
-        if plan is None:
-            raise BenchError(f"'{folder}' holds no plan.json, so it is no study.")
-        sides.append(collect(Store(folder.parent.parent), plan["ids"]))
-        plans.append(plan)
-    names = (Path(args.a).name, Path(args.b).name)
-    print(report.compare(sides[0], sides[1], names, (plans[0], plans[1])))
+    """Prints two studies cell by cell; each is a name, a folder, an archive or a report.json."""
+    with tempfile.TemporaryDirectory() as place:
+        a, b = (_side(args, name, Path(place) / str(i)) for i, name in enumerate((args.a, args.b)))
+        names = (_called(args.a), _called(args.b))
+        print(report.compare(a, b, names))
     return 0
+
+
+def _side(args: argparse.Namespace, name: str, place: Path) -> report.Side:
+    """A study's records and plan, or the values of a report.json."""
+    path = Path(name)
+    if path.is_file() and path.suffix == ".json":
+        values = read_json(path)
+        if values is None or "accuracy" not in values:
+            raise BenchError(f"'{name}' is no report.json.")
+        return values
+    if path.is_file():
+        unpack(Store(place), path)
+        folder = study_folder(Store(place), "")
+    else:
+        folder = path if path.is_dir() else study_folder(Store(Path(args.out)), name)
+    plan = read_json(folder / "plan.json")
+    if plan is None:
+        raise BenchError(f"'{folder}' holds no plan.json, so it is no study.")
+    return report.prepare(collect(Store(folder.parent.parent), plan["ids"]), plan)
+
+
+def _called(name: str) -> str:
+    """What a side is called: its folder for a report.json, else its own name."""
+    path = Path(name)
+    called = path.resolve().parent.name if path.name == "report.json" else path.name
+    return called.removesuffix(".tar.gz")
 
 
 def show_power(args: argparse.Namespace) -> int:
-    """Prints what more seeds would resolve, and what they would cost."""
+    """Prints what more seeds would resolve, and what they would cost.
+
+    Raises:
+        NothingMeasuredError: if no study has a result.
+    """
     store = Store(Path(args.out))
-    folder = study_folder(store, args.study)
+    folder = study_folder(store, args.study) if args.study else newest_with_results(store)
     plan = read_json(folder / "plan.json") or {}
+    print(f"# Power of study {folder.name}\n")
     print(report.power(collect(store, plan.get("ids")), plan))
     return 0
+
+
+def newest_with_results(store: Store) -> Path:
+    """The folder of the study planned last of those with a finished cell.
+
+    Raises:
+        NothingMeasuredError: if there is none.
+    """
+    plans = sorted((store.root / "studies").glob("*/plan.json"), key=lambda p: p.stat().st_mtime)
+    for path in reversed(plans):
+        ids = (read_json(path) or {}).get("ids", [])
+        if any(store.run(name).is_done() for name in ids):
+            return path.parent
+    raise NothingMeasuredError(f"no study in '{store.root / 'studies'}' has a result yet.")

@@ -14,23 +14,48 @@ from bench.store.store import Store
 
 
 def show_reconstructions(args: argparse.Namespace) -> int:
-    """Draws original, masked and reconstructed images of a run or checkpoint file."""
-    path = Path(args.what)
-    given = path.is_file()
-    folder = path.parent if given else _run_folder(Store(Path(args.out)), args.what)
-    config = stored_config(folder, args, args.what)
-    root = typed.parse_data(args.data)[1] if args.data else ""
+    """Draws original, masked and reconstructed images of runs or checkpoint files, side by side.
 
-    from bench.work.pictures import draw, reconstruct, run_weights
+    Raises:
+        UsageError: if the runs do not share data, image size and seed, so that masks would differ.
+    """
+    root = typed.parse_data(args.data)[1] if args.data else ""
+    places = [_place(args, what) for what in args.what]
+    configs = [stored_config(folder, args, str(file or what)) for what, folder, file in places]
+    _check_comparable(configs)
+
+    from bench.work.pictures import Pictures, draw, reconstruct, run_weights
     from bench.work.released import read_weights
 
-    weights = read_weights(path) if given else run_weights(folder)
-    pictures, _ = reconstruct(config, weights, root, args.images)
-    target = Path(args.to) if args.to else folder / "reconstructions.png"
-    title = f"{config.arm}, {path.name if given else f'{config.pretrain.epochs} epochs'}"
-    draw(pictures, title, target)
+    shown: dict[str, Pictures] = {}
+    for (_, folder, file), config in zip(places, configs, strict=True):
+        weights = read_weights(file) if file else run_weights(folder)
+        title = f"{config.arm}, {file.name if file else f'{config.pretrain.epochs} epochs'}"
+        shown[title if title not in shown else f"{title} ({len(shown) + 1})"] = reconstruct(
+            config, weights, root, args.images
+        )[0]
+    target = Path(args.to) if args.to else places[0][1] / "reconstructions.png"
+    draw(shown, target)
     print(target)
     return 0
+
+
+def _place(args: argparse.Namespace, what: str) -> tuple[str, Path, Path | None]:
+    """What was named, its folder, and the checkpoint if it is a file."""
+    path = Path(what)
+    if path.is_file():
+        return what, path.parent, path
+    return what, _run_folder(Store(Path(args.out)), what), None
+
+
+def _check_comparable(configs: list[RunConfig]) -> None:
+    """Masks come from the seed and the method: runs side by side share what decides them."""
+    facts = [(c.data.name, c.model.image_size, c.suite_seed, c.seed, c.method) for c in configs]
+    if len(set(facts)) > 1:
+        raise UsageError(
+            "runs side by side need the same masks, so one data set, image size, method and seed: "
+            f"{', '.join(f'{c.arm} on {c.data.name}, seed {c.seed}' for c in configs)}."
+        )
 
 
 def _run_folder(store: Store, what: str) -> Path:

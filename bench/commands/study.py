@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from bench.plan.config import Resources
 from bench.plan.fairness import arm_differences
 from bench.plan.study import PRETRAIN, Study, Task, describe, plain_config
 from bench.report import write as report
+from bench.report.terminal import COLUMNS
 from bench.store.files import read_json, write_json
 from bench.store.states import DONE, FAILED
 from bench.work.estimate import Speed, SpeedKey, cost, speed_key, stored_speeds
@@ -96,16 +98,19 @@ def _extend(path: Path, kept: dict[str, Any], plan: dict[str, Any]) -> None:
 
 
 def _announce(request: Request, total: int, missing: int) -> None:
-    print(_arm_table(request.study), file=sys.stderr)
-    for line in _differences(request.study):
-        print(line, file=sys.stderr)
-    for warning in request.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    print(
-        f"{missing} of {total} runs to compute; resolved settings in "
-        f"{request.folder / 'resolved.yaml'}",
-        file=sys.stderr,
-    )
+    for line in _switched(request.study):
+        print(textwrap.fill(line, COLUMNS, subsequent_indent="  "), file=sys.stderr)
+    settings = request.folder / "resolved.yaml"
+    print(f"{missing} of {total} runs to compute; settings: {settings}", file=sys.stderr)
+
+
+def _switched(study: Study) -> list[str]:
+    """The settings that are on in each variant, arms of equal ones together."""
+    arms: dict[str, list[str]] = {}
+    for config in {c.config.arm: c.config for c in study.cells}.values():
+        for line in arm_differences(config):
+            arms.setdefault(line.partition(" (")[2].removesuffix(")"), []).append(config.arm)
+    return [f"{', '.join(dict.fromkeys(names))}: {said}" for said, names in arms.items()]
 
 
 def _arm_table(study: Study) -> str:

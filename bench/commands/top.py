@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -69,12 +70,12 @@ def _row(folder: RunFolder, state: str) -> list[str]:
         share,
         f"{rate:,.0f}" if rate else "",
         f"{loss:.4f}" if loss is not None else "",
-        _eta(status) if state == RUNNING else "",
+        eta(status) if state == RUNNING else "",
         beat,
     ]
 
 
-def _eta(status: dict[str, float]) -> str:
+def eta(status: dict[str, Any]) -> str:
     """Time left at the average pace of this attempt."""
     step, total, started = (status.get(k, 0) for k in ("step", "total", "started"))
     elapsed = now() - started

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
+from tabulate import tabulate
 
 from bench.commands.request import Request, make_request
 from bench.commands.study import compute
@@ -22,6 +23,9 @@ from bench.errors import NothingMeasuredError, UsageError
 from bench.plan import layers, typed
 from bench.plan.identity import digest
 from bench.plan.study import Study, make_study
+from bench.report import words
+from bench.stats.analysis import ENDPOINTS
+from bench.stats.means import Array, estimate
 from bench.store.files import write_bytes
 
 TUNING_SEED = 1000
@@ -54,14 +58,49 @@ def tune(args: argparse.Namespace) -> int:
     if not rows:
         raise NothingMeasuredError("no trial has finished, so there is no table.")
     table = pd.DataFrame(rows)
-    keys = ["arm", "epochs", "settings"]
-    means = table.groupby(keys, sort=False)[SCORES].agg(["mean", "std", "count"]).round(2)
-    print(means.to_string())
+    print(ranking(table))
     search = digest(*sorted(r for t in trials for r in t.study.ids))[:6]
     path = Path(args.out) / "tuning" / f"{request.study.preset}-{search}.csv"
     write_bytes(path, table.to_csv(index=False).encode())
     print(f"saved: {path}", file=sys.stderr)
     return int(len(rows) < sum(len(t.study.ids) for t in trials))
+
+
+def ranking(table: pd.DataFrame) -> str:
+    """The trials of each arm and budget, best mean first, and which the seeds tell from the best.
+
+    The best of several means is lucky: it says where to look, not how good the setting is.
+    """
+    score = next((s for s in SCORES if table[s].notna().any()), SCORES[0])
+    parts = [
+        f"{arm}, {epochs} epochs\n{_ranked(group, score)}"
+        for (arm, epochs), group in table.groupby(["arm", "epochs"], sort=False)
+    ]
+    note = f"* best mean {ENDPOINTS[score]}, and the luckiest; adjusted for the number of trials."
+    return "\n\n".join([*parts, note])
+
+
+def _ranked(group: pd.DataFrame, score: str) -> str:
+    scores = group.pivot_table(index="seed", columns="settings", values=score)
+    order = scores.mean().sort_values(ascending=False).index
+    alpha = 0.05 / max(1, len(order) - 1)
+    rows = []
+    for name in order:
+        mine = group[group["settings"] == name]
+        shown = [words.mean_sd(mine[s].mean(), mine[s].std()) for s in SCORES]
+        gap = (scores[name] - scores[order[0]]).dropna().to_numpy()
+        said = _against(gap, alpha) if name != order[0] else ""
+        rows.append([name + (" *" if name == order[0] else ""), *shown, str(len(mine)), said])
+    heads = ["settings", *(ENDPOINTS[s] for s in SCORES), "n", "against the best"]
+    return tabulate(rows, heads, tablefmt="simple", disable_numparse=True)
+
+
+def _against(gap: Array, alpha: float) -> str:
+    """Difference to the best, seed by seed, and whether these seeds tell them apart."""
+    found = estimate(gap, alpha)
+    told = found.high < 0
+    gain = words.gain({"difference": found.mean, "low": found.low, "high": found.high})
+    return f"{gain}, {'told apart' if told else 'not told apart'}"
 
 
 def grid(axes: Sequence[str]) -> list[list[str]]:

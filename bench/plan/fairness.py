@@ -21,6 +21,9 @@ DECLARED = ("plugins", "alias", "seed", "pretrain.epochs")
 
 LONG_WARMUP = 0.2
 
+UNEQUAL = "unequal tuning: "
+"""Begins the warning that names an arm tuned more or less than its baseline."""
+
 STEP_CONSTANTS = {
     "ema_decay": (
         "ema_span",
@@ -48,6 +51,12 @@ def check(configs: Sequence[RunConfig], trials: Mapping[str, int]) -> list[str]:
     ]
 
 
+def unfair(warnings: Iterable[str]) -> dict[str, str]:
+    """Of a plan's warnings, those that void a claim about an arm, by arm."""
+    found = (text for text in warnings if text.startswith(UNEQUAL))
+    return {text.removeprefix(UNEQUAL).partition(" had ")[0]: text for text in found}
+
+
 def flat(config: RunConfig) -> dict[str, Any]:
     """The configuration as ``section.key`` to value."""
     found: dict[str, Any] = {}
@@ -70,10 +79,14 @@ def differences(one: RunConfig, two: RunConfig) -> dict[str, tuple[Any, Any]]:
 
 
 def arm_differences(config: RunConfig) -> list[str]:
-    """What sets an arm apart from its method, one line a plug-in."""
+    """What sets an arm apart from its method, one line a plug-in.
+
+    A plug-in's settings may say which of them are ``switched`` on; else all are named.
+    """
     lines = []
     for name, plugin in config.plugins:
-        settings = ", ".join(f"{k}={v}" for k, v in to_plain(plugin).items())
+        shown = getattr(plugin, "switched", None) or to_plain(plugin)
+        settings = ", ".join(f"{k}={v}" for k, v in shown.items())
         lines.append(f"{config.arm} = {config.base_arm} + {name} ({settings})")
     return lines
 
@@ -153,6 +166,6 @@ def _tuning(configs: Sequence[RunConfig], trials: Mapping[str, int]) -> Iterable
         base, own = trials.get(config.base_arm), trials.get(config.arm)
         if own is not None and own != base:
             yield (
-                f"unequal tuning: {config.arm} had {own} trials, {config.base_arm} "
+                f"{UNEQUAL}{config.arm} had {own} trials, {config.base_arm} "
                 f"{'none recorded' if base is None else base}"
             )

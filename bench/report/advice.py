@@ -56,14 +56,13 @@ def _with_floor(pooled: pd.DataFrame) -> pd.DataFrame:
 def _table(section: Section, row: dict[str, Any], seeds: list[int]) -> Table:
     alpha = section.analysis.alpha
     slope = _slope(section, row)
-    hours = _hours(section, row)
+    hours, most = _hours(section, row), _largest_ratio(section, row)
     rows = []
     for n in seeds:
         gain = power.smallest_effect(n, row["sd"], POWER, alpha)
-        ratio = 2 ** (gain / slope) if slope > 0 else math.nan
         least = smallest_sign_flip_p(n)
         flip = f"{least:.3g}" + ("" if least <= alpha else ", cannot be significant")
-        shown = [str(n), words.number(gain), f"×{words.number(ratio)}"]
+        shown = [str(n), words.number(gain), _as_ratio(gain, slope, most)]
         rows.append([*shown, flip, words.number(hours * n, 1)])
     columns = ["seeds", "smallest gain found (points)", "as ρ", "smallest sign-flip p"]
     columns += ["device-hours, all budgets of both arms"]
@@ -83,6 +82,21 @@ def _floor(row: dict[str, Any]) -> str:
     if words.is_missing(row["floor"]) or row["arm"] == row["base_arm"] + NULL:
         return ""
     return f"; two equal arms differ by {words.number(row['floor'], 3)}, below which it is not set"
+
+
+def _as_ratio(gain: float, slope: float, most: float) -> str:
+    """The ratio that a gain stands for on the baseline's slope, if the budgets can show it."""
+    if not slope > 0:
+        return "not defined"
+    ratio = 2 ** min(gain / slope, 64.0)
+    return f"×{words.number(ratio)}" if ratio <= most else f"beyond the budgets (×{most:g})"
+
+
+def _largest_ratio(section: Section, row: dict[str, Any]) -> float:
+    """The main target's epochs over the smallest budget: no larger ratio can be measured."""
+    arms = section.accuracy[section.accuracy["arm"] == row["base_arm"]]
+    budgets = sorted({int(epochs) for epochs in arms["epochs"]})
+    return section.analysis.targets(budgets)[0] / budgets[0]
 
 
 def _slope(section: Section, row: dict[str, Any]) -> float:

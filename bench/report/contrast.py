@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import pandas as pd
 
 from bench.report import checks, markdown, words
@@ -9,6 +12,10 @@ from bench.report.sections import Study
 from bench.report.tables import Table
 from bench.stats.analysis import ENDPOINTS, records
 from bench.stats.means import estimate
+
+Rows = Iterable[Mapping[str, Any]]
+Values = Mapping[str, Any]
+"""Of a report.json."""
 
 CELL = ["data", "model", "arm", "endpoint", "epochs"]
 
@@ -21,6 +28,52 @@ def text(a: Study, b: Study, names: tuple[str, str]) -> str:
             lines += [f"## {table.title}", "", *markdown.table_lines(table), "", table.note, ""]
     lines += ["## What else differs", "", *_differing(a, b, names)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def brief(a: Values, b: Values, names: tuple[str, str]) -> str:
+    """Markdown: the means of two report.json side by side, and their words on ρ; nothing paired."""
+    lines = [f"# {names[0]} against {names[1]}", ""]
+    key = ["data", "model", "arm", "endpoint"]
+    columns = [*key, "epochs"]
+    means = _outer(a["accuracy"], b["accuracy"], columns, ["mean", "sd", "n_ok"])
+    rows = [
+        [*_named(row, columns), *(_summary(row, side) for side in "ab")] for row in records(means)
+    ]
+    heads = ["data", "method", "endpoint", "epochs", *names]
+    note = "Mean ± sample sd over seeds. A report.json holds no single seeds: nothing is paired."
+    table = Table("compare", "Accuracy", heads, rows, note)
+    lines += [f"## {table.title}", "", *markdown.table_lines(table), "", note, ""]
+    columns = [*key, "target_epochs"]
+    said = _outer(a["targets"], b["targets"], columns, ["rho_words", "verdict"])
+    rows = [
+        [*_named(row, columns), *(row[f"{n}_{s}"] for s in "ab" for n in ("rho_words", "verdict"))]
+        for row in records(said.fillna(words.NONE))
+    ]
+    if rows:
+        heads = ["data", "method", "endpoint", "target", *_target_heads(names)]
+        table = Table("compare_rho", "Epochs to target", heads, rows)
+        lines += [f"## {table.title}", "", *markdown.table_lines(table), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _outer(a: Rows, b: Rows, key: list[str], values: list[str]) -> pd.DataFrame:
+    one, two = (pd.DataFrame(list(rows), columns=[*key, *values]) for rows in (a, b))
+    return one.merge(two, on=key, how="outer", suffixes=("_a", "_b"))
+
+
+def _named(row: dict[str, Any], columns: list[str]) -> list[str]:
+    """The cell a row is about, without its model."""
+    shown = {**row, "endpoint": ENDPOINTS.get(row["endpoint"], row["endpoint"])}
+    return [str(shown[name]) for name in columns if name != "model"]
+
+
+def _summary(row: dict[str, Any], side: str) -> str:
+    mean, sd, n = (row[f"{name}_{side}"] for name in ("mean", "sd", "n_ok"))
+    return words.NONE if words.is_missing(mean) else f"{words.mean_sd(mean, sd)} (n {n:.0f})"
+
+
+def _target_heads(names: tuple[str, str]) -> list[str]:
+    return [f"{what} {name}" for name in names for what in ("ρ epochs", "verdict")]
 
 
 def _accuracy(a: Study, b: Study, names: tuple[str, str]) -> Table:
@@ -56,8 +109,8 @@ def _rho(a: Study, b: Study, names: tuple[str, str]) -> Table:
         shown = [row["data"], row["arm"], ENDPOINTS[row["endpoint"]], str(row["target_epochs"])]
         said = [row[f"{name}_{side}"] for side in "ab" for name in ("rho_words", "verdict")]
         rows.append([*shown, *said])
-    heads = [f"{what} {name}" for name in names for what in ("ρ epochs", "verdict")]
-    return Table("compare_rho", "Epochs to target", [*key[:1], "method", *key[3:], *heads], rows)
+    heads = [*key[:1], "method", *key[3:], *_target_heads(names)]
+    return Table("compare_rho", "Epochs to target", heads, rows)
 
 
 def _differing(a: Study, b: Study, names: tuple[str, str]) -> list[str]:

@@ -29,13 +29,20 @@ STYLE: Any = {
 WIDTH, HEIGHT = 5.2, 3.4
 """Inches: the width of a text column."""
 
-DRAWING = 1
+FOREST_WIDTH = 7.4
+"""Inches: a forest plot has words on both sides."""
+
+DRAWING = 2
 """Raised when the drawing changes, so that plots drawn before are drawn anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One line or row: values, their interval where there is one, open ends as infinity."""
+    """One line or row: values, their interval where there is one, open ends as infinity.
+
+    ``arm`` is the method it is of. Rows of a forest plot also have: the ``group`` they stand in,
+    ``dots`` (a value a pair of seeds), and whether they are set ``strong`` or ``faint``.
+    """
 
     label: str
     x: tuple[float, ...] = ()
@@ -43,11 +50,21 @@ class Series:
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     note: str = ""
+    arm: str = ""
+    group: str = ""
+    dots: tuple[float, ...] = ()
+    strong: bool = False
+    faint: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """A plot as data. ``ticks`` are the x values to name; ``targets`` are levels to mark."""
+    """A plot as data. ``ticks`` are the x values to name; ``targets`` are levels to mark.
+
+    ``lead`` is set for those that open a report. A forest plot has ``marks``, vertical lines with a
+    label and a kind (``mark`` dotted, ``claim`` dashed), and says at the ``ends`` of its axis what
+    lies that way.
+    """
 
     name: str
     title: str
@@ -59,7 +76,22 @@ class Plot:
     markers: bool = True
     ticks: tuple[float, ...] = ()
     targets: tuple[tuple[str, float], ...] = ()
+    marks: tuple[tuple[float, str, str], ...] = ()
+    ends: tuple[str, str] = ("", "")
     caption: str = ""
+    lead: bool = False
+
+
+def forest_limits(plot: Plot) -> tuple[float, float]:
+    """Ends of a forest plot's axis: all closed ends and marks, within a quarter and four."""
+    closed = [v for s in plot.series for v in (*s.low, *s.high, *s.x) if 0 < v < float("inf")]
+    known = [*closed, *(at for at, _, _ in plot.marks), 1.0]
+    return max(min(known) / 1.15, 0.25), min(max(known) * 1.15, 4.6)
+
+
+def forest_ticks(low: float, high: float) -> list[float]:
+    """The ratios named on a forest plot's axis."""
+    return [t for t in (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4) if low <= t <= high]
 
 
 def fingerprint(plot: Plot) -> str:
@@ -74,16 +106,18 @@ def draw(plot: Plot, formats: Sequence[str]) -> dict[str, bytes]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = len(plot.series) if plot.kind == "forest" else 0
-    height = 1.4 + 0.32 * rows if rows else HEIGHT
+    size = (WIDTH, HEIGHT)
+    if plot.kind == "forest":
+        size = (FOREST_WIDTH, 1.1 + 0.19 * (len(plot.series) + len({s.group for s in plot.series})))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         DRAWERS[plot.kind](axes, plot)
         axes.set_xlabel(plot.x_label)
-        axes.set_title(plot.title, fontsize=9.5, loc="left")
-        footer = textwrap.fill(plot.caption, 120)
+        forest = plot.kind == "forest"
+        axes.set_title(plot.title, fontsize=9.5, loc="left", pad=18 if forest else None)
+        footer = textwrap.fill(plot.caption, 175 if forest else 120)
         figure.supxlabel(footer, fontsize=5.5, color="0.35", x=0.01, ha="left")
         return {name: _bytes(figure, name) for name in formats}
 
@@ -118,31 +152,58 @@ def _lines(axes: Any, plot: Plot) -> None:
 
 
 def _forest(axes: Any, plot: Plot) -> None:
-    """Rows from the top; an open interval ends in an arrow at the edge of the plot."""
-    ends = [v for s in plot.series for v in (*s.low, *s.high, *s.x) if 0 < v < float("inf")]
-    left, right = min([*ends, 1.0]) / 1.3, max([*ends, 1.0]) * 1.3
-    for i, series in enumerate(plot.series):
-        y, colour = -i, COLOURS[0]
-        for low, high in zip(series.low, series.high, strict=True):
-            start, stop = max(low, left), min(high, right)
-            axes.plot([start, stop], [y, y], color=colour, linewidth=1.4)
-            if low <= 0:
-                axes.plot(left, y, marker="<", color=colour, clip_on=False)
-            if high == float("inf"):
-                axes.plot(right, y, marker=">", color=colour, clip_on=False)
-        axes.plot(series.x, [y] * len(series.x), "s", color=colour, markersize=5)
-        axes.annotate(
-            series.note, (1.02, y), xycoords=("axes fraction", "data"), va="center", fontsize=7
-        )
-    axes.axvline(1.0, color="0.4", linewidth=0.9, linestyle=":")
+    """Rows from the top, under their groups; an open interval ends in an arrow at the edge."""
+    left, right = forest_limits(plot)
+    rows: list[Series | str] = []
+    for series in plot.series:
+        if not rows or series.group not in rows:
+            rows.append(series.group)
+        rows.append(series)
+    for i, row in enumerate(rows):
+        if isinstance(row, Series):
+            _forest_row(axes, row, -i, (left, right))
+    for at, label, kind in plot.marks:
+        axes.axvline(at, color="0.3", linewidth=1.0, linestyle="--" if kind == "claim" else ":")
+        place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+        axes.annotate(label, (at, 1.0), xytext=(0, 2), ha="center", fontsize=7, **place)
     axes.set_xscale("log", base=2)
     axes.set_xlim(left, right)
-    ticks = [t for t in (0.25, 0.5, 0.71, 1, 1.41, 2, 2.83, 4, 8) if left <= t <= right]
-    axes.set_xticks(ticks, [f"{t:g}" for t in ticks], minor=False)
+    ticks = forest_ticks(left, right)
+    axes.set_xticks(ticks, [f"×{t:g}" for t in ticks], minor=False)
     axes.set_xticks([], minor=True)
-    axes.set_yticks([-i for i in range(len(plot.series))], [s.label for s in plot.series])
-    axes.set_ylim(-len(plot.series) + 0.4, 0.6)
+    names = [f"  {r.label}" if isinstance(r, Series) else r for r in rows]
+    axes.set_yticks([-i for i in range(len(rows))], names, ha="left", fontsize=7.5)
+    axes.tick_params(axis="y", length=0, pad=150)
+    for name, row in zip(axes.get_yticklabels(), rows, strict=True):
+        strong = isinstance(row, str) or row.strong
+        name.set_fontweight("bold" if strong else "normal")
+        name.set_color("0.55" if isinstance(row, Series) and row.faint else "0.0")
+    axes.set_ylim(-len(rows) + 0.4, 0.6)
     axes.grid(False, axis="y")
+    for edge, text, side in (
+        (0.0, f"← {plot.ends[0]}", "left"),
+        (1.0, f"{plot.ends[1]} →", "right"),
+    ):
+        axes.annotate(text, (edge, 0.0), xytext=(0, -22), ha=side, fontsize=7.5,
+                      xycoords="axes fraction", textcoords="offset points")  # fmt: skip
+
+
+def _forest_row(axes: Any, series: Series, y: float, limits: tuple[float, float]) -> None:
+    left, right = limits
+    colour = "0.55" if series.faint else COLOURS[0]
+    dots = [min(max(dot, left), right) for dot in series.dots]
+    axes.plot(dots, [y] * len(dots), "o", color=COLOURS[2], markersize=2.6, alpha=0.6)
+    for low, high in zip(series.low, series.high, strict=True):
+        start, stop = min(max(low, left), right), max(min(high, right), left)
+        axes.plot([start, stop], [y, y], color=colour, linewidth=2.0 if series.strong else 1.1)
+        if low < left:
+            axes.plot(left, y, marker="<", color=colour, clip_on=False, markersize=5)
+        if high > right:
+            axes.plot(right, y, marker=">", color=colour, clip_on=False, markersize=5)
+    axes.plot(series.x, [y] * len(series.x), "s", color=colour, markersize=5)
+    weight = "bold" if series.strong and not series.faint else "normal"
+    axes.annotate(series.note, (1.02, y), xycoords=("axes fraction", "data"), va="center",
+                  fontsize=7.5, color=colour, fontweight=weight)  # fmt: skip
 
 
 DRAWERS = {"lines": _lines, "forest": _forest}

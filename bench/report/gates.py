@@ -1,13 +1,20 @@
-"""Gates: a line such as ``rho(mae+mto)>=1.5`` checked against the report's values."""
+"""Gates: a line such as ``rho_low(mae+mto)>1.5`` checked against the report's values.
+
+A gate is a claim, so what bars a claim fails it: a pilot, a curve that is flat, a target of which
+only a bound is known, arms that are not matched or not treated alike.
+"""
 
 from __future__ import annotations
 
 import operator
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from bench.errors import GateError, UsageError, unknown
+from bench.report import claims
+from bench.report.words import TIMES
 
 QUANTITIES = {
     "rho": ("targets", "rho"),
@@ -15,55 +22,127 @@ QUANTITIES = {
     "rho_time": ("targets", "rho_pretrain_s"),
     "saved_epochs": ("targets", "saved_epochs"),
     "saved_share": ("targets", "saved_share"),
+    "noninferior": ("targets", "noninferior"),
+    "verdict": ("targets", "half"),
     "rauc": ("targets", "rauc"),
     "delta": ("differences", "difference"),
+    "delta_low": ("differences", "low"),
     "accuracy": ("accuracy", "mean"),
 }
-"""Name of a gate: where its number is in report.json."""
+"""Name of a gate: where its value is in report.json."""
 
-OPERATORS: dict[str, Callable[[float, float], bool]] = {
+TO_TARGET = ("rho", "rho_time", "saved_epochs", "saved_share")
+"""Estimates at a target: not defined where only a bound is known or the baseline is flat."""
+
+OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
+    "==": operator.eq,
     ">": operator.gt,
     "<": operator.lt,
 }
 FILTERS = ("endpoint", "epochs", "target_epochs", "data", "model", "recipe")
-FORM = re.compile(r"\s*(\w+)\((.*)\)\s*(>=|<=|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*")
+NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?")
+FORM = re.compile(r"\s*(\w+)\((.*)\)\s*(?:(>=|<=|==|>|<)\s*(\S+(?: \S+)*)\s*)?")
 OPTION = re.compile(r",\s*(\w+)\s*=\s*([^,=()]+?)\s*$")
 
 
-def parse(expression: str) -> tuple[str, str, dict[str, str], str, float]:
-    """Quantity, arm, options, operator and limit of a gate.
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """A gate as read: what is compared, for which arm and rows, and with what."""
+
+    text: str
+    name: str
+    arm: str
+    options: Mapping[str, str]
+    sign: str
+    limit: float | str
+
+
+def parse(expression: str) -> Gate:
+    """Reads a gate.
 
     Raises:
         UsageError: if it is not a gate.
     """
     found = FORM.fullmatch(expression)
-    if found is None:
-        raise UsageError(
-            f"'{expression}' is not a gate. Write it as 'rho(mae+mto)>=1.5' or "
-            f"'delta(mae+mto, epochs=200)>0'. Known: {', '.join(QUANTITIES)}."
-        )
-    name, inside, sign, limit = found.groups()
-    if name not in QUANTITIES:
+    name, inside, sign, limit = found.groups(default="") if found else ("", "", "", "")
+    if name and name not in QUANTITIES:
         raise unknown("gate", name, QUANTITIES)
-    return name, *_arguments(inside), sign, float(limit)
+    if name == "noninferior" and not sign:
+        sign, limit = "==", "1"
+    if not _suits(name, sign, limit):
+        raise UsageError(
+            f"'{expression}' is not a gate. Write it as 'rho_low(mae+mto)>1.5', "
+            "'delta_low(mae+mto, epochs=200)>0', 'noninferior(mae+mto)' or "
+            f"'verdict(mae+mto)==shown'. Known: {', '.join(QUANTITIES)}."
+        )
+    arm, options = _arguments(inside)
+    value = limit if name == "verdict" else float(limit)
+    return Gate(text=expression, name=name, arm=arm, options=options, sign=sign, limit=value)
 
 
-def check(expression: str, values: Mapping[str, Any]) -> str:
+def _suits(name: str, sign: str, limit: str) -> bool:
+    if name == "verdict":
+        return sign == "==" and limit in claims.WORDS
+    return NUMBER.fullmatch(limit) is not None
+
+
+def check(expression: str, values: Mapping[str, Any], allow_pilot: bool = False) -> str:
     """Checks a gate on every row it names; see :func:`bench.report.write.gate`."""
-    name, arm, options, sign, limit = parse(expression)
-    frame, column = QUANTITIES[name]
-    options = {"endpoint": values["endpoint"], **options}
-    rows = [row for row in values[frame] if row["arm"] == arm and _matches(row, options)]
+    gate = parse(expression)
+    frame, column = QUANTITIES[gate.name]
+    options = {"endpoint": values["endpoint"], **gate.options}
+    rows = [row for row in values[frame] if row["arm"] == gate.arm and _matches(row, options)]
     if not rows:
         arms = sorted({row["arm"] for row in values[frame]})
         raise GateError(f"{expression}: nothing measured for it. Known: {', '.join(arms)}.")
-    numbers = [_number(row, column, expression) for row in rows]
-    shown = ", ".join(f"{number:.4g}" for number in numbers)
-    if not all(OPERATORS[sign](number, limit) for number in numbers):
-        raise GateError(f"{expression} does not hold: {shown}")
-    return f"{expression} holds: {shown}"
+    for row in rows:
+        if reason := _barred(gate, row, allow_pilot):
+            raise GateError(f"{expression} fails: {reason}")
+    found = [row[column] for row in rows]
+    said = ", ".join(v if isinstance(v, str) else f"{v:.4g}" for v in found)
+    if not all(OPERATORS[gate.sign](value, gate.limit) for value in found):
+        raise GateError(f"{expression} does not hold: {said}")
+    return f"{expression} holds: {said}"
+
+
+def _barred(gate: Gate, row: Mapping[str, Any], allow_pilot: bool) -> str:
+    """Why a row can carry no gate; empty if it can."""
+    column = QUANTITIES[gate.name][1]
+    if gate.name == "accuracy":
+        pilot = claims.pilot(row["n_ok"])
+        return pilot.text if pilot and not allow_pilot else _missing(row, column)
+    for barred in claims.obstacles(row):
+        if barred.kind == claims.PILOT and allow_pilot:
+            continue
+        if barred.kind != claims.FLAT or gate.name != "rauc":
+            hint = "; --allow-pilot checks it all the same" if barred.kind == claims.PILOT else ""
+            return f"{barred.text}{hint}"
+    return _unbounded(gate, row) or _missing(row, column)
+
+
+def _missing(row: Mapping[str, Any], column: str) -> str:
+    if row[column] is not None:
+        return ""
+    return f"not defined ({row.get('half_words' if column == 'noninferior' else 'rho_words')})"
+
+
+def _unbounded(gate: Gate, row: Mapping[str, Any]) -> str:
+    """That the value is a bound, or that its interval is open on the side the gate leans on."""
+    column = QUANTITIES[gate.name][1]
+    if gate.name == "rho_low" and not row["rho_low"]:
+        return f"the interval is open below ({row['rho_words']})"
+    if gate.name not in TO_TARGET:
+        return ""
+    if column.removeprefix("rho_") in TIMES and row["mixed_hardware"]:
+        return "hardware differs: times do not compare"
+    if row["state"] != "measured":
+        return f"only a bound is known ({row['rho_words']}); rho_low takes the interval's end"
+    lower, upper = gate.sign in (">=", ">", "=="), gate.sign in ("<=", "<", "==")
+    if (lower and not row["rho_low"]) or (upper and row["rho_high"] is None):
+        return f"the interval is open on that side ({row['rho_words']})"
+    return ""
 
 
 def _arguments(inside: str) -> tuple[str, dict[str, str]]:
@@ -83,14 +162,3 @@ def _matches(row: Mapping[str, Any], options: Mapping[str, str]) -> bool:
     if any(str(row.get(key)) != value for key, value in options.items()):
         return False
     return "target_epochs" in options or row.get("main_target", True)
-
-
-def _number(row: Mapping[str, Any], column: str, expression: str) -> float:
-    """The number; where the target lies below the smallest budget, rho's certain bound."""
-    value = row[column]
-    if value is None and column.startswith("rho") and row["state"] == "beyond":
-        value = row["bound" + column.removeprefix("rho")]
-    if value is None:
-        reason = row.get("rho_words") or "no value"
-        raise GateError(f"{expression}: not defined ({reason})")
-    return float(value)

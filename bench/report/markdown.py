@@ -1,47 +1,71 @@
-"""Markdown."""
+"""Markdown: the report, and the short form that a README carries."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from bench.report.draw import Plot
 from bench.report.sections import Key, Section, Study
-from bench.report.tables import Table, accuracy_table, caption, section_tables, sentences
+from bench.report.tables import Table, caption, section_tables, sentences
+from bench.report.verdicts import NO_COMPARISON, QUESTION, verdicts
 
-Links = Mapping[Key, list[tuple[str, str]]]
-"""Title and relative path of each plot, by section."""
+Links = Mapping[Key, list[tuple[Plot, str]]]
+"""Each plot and its relative path, by section."""
+
+PICTURE_PX = 620
+"""Width of a README's forest plot: with the verdicts it fits a screen of 1280 x 900."""
 
 
 def table_lines(table: Table) -> list[str]:
-    """A pipe table; bars inside cells are escaped."""
-    rows = [table.columns, ["---"] * len(table.columns), *table.rows]
+    """A pipe table; bars inside cells are escaped, strong ones bold."""
+    rows = [
+        [f"**{cell}**" if (i, j) in table.strong else cell for j, cell in enumerate(row)]
+        for i, row in enumerate(table.rows)
+    ]
+    rows = [table.columns, ["---"] * len(table.columns), *rows]
     return ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows]
 
 
-def summary_text(study: Study) -> str:
-    """The main table of each section and a line a comparison."""
+def document(study: Study, links: Links) -> str:
+    """The whole report: the answer first."""
+    lines = ["# Results", "", f"**{QUESTION}**", ""]
+    for section in study.sections:
+        lines += [f"## Verdict: {section.key[0]}, {section.key[1]}", "", *_answers(section)]
+        lines += [f"![{p.title}]({path})\n" for p, path in links.get(section.key, []) if p.lead]
+    if count := sum(len(found) for _, found in study.remarks):
+        lines += [f"{count} remark{'s' if count != 1 else ''} at the end.", ""]
+    for section in study.sections:
+        lines += _details(section, links)
+    return _joined([*lines, *_remarks(study)])
+
+
+def _details(section: Section, links: Links) -> list[str]:
+    lines = [f"## {section.key[0]}, {section.key[1]}", ""]
+    for table in section_tables(section):
+        lines += [f"### {table.title}", "", *table_lines(table), ""]
+        lines += [caption(section), "", table.note, ""]
+        if table.name == "epochs_to_target":
+            lines += [*(f"- {text}" for _, text in sentences(section)), ""]
+    rest = [f"![{p.title}]({path})\n" for p, path in links.get(section.key, []) if not p.lead]
+    return [*lines, "### More figures", "", *rest] if rest else lines
+
+
+def block(study: Study, links: Links) -> str:
+    """What a README shows: each verdict, the forest plot, what it rests on."""
     lines = []
     for section in study.sections:
-        table = accuracy_table(section)
-        lines += [f"### {table.title}: {section.key[0]}", "", *table_lines(table), ""]
-        lines += [caption(section), "", *_said(section)]
-    return _joined([*lines, *_remarks(study)])
+        if len(study.sections) > 1:
+            lines += [f"**{section.key[0]}**", ""]
+        lines += _answers(section)
+        shown = [(p, path) for p, path in links.get(section.key, []) if p.kind == "forest"]
+        lines += [f'<img src="{path}" width="{PICTURE_PX}" alt="{p.title}">\n' for p, path in shown]
+        lines += [f"<sub>{caption(section)}</sub>", ""]
+    return _joined(lines)
 
 
-def document(study: Study, links: Links) -> str:
-    """The whole report."""
-    lines = ["# Results", ""]
-    for section in study.sections:
-        lines += [f"## {section.key[0]}, {section.key[1]}", "", *_said(section)]
-        for title, path in links.get(section.key, []):
-            lines += [f"![{title}]({path})", ""]
-        for table in section_tables(section):
-            lines += [f"### {table.title}", "", *table_lines(table), ""]
-            lines += [caption(section), "", table.note, ""]
-    return _joined([*lines, *_remarks(study)])
-
-
-def _said(section: Section) -> list[str]:
-    return [*(f"- {text}" for text in sentences(section)), ""]
+def _answers(section: Section) -> list[str]:
+    found = [f"- **{v.word}** · {v.text}" for v in verdicts(section)]
+    return [*(found or [NO_COMPARISON]), ""]
 
 
 def _remarks(study: Study) -> list[str]:
@@ -49,7 +73,7 @@ def _remarks(study: Study) -> list[str]:
     lines = []
     for head, found in study.remarks:
         if found:
-            lines += [f"**{head}**", "", *(f"- {text}" for text in found), ""]
+            lines += [f"## {head}", "", *(f"- {text}" for text in found), ""]
     return lines
 
 

@@ -22,8 +22,8 @@ def rows(section: Section) -> list[dict[str, Any]]:
     )
 
 
-def sentences(section: Section) -> list[str]:
-    """One line a baseline, on the primary endpoint."""
+def sentences(section: Section) -> list[tuple[str, str]]:
+    """One line a baseline, on the primary endpoint, each with its baseline."""
     primary = [r for r in rows(section) if r["endpoint"] == section.analysis.endpoint]
     lines = []
     for base in dict.fromkeys(row["base_arm"] for row in primary):
@@ -34,7 +34,8 @@ def sentences(section: Section) -> list[str]:
             for r in mine
         ]
         name = ENDPOINTS[section.analysis.endpoint]
-        lines.append(f"Noise floor of {base} ({base}{NULL}, {name}): {'; '.join(parts)}.")
+        said = f"Noise floor of {base} ({base}{NULL}, {name}): {'; '.join(parts)}."
+        lines.append((base, said))
     return lines
 
 

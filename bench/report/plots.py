@@ -25,7 +25,7 @@ LogReader = Callable[[str], Lines]
 def section_plots(section: Section, logs: LogReader | None) -> list[Plot]:
     """All plots of a section; loss and heterogeneity only with the run folders at hand."""
     frame = section.accuracy
-    plots = [_forest(section)]
+    plots = [forest(section)]
     for base_arm in sorted(set(frame["base_arm"])):
         family = frame[frame["base_arm"] == base_arm]
         plots += [_accuracy(section, family, name) for name in section.analysis.endpoints]
@@ -59,9 +59,10 @@ def _accuracy(section: Section, family: pd.DataFrame, endpoint: str) -> Plot:
     }
     return Plot(
         name=f"accuracy_{_base(family)}_{endpoint}",
-        title=f"{label}: mean and 95 % t interval over seeds",
+        title=f"{_base(family)}: {label} (%), mean and 95 % interval over seeds",
         x_label="pre-training epochs (each budget a run of its own)",
         y_label=f"{label} (%)",
+        lead=endpoint == section.analysis.endpoint,
         series=tuple(series),
         log_x=True,
         ticks=tuple(sorted({float(epochs) for epochs in frame["epochs"]})),
@@ -83,6 +84,7 @@ def _band(frame: pd.DataFrame, arm: str, section: Section, x: str) -> Series:
     means = frame["mean"].to_list()
     return Series(
         label=f"{arm} (n {words.counts(frame)})",
+        arm=arm,
         x=tuple(float(v) for v in frame[x]),
         y=tuple(means),
         low=tuple(m - h for m, h in zip(means, half, strict=True)),
@@ -90,25 +92,41 @@ def _band(frame: pd.DataFrame, arm: str, section: Section, x: str) -> Series:
     )
 
 
-def _forest(section: Section) -> Plot:
-    series = []
-    for row in section.rows["targets"]:
-        if row["main_target"] and row["state"] not in ("empty", "flat"):
-            series.append(
-                Series(
-                    label=f"{row['arm']}\n{ENDPOINTS[row['endpoint']]}",
-                    x=() if math.isnan(row["rho"]) else (row["rho"],),
-                    low=(row["rho_low"],),
-                    high=(row["rho_high"],),
-                    note=f"{words.factor(row)}, n {row['n']}",
-                )
-            )
+def forest(section: Section) -> Plot:
+    """Every comparison: the primary endpoint first, undefined ones greyed with their word."""
+    order = {name: i for i, name in enumerate(section.analysis.endpoints)}
+    rows = sorted(
+        section.rows["targets"],
+        key=lambda r: (order[r["endpoint"]], r["arm"], not r["main_target"], r["target_epochs"]),
+    )
+    claimed = any("mto" in plugins for plugins in section.runs["plugins"])
+    half = "half the epochs" + (" (the paper's claim)" if claimed else "")
     return Plot(
         name="rho",
-        title="epochs of the baseline over epochs of the method",
-        x_label="ρ with 95 % interval (right of 1: fewer epochs)",
+        title="ρ: the baseline's epochs over the method's, to the same accuracy",
+        x_label="",
         kind="forest",
-        series=tuple(series),
+        lead=True,
+        series=tuple(_forest_row(row, section.analysis.endpoint) for row in rows),
+        marks=((1.0, "equal", "mark"), (2.0, half, "claim")),
+        ends=("more epochs", "fewer epochs"),
+    )
+
+
+def _forest_row(row: words.Row, primary: str) -> Series:
+    undefined = row["state"] in ("empty", "flat")
+    strong = row["endpoint"] == primary
+    return Series(
+        label=f"{row['arm']}, at {row['target_epochs']}",
+        arm=row["arm"],
+        group=f"{ENDPOINTS[row['endpoint']]}{' (primary)' if strong else ''}",
+        x=() if undefined or math.isnan(row["rho"]) else (row["rho"],),
+        low=() if undefined else (row["rho_low"],),
+        high=() if undefined else (row["rho_high"],),
+        dots=() if undefined else tuple(float(v) for v in row["rho_pairs"].split()),
+        note=words.factor(row),
+        strong=strong,
+        faint=undefined,
     )
 
 
@@ -122,7 +140,7 @@ def _accuracy_by_cost(section: Section, family: pd.DataFrame) -> Plot:
     ticks = sorted(frame.loc[frame["arm"] == _base(family), "device_hours"])
     return Plot(
         name=f"cost_{_base(family)}_{endpoint}",
-        title="accuracy against the cost of pre-training",
+        title=f"{_base(family)}: accuracy against the cost of pre-training",
         x_label="device-hours of pre-training, mean of one run",
         y_label=f"{ENDPOINTS[endpoint]} (%)",
         series=tuple(series),
@@ -141,26 +159,26 @@ def _from_logs(section: Section, base_arm: str, logs: LogReader) -> list[Plot]:
     wanted = section.analysis.targets(int(epochs) for epochs in runs["epochs"])
     runs = runs[runs["epochs"].isin(wanted[:1])]
     chosen = runs.sort_values(["seed", "repeat"]).drop_duplicates("arm").set_index("arm")
-    found: dict[str, Lines] = {}
+    found: dict[tuple[str, str], Lines] = {}
     for arm in _arms(runs):
         run = chosen.loc[arm]
         lines = logs(str(run["pretrain_id"]))
         label = f"{arm} ({run['epochs']} epochs, seed {run['seed']})"
-        found[label] = [line for line in lines if line.get("stage") == "pretrain"]
+        found[arm, label] = [line for line in lines if line.get("stage") == "pretrain"]
     return [_loss(base_arm, found), _heterogeneity(base_arm, found)]
 
 
-def _loss(base_arm: str, found: dict[str, Lines]) -> Plot:
+def _loss(base_arm: str, found: dict[tuple[str, str], Lines]) -> Plot:
     series = []
-    for label, lines in found.items():
+    for (arm, label), lines in found.items():
         points = [(float(x["epoch"]), float(x["loss"])) for x in lines if "loss" in x]
         points = [(x, y) for x, y in points if math.isfinite(y)]
         if points:
             epochs, losses = zip(*points, strict=True)
-            series.append(Series(label=label, x=epochs, y=losses))
+            series.append(Series(label=label, arm=arm, x=epochs, y=losses))
     return Plot(
         name=f"loss_{base_arm}",
-        title="pre-training loss of one seed (arms may differ in their loss terms)",
+        title=f"{base_arm}: pre-training loss of one seed (arms may differ in their loss terms)",
         x_label="epoch",
         y_label="loss",
         series=tuple(series),
@@ -168,16 +186,16 @@ def _loss(base_arm: str, found: dict[str, Lines]) -> Plot:
     )
 
 
-def _heterogeneity(base_arm: str, found: dict[str, Lines]) -> Plot:
+def _heterogeneity(base_arm: str, found: dict[tuple[str, str], Lines]) -> Plot:
     series = []
-    for label, lines in found.items():
+    for (arm, label), lines in found.items():
         measured = [x["heterogeneity"] for x in lines if x.get("heterogeneity")]
         if measured and all(math.isfinite(value) for value in measured[-1]):
             depth = tuple(float(i + 1) for i in range(len(measured[-1])))
-            series.append(Series(label=label, x=depth, y=tuple(measured[-1])))
+            series.append(Series(label=label, arm=arm, x=depth, y=tuple(measured[-1])))
     return Plot(
         name=f"heterogeneity_{base_arm}",
-        title="heterogeneity of masked tokens by depth, last measurement",
+        title=f"{base_arm}: heterogeneity of masked tokens by depth, last measurement",
         x_label="layer that carries mask tokens",
         y_label="H (1: uniform over visible tokens)",
         series=tuple(series),

@@ -10,11 +10,15 @@ from typing import Any, cast
 import pandas as pd
 
 from bench.errors import NothingMeasuredError
-from bench.report import checks, words
+from bench.plan import fairness
+from bench.report import checks, claims, words
 from bench.stats import compare, frames
 from bench.stats.analysis import SECTION, Analysis, records
 
 Key = tuple[str, str, str]
+
+NONINFERIOR = {claims.SHOWN: True, claims.REFUTED: False, claims.OPEN: False}
+"""Whether equal accuracy at half the epochs is shown; nothing where it cannot be measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,13 +106,14 @@ def study(rows: Iterable[Mapping[str, Any]], plan: Mapping[str, Any] | None) -> 
     costs = frames.costs(cells)
     matching = checks.matching(runs)
     targets = compare.cost_ratios(compare.targets(scores, analysis), costs)
+    differences = compare.differences(scores, analysis.alpha)
     return Study(
         analysis=analysis,
         runs=runs,
         cells=cells,
         scores=scores,
         accuracy=frames.accuracy(scores),
-        differences=compare.differences(scores, analysis.alpha),
+        differences=_known(differences, matching, analysis),
         targets=_judged(targets, matching, runs, analysis),
         costs=costs,
         matching=matching,
@@ -116,6 +121,15 @@ def study(rows: Iterable[Mapping[str, Any]], plan: Mapping[str, Any] | None) -> 
         deviations=checks.deviations(runs, analysis),
         missing=checks.missing(runs, analysis),
     )
+
+
+def _known(frame: pd.DataFrame, matching: pd.DataFrame, analysis: Analysis) -> pd.DataFrame:
+    """Comparisons that know whether their pairs match, and why a pair is unfair."""
+    if frame.empty:
+        return frame
+    frame = frame.merge(matching, on=[*SECTION, "base_arm", "arm"], how="left")
+    unfair = fairness.unfair(analysis.warnings)
+    return frame.assign(unfair=[unfair.get(arm, "") for arm in frame["arm"]])
 
 
 def _judged(
@@ -126,9 +140,14 @@ def _judged(
         return targets
     finished = runs[runs["ok"]].groupby(SECTION)
     hardware = finished["hardware"].nunique().gt(1).rename("mixed_hardware")
-    frame = targets.merge(matching, on=[*SECTION, "base_arm", "arm"], how="left")
+    frame = _known(targets, matching, analysis)
     frame = frame.merge(hardware.reset_index(), on=SECTION, how="left")
     rows = records(frame)
-    frame["verdict"] = [words.verdict(row, analysis) for row in rows]
+    halves = [claims.half(row, analysis) for row in rows]
+    frame["half"] = [found.word for found in halves]
+    frame["noninferior"] = [NONINFERIOR.get(found.word) for found in halves]
+    frame["half_words"] = [found.text for found in halves]
+    frame["half_seeds"] = [found.seeds for found in halves]
+    frame["verdict"] = [claims.saving(row, analysis) for row in rows]
     frame["rho_words"] = [words.factor(row) for row in rows]
     return frame

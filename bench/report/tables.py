@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.report import checks, noise, reference, words
+from bench.report import checks, claims, noise, reference, words
 from bench.report.sections import Section
 from bench.stats.analysis import COSTS, ENDPOINTS, PER_EPOCH, records
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table in words: file name, title, column heads, rows; ``note`` stands under it."""
+    """A table in words: file name, title, column heads, rows; ``note`` stands under it.
+
+    ``strong`` holds the (row, column) of cells set bold.
+    """
 
     name: str
     title: str
     columns: list[str]
     rows: list[list[str]]
     note: str = ""
+    strong: frozenset[tuple[int, int]] = frozenset()
 
 
 def caption(section: Section) -> str:
@@ -30,14 +34,15 @@ def caption(section: Section) -> str:
         f"seeds {checks.spans(runs['seed'])}",
         f"code {', '.join(checks.code_versions(runs))}",
         f"hardware {'; '.join(checks.hardware(runs)) or 'unknown'}",
-        _matched(section),
+        matched(section),
     ]
     text = " · ".join(parts)
     has_mto = any("mto" in plugins for plugins in runs["plugins"])
     return f"{text}. {words.RECONSTRUCTION}" if has_mto else f"{text}."
 
 
-def _matched(section: Section) -> str:
+def matched(section: Section) -> str:
+    """Whether the pairs of a section match, by arm where they do not all."""
     said = dict(zip(section.matching["arm"], section.matching["matched"], strict=True))
     if set(said.values()) == {words.MATCHED}:
         return words.MATCHED
@@ -50,14 +55,12 @@ def section_tables(section: Section) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
-def sentences(section: Section) -> list[str]:
-    """One line a comparison at the main target; a line saying so where there is none."""
+def sentences(section: Section) -> list[tuple[str, str]]:
+    """A line a comparison at the main target, each with its method."""
     rows = [row for row in section.rows["targets"] if row["main_target"]]
     order = {name: i for i, name in enumerate(section.analysis.endpoints)}
     rows.sort(key=lambda row: (row["arm"], order.get(row["endpoint"], 9)))
-    if not rows:
-        return ["No comparison: there is no baseline with a variant of it to compare."]
-    return [*(words.sentence(row) for row in rows), *noise.sentences(section)]
+    return [*((row["arm"], words.sentence(row)) for row in rows), *noise.sentences(section)]
 
 
 # --- accuracy ---------------------------------------------------------------------------------
@@ -70,13 +73,16 @@ def accuracy_table(section: Section) -> Table:
     gains = _gains(section)
     rates = section.cells.groupby(["arm", "epochs"])[["images_per_s", "pretrain_s"]].mean()
     rate = rates.to_dict("index")
-    rows = []
+    rows: list[list[str]] = []
+    strong: set[tuple[int, int]] = set()
     for (arm, epochs), scores in _by_budget(section).items():
         row = [arm, str(epochs)]
         for endpoint in endpoints:
-            found = scores.get(endpoint, {})
+            found, gain = scores.get(endpoint, {}), gains.get((arm, epochs, endpoint))
             row.append(words.mean_sd(found.get("mean"), found.get("sd")))
-            row.append(gains.get((arm, epochs, endpoint), ""))
+            row.append(words.gain(gain) if gain else "")
+            if gain and claims.differs(gain):
+                strong.add((len(rows), len(row) - 1))
         shown = scores.get(section.analysis.endpoint) or next(iter(scores.values()))
         mine = rate[arm, epochs]
         row += [f"{shown['n_ok']}/{shown['n']}", words.number(mine["images_per_s"], 0)]
@@ -84,17 +90,37 @@ def accuracy_table(section: Section) -> Table:
     heads = [h for e in endpoints for h in (ENDPOINTS[e], "Δ [95 %]")]
     columns = ["method", "epochs", *heads, "n ok/n", "images/s", "pre-training"]
     note = (
-        "Mean ± sample sd over seeds, in per cent, after the last epoch. Δ is method - baseline "
-        "on the same seeds at equal epochs, with its paired t interval."
+        f"{_excluding(section)} Mean ± sample sd over seeds, in per cent, after the last epoch. Δ "
+        "is method - baseline on the same seeds at equal epochs, with its paired t interval; bold "
+        "where that excludes 0."
     )
-    return Table("accuracy", "Accuracy by method and budget", columns, rows, note)
+    title = "Accuracy by method and budget"
+    return Table("accuracy", title, columns, rows, note, frozenset(strong))
+
+
+def _excluding(section: Section) -> str:
+    """How many intervals exclude 0, and how many would by chance alone."""
+    rows = section.rows["differences"]
+    if not rows:
+        return ""
+    asked = [row for row in rows if claims.obstacle(row) is None]
+    barred = len(rows) - len(asked)
+    lines = []
+    if asked:
+        found, chance = sum(map(claims.differs, asked)), section.analysis.alpha * len(asked)
+        lines.append(
+            f"{found} of {len(asked)} differences exclude 0 ({chance:.1f} would by chance)."
+        )
+    if barred:
+        lines.append(f"Of {barred} differences nothing is claimed (pilot, unmatched or unfair).")
+    return " ".join(lines)
 
 
 def _by_budget(section: Section) -> dict[tuple[str, int], dict[str, words.Row]]:
-    """Rows by endpoint of each arm and budget: by epochs, the baseline above its variants."""
+    """Rows by endpoint of each arm and budget: the baseline above its variants, then by epochs."""
 
-    def order(row: words.Row) -> tuple[int, str, bool, str]:
-        return row["epochs"], row["base_arm"], row["arm"] != row["base_arm"], row["arm"]
+    def order(row: words.Row) -> tuple[str, bool, str, int]:
+        return row["base_arm"], row["arm"] != row["base_arm"], row["arm"], row["epochs"]
 
     found: dict[tuple[str, int], dict[str, words.Row]] = {}
     for row in sorted(section.rows["accuracy"], key=order):
@@ -102,11 +128,9 @@ def _by_budget(section: Section) -> dict[tuple[str, int], dict[str, words.Row]]:
     return found
 
 
-def _gains(section: Section) -> dict[tuple[str, int, str], str]:
-    return {
-        (row["arm"], row["epochs"], row["endpoint"]): words.gain(row)
-        for row in section.rows["differences"]
-    }
+def _gains(section: Section) -> dict[tuple[str, int, str], words.Row]:
+    rows = section.rows["differences"]
+    return {(row["arm"], row["epochs"], row["endpoint"]): row for row in rows}
 
 
 def difference_table(section: Section) -> Table:
@@ -138,23 +162,21 @@ def target_table(section: Section) -> Table:
     """Epochs to target: rho, its interval, the tests and the verdict."""
     rows = [_target_row(row, section) for row in section.rows["targets"]]
     columns = ["method", "endpoint", "target (%)", "baseline epochs", "method epochs"]
-    columns += ["ρ epochs [95 %]", "saved", "ρ wall time", "p (Holm)", "p (sign flip)"]
-    columns += ["n/seeds", "verdict"]
+    columns += ["ρ epochs [95 %]", "ρ wall time", "p (t)", "p (sign flip)", "n/seeds", "verdict"]
     tested = {row["endpoint"]: row["comparisons"] for row in section.rows["targets"]}
     counts = ", ".join(f"{ENDPOINTS[name]} {count:.0f}" for name, count in tested.items())
     note = (
         "ρ = the baseline's epochs over the method's epochs to the same accuracy; above 1 the "
         "method needs fewer. The target is the baseline's mean at its epochs. The interval inverts "
         "the paired t test; it covers seeds, not test images. A failed run counts as not reaching "
-        f"the target. Holm over all comparisons of an endpoint ({counts}). * primary; targets "
+        f"the target. Both p are adjusted over all comparisons of an endpoint (Holm; {counts}). "
+        "* primary; targets "
         f"{'fixed in the plan' if section.analysis.planned else 'by default, without a plan'}."
     )
     return Table("epochs_to_target", "Epochs to target", columns, rows, note)
 
 
 def _target_row(row: words.Row, section: Section) -> list[str]:
-    known = row["state"] == "measured"
-    saved = f"{row['saved_epochs']:.0f} ({row['saved_share']:.0%})" if known else words.NONE
     return [
         row["arm"],
         ENDPOINTS[row["endpoint"]] + (" *" if row["primary"] else ""),
@@ -162,10 +184,9 @@ def _target_row(row: words.Row, section: Section) -> list[str]:
         str(row["target_epochs"]),
         words.number(row["epochs_variant"], 0),
         words.factor(row),
-        saved,
         words.factor(row, "pretrain_s"),
         words.p_value(row["p_holm"]),
-        words.sign_flip(row.get("p_sign_flip"), row["n"], section.analysis.alpha),
+        words.sign_flip(row["p_sign_flip_holm"], row["n"], section.analysis.alpha),
         words.seeds(row),
         row["verdict"],
     ]
@@ -176,21 +197,22 @@ def half_table(section: Section) -> Table:
     margin = section.analysis.margin
     rows = []
     for row in section.rows["targets"]:
-        low = row.get("half_low")
-        said = words.noninferior(row, margin)
         area = words.number(row.get("rauc"), 4)
         spread = words.interval(row.get("rauc_low"), row.get("rauc_high"), 4)
         half = row["target_epochs"] / 2
         name = ENDPOINTS[row["endpoint"]]
         gap = words.number(row.get("half_difference"), sign=True)
-        limit = words.number(low, sign=True)
+        limits = words.interval(row.get("half_low"), row.get("half_high"), sign=True)
         budgets = f"{half:g} against {row['target_epochs']}"
-        rows.append([row["arm"], name, budgets, gap, limit, said, f"{area} {spread}".strip()])
-    columns = ["method", "endpoint", "epochs", "Δ", "one-sided 95 % limit", "equal accuracy"]
+        tested = [words.p_value(row["half_p_holm"]), row["half_words"]]
+        rows.append([row["arm"], name, budgets, gap, limits, *tested, f"{area} {spread}".strip()])
+    columns = ["method", "endpoint", "epochs", "Δ", "95 % limits", "p", "half the epochs"]
     columns += ["RAUC [95 %]"]
     note = (
-        f"Equal accuracy at half the epochs is non-inferiority: the limit lies above -{margin:g} "
-        "points. RAUC is the ratio of the areas under accuracy against log2 epochs, method over "
+        f"Half the epochs do if the method there is not inferior by {margin:g} points: the lower "
+        f"limit lies above -{margin:g}; they do not if the upper one lies below it. Each limit is "
+        "one-sided; p is that of the nearer side, adjusted over all comparisons of an endpoint "
+        "(Holm). RAUC is the ratio of the areas under accuracy against log2 epochs, method over "
         "baseline, on the budgets that both have."
     )
     return Table("half_the_epochs", "Half the epochs", columns, rows, note)
@@ -206,8 +228,8 @@ def cost_table(section: Section) -> Table:
             row["arm"],
             words.number(row["images_per_s"], 0),
             words.duration(row[PER_EPOCH["pretrain_s"]]),
-            words.significant(row[PER_EPOCH["device_hours"]]),
-            words.significant(row[PER_EPOCH["flops"]]),
+            words.device_time(row[PER_EPOCH["device_hours"]]),
+            words.si(row[PER_EPOCH["flops"]]),
             words.number(row[PER_EPOCH["images_seen"]], 0),
             words.number(row["peak_memory_mib"], 0),
             words.percent(row["data_wait_share"]),
@@ -215,7 +237,7 @@ def cost_table(section: Section) -> Table:
         ]
         for row in section.rows["costs"]
     ]
-    columns = ["method", "images/s", "time/epoch", "device-hours/epoch", "FLOPs/epoch"]
+    columns = ["method", "images/s", "time/epoch", "device time/epoch", "FLOPs/epoch"]
     columns += ["images/epoch", "peak memory (MiB)", "waiting for data", "fine-tuning"]
     note = "Medians over the finished cells of an arm. Pre-training only, but for the last column."
     return Table("cost", "Cost of an epoch", columns, rows, note)
@@ -229,14 +251,14 @@ def saving_table(section: Section) -> Table:
             f"{ENDPOINTS[row['endpoint']]} {words.number(row['target_top1'])} %",
             words.factor(row),
             *(words.factor(row, axis) for axis in COSTS),
-            words.ratio_of(row, "device_hours"),
-            words.ratio_of(row, "flops"),
+            words.ratio_of(row, "device_hours", words.device_time),
+            words.ratio_of(row, "flops", words.si),
         ]
         for row in section.rows["targets"]
         if row["main_target"]
     ]
     columns = ["method", "target", "ρ epochs", *(f"ρ {name}" for name in COSTS.values())]
-    columns += ["device-hours to target", "FLOPs to target"]
+    columns += ["device time to target", "FLOPs to target"]
     note = (
         "Cost of the accuracy: baseline → method. The intervals carry the uncertainty of the "
         "accuracy; the cost of an epoch is taken as known."
@@ -259,7 +281,8 @@ def ablation_table(section: Section) -> Table:
             for row in records(group) if len(group) > 1 else []:
                 at = (row["arm"], row["target_epochs"], row["endpoint"])
                 slow = words.relative(costs, row["arm"], str(base_arm))
-                shown = [gains.get(at, words.NONE), words.factor(row), slow, row["matched"]]
+                gain = words.gain(gains[at]) if at in gains else words.NONE
+                shown = [gain, words.factor(row), slow, row["matched"]]
                 rows.append([row["arm"], str(row["target_epochs"]), *shown, row["verdict"]])
     columns = ["method", "epochs", "Δ [95 %]", "ρ epochs", "time/epoch against baseline"]
     columns += ["matched", "verdict"]

@@ -1,15 +1,15 @@
-"""Numbers and verdicts in words. Pure, and the only place that decides how they are worded."""
+"""Numbers in words. Pure, and the only place that decides how they are worded."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
 
-from bench.stats.analysis import ENDPOINTS, PER_EPOCH, Analysis
-from bench.stats.means import MIN_SEEDS, smallest_sign_flip_p
+from bench.stats.analysis import ENDPOINTS, PER_EPOCH
+from bench.stats.means import smallest_sign_flip_p
 
 NONE = "—"
 RECONSTRUCTION = (
@@ -17,6 +17,7 @@ RECONSTRUCTION = (
     "were not available."
 )
 MATCHED = "matched ✓"
+FLAT = "curve flat: not defined"
 TIMES = ("pretrain_s", "device_hours")
 RATIO = ("rho", "rho_low", "rho_high", "bound")
 Row = Mapping[str, Any]
@@ -32,11 +33,6 @@ def number(value: Any, digits: int = 2, sign: bool = False) -> str:
     if is_missing(value):
         return NONE
     return f"{value:{'+' if sign else ''}.{digits}f}"
-
-
-def significant(value: Any) -> str:
-    """Three significant digits, or a dash."""
-    return NONE if is_missing(value) else f"{value:.3g}"
 
 
 def mean_sd(mean: Any, sd: Any) -> str:
@@ -68,9 +64,24 @@ def gain(row: Row) -> str:
     return f"{number(row['difference'], sign=True)} {spread}".strip()
 
 
-def ratio_of(row: Row, cost: str) -> str:
+def ratio_of(row: Row, cost: str, unit: Callable[[Any], str]) -> str:
     """What the target costs: baseline → method."""
-    return f"{significant(row[f'{cost}_base'])} → {significant(row[f'{cost}_variant'])}"
+    return f"{unit(row[f'{cost}_base'])} → {unit(row[f'{cost}_variant'])}"
+
+
+def si(value: Any) -> str:
+    """Three significant digits with an SI prefix: ``16.6 G``, or a dash."""
+    if is_missing(value):
+        return NONE
+    for size, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {prefix}"
+    return f"{value:.3g}"
+
+
+def device_time(hours: Any) -> str:
+    """Hours of a device in the unit that suits their size."""
+    return NONE if is_missing(hours) else duration(hours * 3600)
 
 
 def relative(costs: pd.DataFrame, arm: str, base_arm: str) -> str:
@@ -81,16 +92,6 @@ def relative(costs: pd.DataFrame, arm: str, base_arm: str) -> str:
     return f"×{number(each[arm] / each[base_arm])}"
 
 
-def noninferior(row: Row, margin: float) -> str:
-    """Whether equal accuracy at half the epochs is shown, or why it cannot be said."""
-    low = row.get("half_low")
-    if is_missing(low):
-        return f"no cells at {row['target_epochs'] / 2:g} epochs"
-    if row["n"] < MIN_SEEDS:
-        return f"pilot: no claim ({row['n']} of {MIN_SEEDS} seeds)"
-    return "shown" if low is not None and low > -margin else "not shown"
-
-
 def duration(seconds: Any) -> str:
     """Seconds in the unit that suits their size."""
     if is_missing(seconds):
@@ -98,7 +99,7 @@ def duration(seconds: Any) -> str:
     for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"
+    return f"{seconds * 1000:.3g} ms" if 0 < seconds < 1 else f"{seconds:.1f} s"
 
 
 def p_value(p: Any) -> str:
@@ -123,7 +124,7 @@ def factor(row: Row, axis: str = "") -> str:
     if state == "empty":
         return "no pair of seeds"
     if state == "flat":
-        return "curve flat: not defined"
+        return FLAT
     if axis in TIMES and row["mixed_hardware"]:
         return "hardware differs: not comparable"
     end = f"_{axis}" if axis else ""
@@ -137,7 +138,8 @@ def factor(row: Row, axis: str = "") -> str:
 def _factor(state: str, estimate: tuple[float, float, float], bound: float) -> str:
     ratio, low, high = estimate
     if state == "missed":
-        return "target missed" + (f", at most ×{number(high)}" if math.isfinite(high) else "")
+        said = "target missed" if high <= bound else "mean below the target"
+        return said + (f", at most ×{number(high)}" if math.isfinite(high) else "")
     if state == "beyond":
         certain = _open(low, high)
         return certain if low >= bound else f"more than ×{number(bound)} ({certain})"
@@ -152,35 +154,6 @@ def _open(low: float, high: float) -> str:
     if math.isfinite(high):
         return f"at most ×{number(high)}"
     return "not bounded"
-
-
-def verdict(row: Row, analysis: Analysis) -> str:
-    """What may be claimed from one comparison."""
-    state, n = row["state"], row["n"]
-    if state == "empty":
-        return "nothing can be said: no seed has the baseline at this budget and the variant"
-    if n < MIN_SEEDS:
-        return f"pilot: no claim ({n} of {MIN_SEEDS} seeds)"
-    if state == "flat":
-        return "curve flat: not defined"
-    if row["rho_low"] > 1 or row["rho_high"] < 1:
-        if is_missing(row["p_holm"]):
-            return "not tested: no cells at the target's epochs"
-        if row["p_holm"] > analysis.alpha:
-            return f"not significant over {row['comparisons']:.0f} comparisons (Holm)"
-        return "saves epochs" + _time_verdict(row) if row["rho_low"] > 1 else "needs more epochs"
-    return "target missed" if state == "missed" else "no saving shown"
-
-
-def _time_verdict(row: Row) -> str:
-    low, high = row["rho_low_pretrain_s"], row["rho_high_pretrain_s"]
-    if row["mixed_hardware"]:
-        return "; time not comparable"
-    if is_missing(low):
-        return "; time not measured"
-    if low > 1:
-        return " and time"
-    return ", but costs time" if high < 1 else "; no saving of time shown"
 
 
 def seeds(row: Row) -> str:
@@ -200,18 +173,9 @@ def sentence(row: Row) -> str:
         return f"{goal}: {row['verdict']}."
     return (
         f"{goal}: {_reached(row)}ρ on epochs {factor(row)}, on wall time "
-        f"{factor(row, 'pretrain_s')}; n {seeds(row)}; {row['verdict']}{_unmatched(row)}."
+        f"{factor(row, 'pretrain_s')}; n {seeds(row)}; {row['verdict']}."
     )
 
 
-def _unmatched(row: Row) -> str:
-    matched = row["matched"]
-    return "" if is_missing(matched) or matched == MATCHED else f" (arms not matched: {matched})"
-
-
 def _reached(row: Row) -> str:
-    if row["state"] != "measured":
-        return ""
-    share, epochs = row["saved_share"], abs(row["saved_epochs"])
-    word = "saved" if share >= 0 else "more"
-    return f"after {row['epochs_variant']:.0f} epochs, {epochs:.0f} ({abs(share):.0%}) {word}; "
+    return f"after {row['epochs_variant']:.0f} epochs, " if row["state"] == "measured" else ""

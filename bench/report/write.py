@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from bench.errors import unknown
-from bench.report import advice, contrast, gates, html, latex, markdown, plots
+from bench.report import advice, contrast, gates, html, latex, markdown, plots, terminal
 from bench.report import draw as figures
 from bench.report.draw import Plot
 from bench.report.sections import Key, Study, study
+from bench.report.verdicts import verdicts
+from bench.stats.analysis import SECTION
 from bench.stats.analysis import records as rows_of
 from bench.store.files import read_json, write_bytes, write_json
 from bench.store.record import Record
@@ -31,20 +33,18 @@ FRAMES = ("accuracy", "differences", "targets", "costs")
 
 FORMATS = ("md", "csv", "json", "tex", "html", "png", "svg")
 
-PICTURED = {"html", "png", "svg"}
-"""Formats that need the plots; a PNG comes with the SVG that the other formats show."""
-
 Plan = Mapping[str, Any] | None
 Plots = dict[Key, list[Plot]]
+Side = Study | Iterable[Record] | Mapping[str, Any]
 
 
 def summary(records: Iterable[Record] | Study, plan: Plan) -> str:
-    """Markdown for the end of the main command: main table and a line a comparison.
+    """What the main command prints at its end: the verdicts and a table within 80 columns.
 
     Raises:
         NothingMeasuredError: if no run has a score.
     """
-    return markdown.summary_text(prepare(records, plan))
+    return terminal.text(prepare(records, plan))
 
 
 def results(records: Iterable[Record] | Study, plan: Plan) -> dict[str, Any]:
@@ -56,23 +56,38 @@ def results(records: Iterable[Record] | Study, plan: Plan) -> dict[str, Any]:
     return _plain(prepare(records, plan))
 
 
+def readme_block(records: Iterable[Record] | Study, plan: Plan, figures: str) -> str:
+    """Markdown for a README: the verdicts, the forest plot in the folder ``figures``, its facts.
+
+    Raises:
+        NothingMeasuredError: if no run has a score.
+    """
+    found = prepare(records, plan)
+    return markdown.block(found, _links(_plots(found, None), figures))
+
+
 def shortcomings(records: Iterable[Record] | Study, plan: Plan) -> list[str]:
     """Why a strict report refuses: missing, failed and ambiguous cells, mixtures, deviations."""
     found = prepare(records, plan)
     return [text for _, texts in found.remarks for text in texts]
 
 
-def gate(expression: str, values: Mapping[str, Any]) -> str:
-    """Checks one ``--assert`` gate, such as ``rho(mae+mto)>=1.5``, against :func:`results`.
+def gate(expression: str, values: Mapping[str, Any], allow_pilot: bool = False) -> str:
+    """Checks one ``--assert`` gate, such as ``rho_low(mae+mto)>1.5``, against :func:`results`.
+
+    Args:
+        expression: the gate.
+        values: a report as :func:`results` gives it.
+        allow_pilot: whether fewer than five seeds may carry it.
 
     Returns:
         What was found.
 
     Raises:
-        GateError: if it does not hold or was not measured.
+        GateError: if it does not hold, was not measured, or nothing may be claimed of it.
         UsageError: if it is not a gate.
     """
-    return gates.check(expression, values)
+    return gates.check(expression, values, allow_pilot)
 
 
 def check_gate(expression: str) -> None:
@@ -80,18 +95,21 @@ def check_gate(expression: str) -> None:
     gates.parse(expression)
 
 
-def compare(
-    a: Iterable[Record],
-    b: Iterable[Record],
-    names: tuple[str, str] = ("A", "B"),
-    plans: tuple[Plan, Plan] = (None, None),
-) -> str:
+def compare(a: Side, b: Side, names: tuple[str, str] = ("A", "B")) -> str:
     """Markdown: two studies cell by cell, and what differs between them beside the numbers.
+
+    A side is a study, the records of one without its plan, or the values of a report.json; with one
+    of the last the seeds are not known and nothing is paired.
 
     Raises:
         NothingMeasuredError: if one of them has no score.
     """
-    return contrast.text(prepare(a, plans[0]), prepare(b, plans[1]), names)
+    sides = [side if isinstance(side, Mapping) else prepare(side, None) for side in (a, b)]
+    one, two = sides
+    if isinstance(one, Study) and isinstance(two, Study):
+        return contrast.text(one, two, names)
+    values = [_plain(side) if isinstance(side, Study) else side for side in sides]
+    return contrast.brief(values[0], values[1], names)
 
 
 def power(records: Iterable[Record], plan: Plan, seeds: Iterable[int] = (3, 5, 8, 10)) -> str:
@@ -128,15 +146,15 @@ def write_report(
         if name not in FORMATS:
             raise unknown("report format", name, FORMATS)
     found = prepare(records, plan)
-    vectors = ["svg"] if {"html", "svg"} & {*wanted} else []
-    drawn = ["png", *vectors] if PICTURED & {*wanted} else []
-    shown = _plots(found, store) if drawn else {}
-    pictures = _draw(shown, out / "figures", drawn)
+    drawn = [name for name in ("png", "svg") if name in wanted]
+    shown = _plots(found, store) if drawn or "html" in wanted else {}
+    pictures = _draw(shown, out / "figures", drawn) if drawn else []
+    linked = shown if "png" in drawn else {}
     files = [
         (out / name, text.encode())
         for form, write in WRITERS.items()
         if form in wanted
-        for name, text in write(found, shown, out).items()
+        for name, text in write(found, linked if form == "md" else shown).items()
     ]
     for path, data in files:
         write_bytes(path, data)
@@ -159,7 +177,7 @@ def _plots(found: Study, store: Store | None) -> Plots:
     return {part.key: plots.section_plots(part, logs) for part in found.sections}
 
 
-def _draw(shown: Plots, folder: Path, formats: list[str]) -> list[Path]:
+def _draw(shown: Plots, folder: Path, formats: Sequence[str]) -> list[Path]:
     """Draws what has changed since the last report; the fingerprints are kept beside the plots."""
     memory = folder / ".drawn.json"
     known = read_json(memory) or {}
@@ -181,35 +199,34 @@ def _draw(shown: Plots, folder: Path, formats: list[str]) -> list[Path]:
 # --- formats ----------------------------------------------------------------------------------
 
 
-def _md(found: Study, shown: Plots, out: Path) -> dict[str, str]:
-    links = {k: [(p.title, f"figures/{p.name}.png") for p in ps] for k, ps in shown.items()}
-    return {"report.md": markdown.document(found, links)}
+def _md(found: Study, shown: Plots) -> dict[str, str]:
+    return {"report.md": markdown.document(found, _links(shown, "figures"))}
 
 
-def _csv(found: Study, shown: Plots, out: Path) -> dict[str, str]:
+def _links(shown: Plots, folder: str) -> markdown.Links:
+    return {key: [(p, f"{folder}/{p.name}.png") for p in found] for key, found in shown.items()}
+
+
+def _csv(found: Study, shown: Plots) -> dict[str, str]:
     return {
         f"{name}.csv": getattr(found, name).to_csv(index=False, float_format="%.10g")
         for name in FRAMES
     }
 
 
-def _json(found: Study, shown: Plots, out: Path) -> dict[str, str]:
+def _json(found: Study, shown: Plots) -> dict[str, str]:
     return {"report.json": json.dumps(_plain(found), indent=1) + "\n"}
 
 
-def _tex(found: Study, shown: Plots, out: Path) -> dict[str, str]:
+def _tex(found: Study, shown: Plots) -> dict[str, str]:
     return {"report.tex": latex.document(found)}
 
 
-def _html(found: Study, shown: Plots, out: Path) -> dict[str, str]:
-    pictures = {
-        key: [(p.title, (out / "figures" / f"{p.name}.svg").read_bytes()) for p in section]
-        for key, section in shown.items()
-    }
-    return {"report.html": html.document(found, pictures)}
+def _html(found: Study, shown: Plots) -> dict[str, str]:
+    return {"report.html": html.document(found, shown)}
 
 
-WRITERS: dict[str, Callable[[Study, Plots, Path], dict[str, str]]] = {
+WRITERS: dict[str, Callable[[Study, Plots], dict[str, str]]] = {
     "md": _md,
     "csv": _csv,
     "json": _json,
@@ -221,7 +238,13 @@ WRITERS: dict[str, Callable[[Study, Plots, Path], dict[str, str]]] = {
 def _plain(found: Study) -> dict[str, Any]:
     frames = {name: _rows(getattr(found, name)) for name in FRAMES}
     remarks = {head.split()[0].lower(): texts for head, texts in found.remarks}
-    return {"schema": SCHEMA, "endpoint": found.analysis.endpoint, **frames, **remarks}
+    answers = [
+        {**dict(zip(SECTION, section.key, strict=True)), **vars(verdict)}
+        for section in found.sections
+        for verdict in verdicts(section)
+    ]
+    head = {"schema": SCHEMA, "verdicts": answers, "endpoint": found.analysis.endpoint}
+    return {**head, **frames, **remarks}
 
 
 def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -13,6 +13,9 @@ from bench.stats.analysis import ARM, PER_EPOCH, SECTION, Analysis
 from bench.stats.means import Array
 from bench.stats.saving import Curve
 
+TESTS = ("p", "p_sign_flip", "half_p")
+"""Tests of a comparison; each is adjusted over all comparisons of an endpoint (``_holm``)."""
+
 
 def pairs(scores: pd.DataFrame) -> pd.DataFrame:
     """Variant beside baseline of the same seed, epochs and endpoint; failed scores are NaN."""
@@ -92,8 +95,10 @@ def targets(scores: pd.DataFrame, analysis: Analysis) -> pd.DataFrame:
         return frame
     frame["primary"] = (frame["endpoint"] == analysis.endpoint) & frame["main_target"]
     for _, family in frame.groupby("endpoint"):
-        frame.loc[family.index, "p_holm"] = means.holm(family["p"].to_numpy())
         frame.loc[family.index, "comparisons"] = int(family["p"].notna().sum())
+        for name in TESTS:
+            values = family.get(name, pd.Series(math.nan, family.index)).astype(float)
+            frame.loc[family.index, f"{name}_holm"] = means.holm(values.to_numpy())
     return frame
 
 
@@ -126,14 +131,18 @@ def _companions(base: Curve, variant: Curve, reference: int, analysis: Analysis)
     """Sign-flip p at equal budgets, non-inferiority at half the reference budget, RAUC."""
     start = base.scores[:, base.epochs == reference][:, 0]
     row: dict[str, Any] = _area_ratio(base, variant, analysis.alpha)
+    ratios = saving.pair_ratios(variant, start, reference)
+    row["rho_pairs"] = " ".join(f"{ratio:.4g}" for ratio in ratios)
     equal = variant.scores[:, variant.epochs == reference]
     if equal.size:
         row["p_sign_flip"] = means.sign_flip_p(equal[:, 0] - start)
     half = variant.scores[:, variant.epochs == reference / 2]
     if half.size:
-        row["half_difference"] = float(np.mean(half[:, 0] - start))
-        row["half_low"] = means.lower_limit(half[:, 0] - start, analysis.alpha)
-        row["noninferior"] = row["half_low"] > -analysis.margin
+        gap = half[:, 0] - start
+        row["half_difference"], row["half_sd"] = float(np.mean(gap)), means.sample_sd(gap)
+        row["half_low"] = means.lower_limit(gap, analysis.alpha)
+        row["half_high"] = -means.lower_limit(-gap, analysis.alpha)
+        row["half_p"] = means.one_sided_p(gap, -analysis.margin)
     return row
 
 

@@ -102,6 +102,15 @@ def lower_limit(differences: Array, alpha: float = 0.05) -> float:
     return float(np.mean(differences) - stdtrit(n - 1, 1 - alpha) * error)
 
 
+def one_sided_p(differences: Array, limit: float) -> float:
+    """P of the one-sided t test on the side of ``limit`` that the mean lies on; NaN below two."""
+    n = len(differences)
+    if n < 2:
+        return math.nan
+    error = sample_sd(differences) / math.sqrt(n)
+    return _p_value(float(np.mean(differences)) - limit, error, n) / 2
+
+
 def correlation(a: Array, b: Array) -> float:
     """Correlation of the seeds' scores between two arms: what pairing gains. NaN if undefined."""
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from scipy.special import nctdtr
+import numpy as np
+from scipy.special import nctdtr, stdtrit
 
 from bench.stats.means import t_quantile
 
@@ -57,3 +58,23 @@ def seeds_needed(effect: float, sd: float, power: float = POWER, alpha: float = 
         middle = (low + high) // 2
         low, high = (middle, high) if power_of(middle, effect, sd, alpha) < power else (low, middle)
     return high
+
+
+def seeds_to_settle(gap: float, sd: float, power: float = POWER, alpha: float = 0.05) -> int | None:
+    """Seeds with which a one-sided paired t test tells on which side of a limit a mean lies.
+
+    Args:
+        gap: distance of the mean difference from the limit, taken as the true one.
+        sd: sample sd of the differences.
+        power: wanted probability of telling.
+        alpha: level of the test.
+
+    Returns:
+        The smallest number, or None if it is above :data:`MOST_SEEDS`.
+    """
+    if sd == 0:
+        return 2 if gap else None
+    numbers = np.arange(2, MOST_SEEDS + 1, dtype=np.float64)
+    shift = np.abs(gap) * np.sqrt(numbers) / sd
+    reached = 1 - nctdtr(numbers - 1, shift, stdtrit(numbers - 1, 1 - alpha)) >= power
+    return int(numbers[reached.argmax()]) if reached.any() else None

@@ -42,7 +42,8 @@ class Saving:
     """rho at one target. ``low`` is 0 and ``high`` infinite where the interval is open.
 
     ``epochs`` is NaN unless the target is met inside the budgets. ``bound`` is the factor that is
-    certain to be passed in state ``beyond`` (not passed in state ``missed``).
+    certain to be passed in state ``beyond`` (not passed in state ``missed``). ``monotone`` is False
+    if the variant reaches the target and lies significantly below it at a larger budget.
     """
 
     state: State
@@ -176,8 +177,14 @@ def saving(base: Curve, variant: Curve, reference: float, alpha: float = 0.05) -
         high=float(high),
         p=p,
         bound=float(reference / edge),
-        monotone=not bool(np.any(means[variant.epochs >= epochs] < target)),
+        monotone=not _falls_back(variant, start, epochs, alpha),
     )
+
+
+def _falls_back(variant: Curve, start: Array, epochs: float, alpha: float) -> bool:
+    """Whether the variant, once at the target, lies significantly below it at a larger budget."""
+    later = variant.scores[:, variant.epochs >= epochs] - start[:, None]
+    return any(estimate(gap, alpha).high < 0 for gap in later.T)
 
 
 def _curve_is_flat(base: Curve, reference: float, alpha: float) -> bool:
@@ -223,6 +230,17 @@ def bounds(inside: Flags, mean: Array, grid: Array) -> tuple[Array, Array]:
     first = np.where(inside[..., 0] | above, 0.0, np.where(empty, grid[-1], first))
     last = np.where(inside[..., -1] | below, math.inf, np.where(empty, grid[0], last))
     return first, last
+
+
+def pair_ratios(variant: Curve, start: Array, reference: float) -> list[float]:
+    """Rho of each pair of seeds: to what the baseline's seed reached at the reference budget.
+
+    Infinite where the variant's seed is above that at its smallest budget, 0 where it misses it.
+    """
+    ends = {"beyond": math.inf, "missed": 0.0}
+    pairs = zip(variant.scores, start, strict=True)
+    met = (epochs_to_target(variant.epochs, scores, target) for scores, target in pairs)
+    return [ends.get(state, reference / epochs) for state, epochs in met]
 
 
 def area(epochs: Array, scores: Array) -> Array:

@@ -5,6 +5,7 @@ B images, C channels, S pixels a side.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,20 +139,21 @@ def _visible(images: Tensor, config: DataConfig) -> Tensor:
     return (images.float() * std + mean).clamp(0, 1)
 
 
-def draw(pictures: Pictures, title: str, path: Path) -> None:
-    """Writes one row of the three pictures for each image, as PNG."""
-    columns = ("original", "masked", "reconstruction")
-    rows = len(pictures.original)
-    figure = Figure(figsize=(5.4, 1.8 * rows + 0.5), layout="constrained")
-    figure.suptitle(title, fontsize=9)
+def draw(shown: Mapping[str, Pictures], path: Path) -> None:
+    """Writes a row an image, as PNG: original, masked, then each arm's reconstruction."""
+    first = next(iter(shown.values()))
+    columns = {"original": first.original, "masked": first.masked}
+    columns |= {title: pictures.reconstruction for title, pictures in shown.items()}
+    rows = len(first.original)
+    figure = Figure(figsize=(1.8 * len(columns), 1.8 * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, len(columns), squeeze=False)
     for row in range(rows):
-        for axis, name in zip(axes[row], columns, strict=True):
-            image = getattr(pictures, name)[row].permute(1, 2, 0).numpy()
+        for axis, (title, images) in zip(axes[row], columns.items(), strict=True):
+            image = images[row].permute(1, 2, 0).numpy()
             grey = image.shape[2] == 1
             axis.imshow(image[..., 0] if grey else image, cmap="gray", vmin=0, vmax=1)
             axis.set_axis_off()
             if row == 0:
-                axis.set_title(name, fontsize=9)
+                axis.set_title(title, fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

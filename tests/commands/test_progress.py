@@ -26,7 +26,7 @@ def test_a_finished_pre_training_shows_its_speed_and_its_wait(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     err = shown(capsys, 0, images_per_s=4812.3, data_wait_share=0.004)
-    assert "1/1 done" in err
+    assert "1/1 runs done" in err
     assert "4,812 img/s, waiting for data 0.4%" in err
     assert "warning" not in err
 

@@ -107,9 +107,9 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Pictures, str]]:
     """What ``show`` draws from now on: the pictures and their title."""
     found: list[tuple[Pictures, str]] = []
 
-    def kept(drawn: Pictures, title: str, path: Path) -> None:
-        found.append((drawn, title))
-        draw(drawn, title, path)
+    def kept(drawn: dict[str, Pictures], path: Path) -> None:
+        found.extend((pictures, title) for title, pictures in drawn.items())
+        draw(drawn, path)
 
     draw = pictures.draw
     monkeypatch.setattr(pictures, "draw", kept)
@@ -151,6 +151,13 @@ def test_show_takes_a_file_and_a_cell_too(
     assert (one, two) == ("mae, 1 epochs", "mae, method.safetensors")
     assert torch.equal(cell.reconstruction, alone.reconstruction)
     assert not torch.equal(cell.reconstruction, other.reconstruction)
+    shown.clear()
+    assert main(["show", "pre-mae-", "pre-mae+mto", *line]) == 0
+    (bare, _), (wrapped, title) = shown
+    assert title == "mae+mto, 1 epochs"
+    assert torch.equal(bare.masked, wrapped.masked)
+    assert not torch.equal(bare.reconstruction, wrapped.reconstruction)
+    assert main(["show", "pre-mae-", "pre-simmim-", *line]) == 2
 
 
 @pytest.mark.parametrize(

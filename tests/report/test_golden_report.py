@@ -23,7 +23,9 @@ def test_the_same_files_are_written(written: Path) -> None:
     assert names == {path.name for path in golden_report.FOLDER.iterdir()}
 
 
-@pytest.mark.parametrize("name", ["report.md", "report.tex", "report.html"])
+@pytest.mark.parametrize(
+    "name", ["report.md", "report.tex", "report.html", "terminal.txt", "block.md"]
+)
 def test_text_is_golden(written: Path, name: str) -> None:
     assert (written / name).read_text() == (golden_report.FOLDER / name).read_text()
 

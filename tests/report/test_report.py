@@ -74,9 +74,9 @@ def test_a_failed_run_of_the_variant_did_not_reach_the_target() -> None:
     row = target(failed)
     assert (row["n"], row["failed_seeds"]) == (5, 1)
     assert row["rho"] < 1
-    assert row["verdict"] == "no saving shown"
-    text = report.summary(failed, None)
-    assert "4/5" in text
+    assert row["verdict"] == "no difference found"
+    assert "4/5" in report.summary(failed, None)
+    text = written(failed, "md")
     assert "n 5/5, 1 failed" in text
     assert "mae+mto on digits, 200 epochs, seed 1: failed (oom)" in text
 
@@ -84,7 +84,7 @@ def test_a_failed_run_of_the_variant_did_not_reach_the_target() -> None:
 def test_a_score_that_is_not_a_number_is_a_failed_run() -> None:
     broken = with_run(runs(RISING), "mae+mto", 200, 1, finetune_top1=math.nan)
     assert target(broken)["failed_seeds"] == 1
-    assert "failed (nan)" in report.summary(broken, None)
+    assert "failed (nan)" in report.results(broken, None)["warnings"][0]
 
 
 def test_a_failed_baseline_leaves_its_pair_out() -> None:
@@ -193,9 +193,9 @@ def test_recipes_never_meet_in_a_table() -> None:
 def test_what_does_not_match_is_named(digests: dict[str, str], said: str) -> None:
     records = with_run(runs(RISING), "mae+mto", 200, 1, digests=digests)
     assert target(records)["matched"] == said
-    summary = report.summary(records, None)
+    summary = written(records, "md")
     assert f"mae+mto: {said}" in summary
-    assert f"(arms not matched: {said})" in summary
+    assert f"no claim: arms not matched ({said})" in summary
 
 
 def test_unlogged_digests_do_not_match() -> None:

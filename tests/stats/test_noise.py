@@ -71,7 +71,7 @@ def test_seeds_needed_at_the_edges(effect: float, sd: float, wanted: float) -> N
 
 
 def test_the_report_tells_the_floor_beside_the_differences() -> None:
-    text = report.summary(runs(), PLAN)
+    text = " ".join(report.summary(runs(), PLAN).split())
     assert "Noise floor of mae (mae+null, fine-tune top-1): paired sd 2.24 points at 100" in text
     assert "so 5 seeds resolve" in text
     assert "Noise floor" not in report.summary(runs("mae+mto(init)"), PLAN)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import tarfile
 from dataclasses import asdict
 from pathlib import Path
@@ -171,9 +172,11 @@ def test_a_report_comes_from_an_archive_alone(
     readme.write_text("above\n<!-- result -->\nold\n<!-- /result -->\nbelow\n")
     words = ["report", "--archive", str(archive), "--readme", str(readme), "--format", "md"]
     assert main(words) == 0
-    printed = capsys.readouterr().out.strip()
-    assert "| mae+mto | 400 |" in printed
-    assert readme.read_text() == (f"above\n<!-- result -->\n{printed}\n<!-- /result -->\nbelow\n")
+    assert "mae+mto" in capsys.readouterr().out
+    above, block, below = re.split(r"<!-- /?result -->\n", readme.read_text())
+    assert (above, below) == ("above\n", "below\n")
+    assert block.startswith("- **refuted** · mae+mto")
+    assert '<img src="mine/figures/' in block
     assert "mae+mto" in (tmp_path / "mine" / "report.md").read_text()
     assert main([*words, "--to", str(tmp_path / "elsewhere")]) == 0
     once, again = (tmp_path / name / "report.md" for name in ("mine", "elsewhere"))

@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.report import html
+from bench.report import html, markdown, terminal
+from bench.report.plots import section_plots
 from bench.report.sections import study
 from bench.report.write import write_report
 from bench.store.files import write_bytes
@@ -50,12 +51,19 @@ def records() -> list[Record]:
 
 
 def write(folder: Path) -> list[Path]:
-    """Writes every text format; the page without its plots, which a new matplotlib may change."""
+    """Writes every text format, what the terminal prints and what a README carries."""
     found = records()
     paths = write_report(found, PLAN, folder, ["md", "csv", "json", "tex"])
-    page = folder / "report.html"
-    write_bytes(page, html.document(study((vars(r) for r in found), PLAN), {}).encode())
-    return [*paths, page]
+    known = study((vars(r) for r in found), PLAN)
+    plots = {part.key: section_plots(part, None) for part in known.sections}
+    said = {
+        "report.html": html.document(known, plots),
+        "terminal.txt": terminal.text(known),
+        "block.md": markdown.block(known, {}),
+    }
+    for name, text in said.items():
+        write_bytes(folder / name, text.encode())
+    return [*paths, *(folder / name for name in said)]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ BLACK = Pictures(*(torch.zeros(3, 1, 8, 8) for _ in range(3)))
 
 
 def drawn(pictures: Pictures, folder: Path, title: str = "title") -> np.ndarray:
-    draw(pictures, title, folder / "a" / "picture.png")
+    draw({title: pictures}, folder / "a" / "picture.png")
     with Image.open(folder / "a" / "picture.png") as picture:
         return np.asarray(picture.convert("RGB")).astype(int)
 
@@ -49,3 +49,13 @@ def test_colours_are_drawn_as_they_are(tmp_path: Path) -> None:
 
 def test_the_title_is_drawn(tmp_path: Path) -> None:
     assert (drawn(BLACK, tmp_path) != drawn(BLACK, tmp_path, "another")).any()
+
+
+def test_arms_stand_side_by_side(tmp_path: Path) -> None:
+    black = Pictures(*(torch.zeros(1, 1, 8, 8) for _ in range(3)))
+    white = replace(black, reconstruction=torch.ones(1, 1, 8, 8))
+    draw({"a": black, "b": white}, tmp_path / "two.png")
+    with Image.open(tmp_path / "two.png") as picture:
+        found = np.asarray(picture.convert("L")).astype(int)
+    middle = found[found.shape[0] * 2 // 3, [found.shape[1] * i // 8 for i in (1, 3, 5, 7)]]
+    assert middle.tolist() == [0, 0, 0, 255]

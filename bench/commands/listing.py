@@ -1,0 +1,164 @@
+"""``ls``: methods, data sets, presets, studies, runs, settings and published numbers there are."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from bench import registry
+from bench.errors import unknown
+from bench.plan import layers
+from bench.report import reference
+from bench.report.words import number
+from bench.rules import Range, hints
+from bench.stats.analysis import ENDPOINTS
+from bench.store.files import read_json
+from bench.store.store import Store
+
+KINDS = (
+    *("methods", "plugins", "datasets", "presets", "studies", "runs", "settings", "published"),
+)
+
+
+def show_list(args: argparse.Namespace) -> int:
+    """Prints what there is of a kind.
+
+    Raises:
+        UsageError: for an unknown kind or section.
+    """
+    if args.kind not in KINDS:
+        raise unknown("kind", args.kind, KINDS)
+    if args.kind in MAKERS:
+        print(MAKERS[args.kind](args))
+    else:
+        print("\n".join(registry.names(args.kind)))
+    return 0
+
+
+def _presets(_: argparse.Namespace) -> str:
+    return "\n".join(layers.preset_names())
+
+
+def _run_ids(args: argparse.Namespace) -> str:
+    return "\n".join(f.run_id for f in Store(Path(args.out)).folders())
+
+
+def _studies(args: argparse.Namespace) -> str:
+    """The studies of a folder, newest last, with what they compare."""
+    paths = (Path(args.out) / "studies").glob("*/plan.json")
+    rows = []
+    for path in sorted(paths, key=lambda p: p.stat().st_mtime):
+        plan = read_json(path) or {}
+        budgets = ",".join(map(str, plan.get("budgets", [])))
+        arms, seeds = ",".join(plan.get("arms", [])), len(plan.get("seeds", []))
+        report = "yes" if (path.parent / "report.md").exists() else ""
+        rows.append([path.parent.name, arms, budgets, str(seeds), report])
+    heads = ["study", "methods", "epochs", "seeds", "report"]
+    return tabulate(rows, heads, tablefmt="simple", disable_numparse=True)
+
+
+# --- settings ---------------------------------------------------------------------------------
+
+
+def _settings(args: argparse.Namespace) -> str:
+    """Every setting of a section, or of all: default, range, and what its source says."""
+    sections = _sections()
+    if args.section and args.section not in sections:
+        raise unknown("section", args.section, sections)
+    wanted = [args.section] if args.section else list(sections)
+    rows = [row for name in wanted for row in _rows(name, sections[name])]
+    return tabulate(
+        rows,
+        ["setting", "default", "range", "source"],
+        tablefmt="simple",
+        disable_numparse=True,
+        maxcolwidths=[None, 24, 30, 60],
+    )
+
+
+def _sections() -> dict[str, type]:
+    own = {name: registry.method_config(name) for name in registry.names("methods")}
+    added = {name: registry.plugin_config(name) for name in registry.names("plugins")}
+    return {**layers.SECTIONS, **own, **added}
+
+
+def _rows(section: str, cls: type) -> list[list[str]]:
+    said = _documented(cls)
+    return [
+        [f"{section}.{f.name}", _default(f), _range(hints(cls)[f.name]), said.get(f.name, "")]
+        for f in dataclasses.fields(cls)
+    ]
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    if field.default is not dataclasses.MISSING:
+        return str(field.default)
+    if field.default_factory is not dataclasses.MISSING:
+        return str(field.default_factory())
+    return "(the preset's)"
+
+
+def _range(hint: Any) -> str:
+    """A setting's type and rule in words."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return " | ".join(map(str, inner))
+    if origin is typing.Annotated:
+        limits = [_limits(rule) for rule in inner[1:] if isinstance(rule, Range)]
+        return " ".join([_range(inner[0]), *limits])
+    if origin is not None and inner:
+        return " or ".join(dict.fromkeys(_range(i) for i in inner if i is not Ellipsis))
+    return getattr(hint, "__name__", str(hint)).replace("NoneType", "none")
+
+
+def _limits(rule: Range) -> str:
+    left = "[" if rule.ends in ("both", "low") else "("
+    right = "]" if rule.ends in ("both", "high") else ")"
+    return f"{left}{rule.low:g}, {rule.high:g}{right}"
+
+
+ENTRY = re.compile(r"^ {8}(\w+): (.*(?:\n {12,}.*)*)", re.MULTILINE)
+
+
+def _documented(cls: type) -> dict[str, str]:
+    """What a section's docstring says of each setting, with its source."""
+    return {name: " ".join(text.split()) for name, text in ENTRY.findall(cls.__doc__ or "")}
+
+
+# --- published --------------------------------------------------------------------------------
+
+
+def _published(_: argparse.Namespace) -> str:
+    """Published accuracies by method, epochs and source: a column beside results, never an arm."""
+    order = {name: i for i, name in enumerate(reference.PROTOCOLS)}
+    found = sorted(
+        reference.published(),
+        key=lambda r: (r["method"], r["encoder"], order[r["protocol"]], float(r["epochs"] or 0)),
+    )
+    rows = [
+        [
+            *(row[name] for name in ("method", "encoder", "epochs")),
+            ENDPOINTS[reference.PROTOCOLS[row["protocol"]]],
+            number(float(row["top1"])),
+            f"{row['implementation']}: {row['source']} ({row['quality']})",
+        ]
+        for row in found
+    ]
+    heads = ["method", "encoder", "epochs", "endpoint", "ImageNet top-1", "source"]
+    return tabulate(rows, heads, tablefmt="simple", disable_numparse=True)
+
+
+MAKERS: dict[str, Callable[[argparse.Namespace], str]] = {
+    "presets": _presets,
+    "studies": _studies,
+    "runs": _run_ids,
+    "settings": _settings,
+    "published": _published,
+}

@@ -1,0 +1,80 @@
+"""``log``: how a run went or is going: epochs, losses, speed, and its text log."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from bench.commands.top import eta
+from bench.errors import remedy, unknown
+from bench.report.words import duration, number
+from bench.store.folder import RunFolder
+from bench.store.states import RUNNING
+from bench.store.store import Store
+
+LINES = 12
+"""Epochs shown of each stage, the first and last among them."""
+
+
+def show_log(args: argparse.Namespace) -> int:
+    """Prints a run's state, the losses of each stage by epoch, and its log.
+
+    Raises:
+        UsageError: if no run, or more than one, begins like this.
+    """
+    folder = find_run(Store(Path(args.out)), args.run)
+    status = folder.status()
+    print(f"{folder.run_id}: {status['state']} {status.get('message', '')}".rstrip())
+    if status.get("failure"):
+        print(f"{status['failure']}: {remedy(status['failure'])}")
+    for line in filter(None, (_speed(folder, status), _losses(folder.metrics()))):
+        print(f"\n{line}")
+    if folder.log.exists():
+        print(f"\n{folder.log.read_text()}", end="")
+    return 0
+
+
+def find_run(store: Store, name: str) -> RunFolder:
+    """The run of this id, or of this beginning of one.
+
+    Raises:
+        UsageError: if there is none, or more than one.
+    """
+    ids = [f.run_id for f in store.folders()]
+    found = [i for i in ids if i == name] or [i for i in ids if i.startswith(name)]
+    if len(found) != 1:
+        raise unknown("run", name, found[:8] or ids[:8], "Give enough of the id to be unique.")
+    return store.run(found[0])
+
+
+def _speed(folder: RunFolder, status: dict[str, Any]) -> str:
+    """Images/s, time and peak memory of a finished run; step and time left of a running one."""
+    result = folder.result() or {}
+    rate = result.get("images_per_s") or status.get("images_per_s")
+    parts = [f"{rate:,.0f} images/s"] if rate else []
+    if status["state"] == RUNNING and status.get("total"):
+        parts.append(f"step {status.get('step', 0)} of {status['total']}")
+        parts += [f"ETA {left}"] if (left := eta(status)) else []
+    for name, text in (("pretrain_s", "pre-training"), ("finetune_s", "fine-tuning")):
+        parts += [f"{text} {duration(result[name])}"] if result.get(name) else []
+    return ", ".join(parts)
+
+
+def _losses(lines: Sequence[dict[str, Any]]) -> str:
+    """A table of epochs and losses, thinned out."""
+    rows = []
+    for stage in dict.fromkeys(str(line.get("stage", "")) for line in lines):
+        mine = [x for x in lines if x.get("stage") == stage and x.get("loss") is not None]
+        rows += [[stage, str(x.get("epoch", "")), number(x["loss"], 4)] for x in _thinned(mine)]
+    return tabulate(rows, ["stage", "epoch", "loss"], disable_numparse=True) if rows else ""
+
+
+def _thinned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if len(lines) <= LINES:
+        return lines
+    chosen = {round(i * (len(lines) - 1) / (LINES - 1)) for i in range(LINES)}
+    return [lines[i] for i in sorted(chosen)]

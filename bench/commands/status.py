@@ -1,0 +1,97 @@
+"""``status``: what has become of the studies in a folder, and of the runs of one."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from bench.commands.cluster import scheduled_states
+from bench.commands.results import study_folder
+from bench.errors import NothingMeasuredError
+from bench.report.words import duration
+from bench.store.files import read_json
+from bench.store.folder import RunFolder, now
+from bench.store.states import DONE, FAILED, PENDING, RUNNING
+from bench.store.store import Store
+
+
+def show_status(args: argparse.Namespace) -> int:
+    """Prints a line a study, or of one study a line a run.
+
+    Raises:
+        NothingMeasuredError: if the folder holds no runs.
+    """
+    store = Store(Path(args.out))
+    if not store.folders():
+        raise NothingMeasuredError(f"no runs in '{store.runs}'.")
+    jobs = scheduled_states(store)
+    print(_runs(store, args.study, jobs) if args.study else _studies(store, jobs))
+    return 0
+
+
+def _studies(store: Store, jobs: dict[str, str]) -> str:
+    """Every study with the states of its runs, the time they took, and when one last moved."""
+    known: dict[str, list[str]] = {}
+    for path in sorted((store.root / "studies").glob("*/plan.json")):
+        known[path.parent.name] = _ids(store, read_json(path) or {})
+    inside = {name for names in known.values() for name in names}
+    loose = [f.run_id for f in store.folders() if f.run_id not in inside]
+    if loose:
+        known["(in no study)"] = loose
+    heads = ["study", "runs", DONE, RUNNING, FAILED, "other", "computed", "last sign"]
+    rows = [[name, *_counted(store, ids, jobs)] for name, ids in known.items()]
+    table = tabulate(rows, heads, tablefmt="simple", disable_numparse=True)
+    return f"{table}\n\nOne study's runs: status STUDY. A live view: top."
+
+
+def _ids(store: Store, plan: dict[str, Any]) -> list[str]:
+    """A study's cells and the pre-trainings they wait for."""
+    cells = [str(name) for name in plan.get("ids", [])]
+    parents = ((store.run(name).config() or {}).get("parent") for name in cells)
+    return list(dict.fromkeys([*(p for p in parents if p), *cells]))
+
+
+def _counted(store: Store, ids: list[str], jobs: dict[str, str]) -> list[str]:
+    folders = [store.run(name) for name in ids]
+    states = Counter(state(folder, jobs) for folder in folders)
+    named = [states[name] for name in (DONE, RUNNING, FAILED)]
+    spent = sum(_seconds(folder) for folder in folders)
+    counts = [len(ids), *named, len(ids) - sum(named)]
+    return [*map(str, counts), duration(spent) if spent else "", _ago(folders)]
+
+
+def state(folder: RunFolder, jobs: dict[str, str]) -> str:
+    """A run's state, by the scheduler where it knows more."""
+    return DONE if folder.is_done() else jobs.get(folder.run_id, str(folder.status()["state"]))
+
+
+def _seconds(folder: RunFolder) -> float:
+    """Time a finished run spent computing; a cell counts its fine-tuning alone."""
+    result = folder.result() or {}
+    key = "finetune_s" if "pretrain_id" in result else "pretrain_s"
+    return float(result.get(key) or 0.0)
+
+
+def _ago(folders: list[RunFolder]) -> str:
+    beats = [beat for f in folders if (beat := f.status().get("beat"))]
+    return f"{duration(now() - max(beats))} ago" if beats else ""
+
+
+def _runs(store: Store, study: str, jobs: dict[str, str]) -> str:
+    folder = study_folder(store, study)
+    rows = []
+    for name in _ids(store, read_json(folder / "plan.json") or {}):
+        run = store.run(name)
+        status, seconds = run.status(), _seconds(run)
+        step = f"{status['step']}/{status['total']}" if "total" in status else ""
+        shown = state(run, jobs)
+        stage = status.get("failure", "") if shown == FAILED else status.get("stage", "")
+        took = duration(seconds) if seconds else ""
+        said = str(status.get("message", "")) if shown not in (DONE, PENDING) else ""
+        rows.append([name, shown, stage, step, took, said])
+    heads = ["run", "state", "stage", "step", "time", "message"]
+    return tabulate(rows, heads, tablefmt="simple", disable_numparse=True)

@@ -1,0 +1,79 @@
+"""What the main command prints at its end: the verdict, then a table within 80 columns."""
+
+from __future__ import annotations
+
+import textwrap
+
+from tabulate import tabulate
+
+from bench.report import checks, noise, words
+from bench.report.sections import Section, Study
+from bench.report.tables import matched
+from bench.report.verdicts import NO_COMPARISON, verdicts
+from bench.stats.analysis import ENDPOINTS
+
+COLUMNS = 80
+REMARKS = 3
+"""Remarks printed in full; the report holds them all."""
+
+
+def text(study: Study) -> str:
+    """Verdicts, a table a section, and what to know about them."""
+    blocks = [part for section in study.sections for part in _section(section)]
+    return "\n\n".join([*blocks, *_remarks(study)]) + "\n"
+
+
+def _section(section: Section) -> list[str]:
+    said = [_wrapped(f"{v.word.upper()}  {v.text}") for v in verdicts(section)]
+    floor = [_wrapped(line) for _, line in noise.sentences(section)]
+    return ["\n".join(said or [NO_COMPARISON]), "\n".join([_table(section), *floor])]
+
+
+def _wrapped(line: str) -> str:
+    return textwrap.fill(line, COLUMNS, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _table(section: Section) -> str:
+    """Method, epochs, the primary endpoint and its difference."""
+    measured = {row["endpoint"] for row in section.rows["accuracy"]}
+    endpoint = next(e for e in section.analysis.endpoints if e in measured)
+    gains = {
+        (row["arm"], row["epochs"]): words.gain(row)
+        for row in section.rows["differences"]
+        if row["endpoint"] == endpoint
+    }
+    rows = [r for r in section.rows["accuracy"] if r["endpoint"] == endpoint]
+    rows.sort(key=lambda r: (r["base_arm"], r["arm"] != r["base_arm"], r["arm"], r["epochs"]))
+    shown = [
+        [
+            _short(row["arm"]),
+            str(row["epochs"]),
+            words.mean_sd(row["mean"], row["sd"]),
+            gains.get((row["arm"], row["epochs"]), ""),
+            f"{row['n_ok']}/{row['n']}",
+        ]
+        for row in rows
+    ]
+    heads = ["method", "epochs", ENDPOINTS[endpoint], "Δ [95 %]", "n"]
+    drawn = tabulate(shown, heads, tablefmt="simple", disable_numparse=True)
+    return f"{_wrapped(_about(section))}\n{drawn}"
+
+
+def _about(section: Section) -> str:
+    """Data, model, seeds, matching; that MTO is a reconstruction where it is."""
+    facts = [*section.key[:2], f"seeds {checks.spans(section.runs['seed'])}", matched(section)]
+    if any("mto" in plugins for plugins in section.runs["plugins"]):
+        facts.append("MTO is a reconstruction")
+    return " · ".join(facts)
+
+
+def _short(name: str, room: int = 24) -> str:
+    return name if len(name) <= room else f"{name[: room - 1]}…"
+
+
+def _remarks(study: Study) -> list[str]:
+    found = [f"{head.lower()}: {text}" for head, texts in study.remarks for text in texts]
+    lines = [_wrapped(line) for line in found[:REMARKS]]
+    if len(found) > REMARKS:
+        lines.append(f"and {len(found) - REMARKS} more in report.md")
+    return ["\n".join(lines)] if lines else []

@@ -1,0 +1,134 @@
+"""The answer of a study: one word and one sentence a variant. Pure.
+
+The question is whether a variant reaches its baseline's accuracy in half the epochs, how sure that
+is and what it costs. It is asked of the plan's primary endpoint and target; which words may answer
+it is decided in :mod:`bench.report.claims`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bench.report import claims, words
+from bench.report.sections import Section
+from bench.report.words import Row
+from bench.stats.analysis import ENDPOINTS, Analysis
+from bench.stats.noise import NULL
+
+QUESTION = "Does it reach the baseline's accuracy in half the epochs, how sure, and at what cost?"
+NO_COMPARISON = "No comparison: there is no baseline with a variant of it to compare."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a study says of one variant.
+
+    ``beside`` answers at the largest target where the question can be measured, if it cannot at the
+    planned one; ``seeds`` is how many would settle an open question.
+    """
+
+    arm: str
+    base_arm: str
+    word: str
+    sentence: str
+    target_epochs: int
+    beside: str = ""
+    beside_word: str = ""
+    seeds: int | None = None
+
+    @property
+    def text(self) -> str:
+        """Both sentences."""
+        return f"{self.sentence} {self.beside}".rstrip()
+
+
+def verdicts(section: Section) -> list[Verdict]:
+    """One verdict a variant, by name; a null arm is no variant."""
+    endpoint = _endpoint(section)
+    rows = [
+        row
+        for row in section.rows["targets"]
+        if row["endpoint"] == endpoint and row["arm"] != row["base_arm"] + NULL
+    ]
+    by_arm: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_arm.setdefault(row["arm"], []).append(row)
+    return [_verdict(by_arm[arm], section.analysis) for arm in sorted(by_arm)]
+
+
+def _endpoint(section: Section) -> str:
+    """The primary endpoint; where none of it was measured, the first secondary one that was."""
+    measured = {row["endpoint"] for row in section.rows["targets"]}
+    return next((e for e in section.analysis.endpoints if e in measured), "")
+
+
+def _verdict(rows: list[dict[str, Any]], analysis: Analysis) -> Verdict:
+    row = next(row for row in rows if row["main_target"])
+    found = claims.half(row, analysis)
+    defined = [r for r in rows if claims.half(r, analysis).word != claims.UNMEASURABLE]
+    other = max(defined, key=lambda r: r["target_epochs"], default=None)
+    beside = found.word == claims.UNMEASURABLE and other is not None
+    return Verdict(
+        arm=row["arm"],
+        base_arm=row["base_arm"],
+        word=found.word,
+        sentence=_sentence(row, analysis),
+        target_epochs=row["target_epochs"],
+        beside=f"Not planned: {_sentence(other, analysis)}" if beside and other else "",
+        beside_word=claims.half(other, analysis).word if beside and other else "",
+        seeds=found.seeds,
+    )
+
+
+def _sentence(row: Row, analysis: Analysis) -> str:
+    name = ENDPOINTS[row["endpoint"]].removesuffix(" top-1")
+    goal = f"{row['base_arm']}'s {name} accuracy at {row['target_epochs']} epochs"
+    barred = claims.obstacle(row)
+    if barred is not None and barred.kind != claims.PILOT:
+        target = "planned target" if analysis.planned and row["main_target"] else "target"
+        return f"{row['arm']} cannot be measured at its {target}, {goal}: {barred.text}."
+    return f"{_epochs(row, goal)}; {_half(row, analysis)}."
+
+
+def _epochs(row: Row, goal: str) -> str:
+    """Epochs of both arms to the target and its time, under the claim if there is one."""
+    if row["state"] == "flat":
+        return f"{row['arm']}: {words.FLAT} for {goal}"
+    head = next(
+        (f" {c}:" for c in (claims.SAVES, claims.MORE) if row["verdict"].startswith(c)), ":"
+    )
+    ratio = words.factor(row)
+    if row["state"] == "measured":
+        count = f"{row['epochs_variant']:.0f} instead of {row['target_epochs']} epochs"
+        said = f"{count} (ρ {ratio}{_said(row)})"
+    else:
+        said = f"ρ {ratio}{_said(row)}"
+    return f"{row['arm']}{head} {said} to {goal}; wall time {words.factor(row, 'pretrain_s')}"
+
+
+def _said(row: Row) -> str:
+    """That there is no claim on epochs; a pilot says so once, at the end."""
+    no_claim = row["verdict"] == claims.NO_DIFFERENCE or row["verdict"].startswith("not ")
+    return f", {row['verdict']}" if no_claim else ""
+
+
+def _half(row: Row, analysis: Analysis) -> str:
+    found = claims.half(row, analysis)
+    if found.word == claims.OPEN:
+        return f"half the epochs is open {_until(row, found)}"
+    if found.word == claims.UNMEASURABLE:
+        return f"half the epochs is not measurable ({found.why})"
+    low, high = words.number(row["half_low"], 1, True), words.number(row["half_high"], 1, True)
+    limit = f"at least {low}" if found.word == claims.SHOWN else f"at most {high}"
+    gap = words.number(row["half_difference"], 1, True)
+    at = row["target_epochs"] / 2
+    return f"half the epochs is {found.word} ({gap} points at {at:g} epochs, {limit})"
+
+
+def _until(row: Row, found: claims.Half) -> str:
+    seeds = f"at {row['n']} seed{'s' if row['n'] != 1 else ''}"
+    if row["n"] < 2:
+        return f"{seeds} ({found.why})"
+    told = f"about {found.seeds} would tell" if found.seeds else "more than 1000 would not tell"
+    return f"{seeds} ({found.why + '; ' if found.why else ''}{told})"

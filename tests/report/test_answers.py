@@ -1,0 +1,90 @@
+"""The verdict of a study: one word and one sentence a variant, first in every format."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from bench.report import html, markdown, terminal
+from bench.report import write as report
+from bench.report.sections import study
+from bench.report.verdicts import Verdict, verdicts
+from bench.store.record import Record
+from tests.support.synthetic import PLAN, RISING, runs
+
+PLATEAU = {"mae": [80, 79.9, 82], "mae+mto": [80, 81, 82.4]}
+
+
+def answer(records: list[Record], plan: dict[str, Any] | None = None) -> Verdict:
+    (section,) = study((vars(r) for r in records), plan).sections
+    (found,) = verdicts(section)
+    return found
+
+
+def test_a_verdict_says_epochs_time_and_half_the_epochs() -> None:
+    found = answer(runs(RISING))
+    assert found.word == "refuted"
+    assert found.sentence == (
+        "mae+mto saves epochs: 129 instead of 200 epochs (ρ ×1.55 [1.38, 1.77]) to mae's fine-tune "
+        "accuracy at 200 epochs; wall time ×1.24 [1.10, 1.41]; half the epochs is refuted "
+        "(-0.4 points at 100 epochs, at most -0.2)."
+    )
+
+
+def test_an_open_verdict_names_the_seeds_that_would_settle_it() -> None:
+    found = answer(runs({"mae": [80, 81, 82], "mae+mto": [80.88, 81.9, 82.9]}))
+    assert found.word == "open"
+    assert found.seeds is not None
+    assert f"half the epochs is open at 5 seeds (about {found.seeds} would tell)" in found.sentence
+
+
+def test_a_pilot_is_open_and_claims_nothing() -> None:
+    found = answer(runs(RISING, seeds=range(2)))
+    assert found.word == "open"
+    assert "pilot: no claim (2 of 5 seeds)" in found.sentence
+    one = answer(runs(RISING, seeds=[0]))
+    assert (one.word, one.seeds) == ("open", None)
+
+
+def test_where_the_planned_target_is_not_defined_the_largest_defined_one_stands_beside_it() -> None:
+    found = answer(runs(PLATEAU))
+    assert found.word == "not measurable"
+    assert "curve flat: not defined" in found.sentence
+    assert found.beside.startswith("Not planned: mae+mto saves epochs")
+    assert "at 400 epochs" in found.beside
+    assert found.beside_word == "refuted"
+
+
+def test_without_cells_at_half_the_epochs_the_saving_is_told_all_the_same() -> None:
+    found = answer(
+        runs({"mae": [80, 81, 82], "mae+mto": [80.6, 81.7, 82.3]}, budgets=[75, 200, 300])
+    )
+    assert found.word == "not measurable"
+    assert "no cells at 100 epochs" in found.sentence
+    assert "saves epochs" in found.sentence
+
+
+@pytest.mark.parametrize("curves", [RISING, PLATEAU])
+def test_the_verdict_leads_every_format(curves: dict[str, list[float]]) -> None:
+    records = runs(curves)
+    found = study((vars(r) for r in records), PLAN)
+    said = answer(records, PLAN)
+    flowing = " ".join(terminal.text(found).split())
+    assert flowing.startswith(f"{said.word.upper()} {said.sentence}")
+    document = markdown.document(found, {})
+    assert document.index(said.sentence) < document.index("| --- |")
+    assert markdown.block(found, {}).startswith(f"- **{said.word}** · {said.sentence}")
+    page = html.document(found, {})
+    assert page.index('class="word') < page.index("<table")
+    values = json.loads(json.dumps(report.results(records, PLAN)))
+    assert list(values)[:2] == ["schema", "verdicts"]
+    assert values["verdicts"][0]["word"] == said.word
+
+
+def test_the_terminal_keeps_within_eighty_columns() -> None:
+    long = {"mae": [80.0, 81.0, 82.0], "mae+mto(init,recal,spa,entropy)": [80.6, 81.7, 82.3]}
+    text = report.summary(runs(long), None)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "80.00 ± 0." in text

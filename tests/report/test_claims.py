@@ -1,0 +1,127 @@
+"""No claim word where nothing may be claimed, in any format; and where it may, it is there."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.report import claims, html, latex, markdown
+from bench.report import write as report
+from bench.report.sections import study
+from bench.stats.means import MIN_SEEDS
+from bench.store.record import Record
+from tests.support.synthetic import PLAN, RISING, runs
+
+CLAIM = re.compile(r"\b(saves?|shown|refuted|needs more|more epochs|proven)\b")
+UNFAIR = {**PLAN, "warnings": ["unequal tuning: mae+mto had 8 trials, mae 4"]}
+
+
+def texts(records: list[Record], plan: dict[str, Any] | None) -> dict[str, str]:
+    """Everything that a report says of a study, by format; without the page's explanations."""
+    found = report.prepare(records, plan)
+    page = re.sub(r"<style>.*?</style>|<script>.*?</script>|<dl>.*?</dl>|title=\"[^\"]*\"", "",
+                  html.document(found, {}), flags=re.DOTALL)  # fmt: skip
+    return {
+        "md": markdown.document(found, {}),
+        "html": page,
+        "tex": latex.document(found),
+        "json": json.dumps(report.results(found, plan)),
+        "csv": found.targets.to_csv() + found.differences.to_csv(),
+        "terminal": report.summary(found, plan),
+    }
+
+
+def unmatched(records: list[Record]) -> list[Record]:
+    return [replace(r, digests={**r.digests, "mask": r.arm}) for r in records]
+
+
+@st.composite
+def barred(draw: st.DrawFn) -> tuple[list[Record], dict[str, Any] | None]:
+    """A study of any effect and noise that bars every claim: few seeds, flat, unmatched, unfair."""
+    why = draw(st.sampled_from(["pilot", "flat", "unmatched", "unlogged", "unfair"]))
+    base = [80.0, 80.0, 80.0] if why == "flat" else [80.0, 81.0, 82.0]
+    shift = draw(st.sampled_from([-3.0, -0.3, 0.0, 0.3, 3.0]))
+    noise = draw(st.sampled_from([0.01, 0.1, 3.0]))
+    seeds = range(draw(st.integers(1, MIN_SEEDS - 1))) if why == "pilot" else range(6)
+    curves = {"mae": base, "mae+mto": [score + shift for score in base]}
+    records = runs(curves, seeds, noise, rng_seed=draw(st.integers(0, 9)))
+    if why == "unmatched":
+        records = unmatched(records)
+    if why == "unlogged":
+        records = [replace(r, digests={}) for r in records]
+    return records, UNFAIR if why == "unfair" else draw(st.sampled_from([None, PLAN]))
+
+
+@settings(derandomize=True, deadline=None, max_examples=25)
+@given(barred())
+def test_no_claim_word_appears_where_nothing_may_be_claimed(
+    case: tuple[list[Record], dict[str, Any] | None],
+) -> None:
+    for form, text in texts(*case).items():
+        assert CLAIM.search(text) is None, (form, CLAIM.search(text))
+
+
+@settings(derandomize=True, deadline=None, max_examples=18)
+@given(st.sampled_from([-3.0, -0.2, 0.0, 0.2, 1.0, 3.0]), st.sampled_from([0.05, 1.0, 8.0]))
+def test_a_claim_on_epochs_leans_on_a_closed_end(shift: float, noise: float) -> None:
+    """Of a ratio that is not bounded on its side nothing is said."""
+    curves = {"mae": [80.0, 81.0, 82.0], "mae+mto": [80.0 + shift, 81.0 + shift, 82.0 + shift]}
+    rows = study((vars(r) for r in runs(curves, range(6), noise)), None).targets
+    for _, row in rows.iterrows():
+        if claims.SAVES in row["verdict"]:
+            assert row["rho_low"] > 1
+            assert row["p_holm"] <= 0.05
+        if claims.MORE in row["verdict"]:
+            assert row["rho_high"] < 1
+            assert row["p_holm"] <= 0.05
+        if row["half"] == claims.SHOWN:
+            assert row["half_low"] > -0.1
+        if row["half"] == claims.REFUTED:
+            assert row["half_high"] < -0.1
+
+
+def test_a_study_of_wide_intervals_claims_nothing() -> None:
+    calm = runs({"mae": [80, 81, 82]}, noise=0.0)
+    wild = runs({"mae": [80, 81, 82], "mae+mto": [80, 81, 82]}, noise=8.0)
+    records = calm + [r for r in wild if r.plugins]
+    assert {row["rho_words"] for row in report.results(records, None)["targets"]} >= {
+        "×1.00 (not bounded)"
+    }
+    for form, text in texts(records, None).items():
+        assert CLAIM.search(text) is None, form
+
+
+def test_a_study_that_may_claim_does() -> None:
+    """The same words are found where they belong, so that their absence above means something."""
+    for form, text in texts(runs(RISING), None).items():
+        assert "saves epochs" in text, form
+
+
+@pytest.mark.parametrize(
+    ("curve", "word"),
+    [([81.2, 82, 83], "shown"), ([80.1, 81.1, 82.1], "refuted"), ([80.88, 81.9, 82.9], "open")],
+)
+def test_half_the_epochs_in_one_word(curve: list[float], word: str) -> None:
+    rows = report.results(runs({"mae": [80, 81, 82], "mae+mto": curve}), None)["targets"]
+    (row,) = [row for row in rows if row["primary"]]
+    assert row["half"] == word
+    assert (row["half_seeds"] is None) == (word != "open")
+    if word == "open":
+        assert row["half_seeds"] > 5
+
+
+def test_seeds_that_would_settle_it_do() -> None:
+    """With the same mean and spread over as many seeds as advised the test is significant."""
+    few = runs({"mae": [80, 81, 82], "mae+mto": [80.85, 81.9, 82.9]}, noise=0.1)
+    (row,) = [row for row in report.results(few, None)["targets"] if row["primary"]]
+    assert row["half"] == "open"
+    n = int(row["half_seeds"])
+    many = runs({"mae": [80, 81, 82], "mae+mto": [80.85, 81.9, 82.9]}, seeds=range(2 * n))
+    (row,) = [row for row in report.results(many, None)["targets"] if row["primary"]]
+    assert row["half"] != "open"
