@@ -1,4 +1,4 @@
-/* Small kernels of the transformer in single precision, serial: what PyTorch does in many passes.
+/* Attention on few tokens in single precision, serial: what PyTorch does in many passes.
  *
  * Built by baselines/kernels.py where a C compiler is at hand; elsewhere PyTorch's own operations
  * do the same. B images, T tokens (at most MOST), H heads, d width of
@@ -31,31 +31,6 @@ INLINE float exp_of(float x) {
     float power;
     memcpy(&power, &bits, sizeof power);
     return x > -87.0f ? p * power : 0.0f;
-}
-
-/* Phi(x) by Abramowitz and Stegun 7.1.26, within 1e-7, from bell = exp(-x^2 / 2). */
-INLINE float phi_of(float x, float bell) {
-    float t = 1.0f / (1.0f + 0.2316418890f * fabsf(x));
-    float p = 1.061405429f;
-    p = p * t - 1.453152027f;
-    p = p * t + 1.421413741f;
-    p = p * t - 0.284496736f;
-    p = p * t + 0.254829592f;
-    float tail = 0.5f * p * t * bell;
-    return x > 0 ? 1.0f - tail : tail;
-}
-
-/* x Phi(x) and its slope Phi(x) + x phi(x); no slope where that is null. */
-void gelu(long count, const float *restrict x, float *restrict y, float *restrict slope) {
-    if (!slope) {
-        for (long i = 0; i < count; i++) y[i] = x[i] * phi_of(x[i], exp_of(-0.5f * x[i] * x[i]));
-        return;
-    }
-    for (long i = 0; i < count; i++) {
-        float bell = exp_of(-0.5f * x[i] * x[i]), phi = phi_of(x[i], bell);
-        y[i] = x[i] * phi;
-        slope[i] = phi + x[i] * bell * 0.398942280f;
-    }
 }
 
 /* Rows [T, d], a stride apart, to columns [d, wide], padded by zeros. */

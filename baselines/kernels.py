@@ -88,7 +88,9 @@ def suit(x: Tensor) -> bool:
     """
     if x.dtype != torch.float32 or x.device.type != "cpu" or not 0 < x.numel() <= LARGEST:
         return False
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+    if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+        return False
+    if torch._C._len_torch_dispatch_stack():
         return False
     return library() is not None
 
@@ -114,31 +116,9 @@ def attend_within(qkv: Tensor, heads: int, bias: Tensor | None) -> Tensor:
     return out
 
 
-def gelu(x: Tensor) -> Tensor:
-    """Exact GELU, within 1e-6; its slope is kept in place of ``x``."""
-    y: Tensor = _Gelu.apply(x)
-    return y
-
-
 def _place(x: Tensor | None) -> ctypes.c_void_p:
     """Where a contiguous tensor's values begin; null for None."""
     return ctypes.c_void_p(None if x is None else x.data_ptr())
-
-
-class _Gelu(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        x = x.contiguous()
-        y, slope = torch.empty_like(x), torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        _library().gelu(ctypes.c_long(x.numel()), _place(x), _place(y), _place(slope))
-        ctx.save_for_backward(slope)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (slope,) = ctx.saved_tensors
-        return gradient * slope
 
 
 class _Sides(ctypes.Structure):
