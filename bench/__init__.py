@@ -1,1 +1,1 @@
-"""The harness: plans, computes, stores and compares."""
+"""The harness: plans, computes, stores and compares. Notebooks enter by :mod:`bench.library`."""

@@ -87,7 +87,9 @@ class StopRequestedError(BenchError):
 class DetachedError(BenchError):
     """The command has left its jobs to the scheduler; the same command comes back to them."""
 
-    exit_code = 130
+    def __init__(self, message: str, exit_code: int = 130) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UsageError:

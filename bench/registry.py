@@ -1,160 +1,314 @@
-"""What can be named on the command line: literal tables, read without importing anything.
+"""What can be named: one literal table a kind, read without importing anything.
 
-Outside packages add rows through the entry-point groups ``mto_bench.methods``,
-``mto_bench.plugins`` and ``mto_bench.datasets``. A method's entry point names the method class, a
-plug-in's its wrapping function; either carries its configuration class as the attribute
-``Config``.
+Outside packages add rows through the entry-point groups ``mto_bench.methods``, ``.plugins``,
+``.datasets`` and so on, one a kind (:data:`KINDS`). The entry point names what a row's ``target``
+names; a method or plug-in carries its configuration class as the attribute ``Config``.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from bench.errors import UsageError, unknown
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
-    """An implementation and its (torch-free) configuration class, each ``module:attribute``."""
+    """Where an implementation lies: ``module:attribute``."""
 
     target: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfiguredRow(Row):
+    """A method or a plug-in. ``config`` is its configuration class, importable without torch.
+
+    ``note`` is what a report must say of results with it, ``short`` the same where there is little
+    room. ``claims_half`` says that its paper claims the accuracy in half the epochs, ``null`` that
+    it changes nothing but chance, so that it shows the noise floor.
+    """
+
     config: str
+    note: str = ""
+    short: str = ""
+    claims_half: bool = False
+    null: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetRow(Row):
+    """A data set: the preset chosen when none is named, whether it needs a folder.
+
+    ``sizes`` names the settings of ``data`` by which it may be made smaller.
+    """
+
+    preset: str
+    needs_root: bool = True
+    sizes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticRow(Row):
+    """A statistic of a variant at a target.
+
+    Under ``head``, if it has one, the table of epochs to target shows its ``column`` with so many
+    ``digits``; the report shows the others in tables of their own.
+    """
+
+    column: str = ""
+    head: str = ""
+    digits: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class LauncherRow(Row):
+    """A launcher: whether it reads ``--jobs``, and the settings of a cluster."""
+
+    jobs: bool = True
+    site: bool = True
+
+
+R = TypeVar("R", bound=Row)
 
 
 @dataclass(frozen=True)
-class DatasetRow:
-    """A data-set loader, the preset chosen when none is named, and whether it needs a folder."""
+class Kind(Generic[R]):
+    """Everything of one kind: the rows here and those of outside packages.
 
-    target: str
-    preset: str
-    needs_root: bool
+    ``outside`` makes a row of an entry point's name and of what it names.
+    """
+
+    name: str
+    one: str
+    rows: Mapping[str, R]
+    outside: Callable[[str, str], R]
+
+    def points(self) -> dict[str, EntryPoint]:
+        """Entry points of outside packages, by name; rows of this file come first."""
+        found = _points(f"mto_bench.{self.name}")
+        return {name: point for name, point in found.items() if name not in self.rows}
+
+    def names(self) -> list[str]:
+        """Known names, outside packages included."""
+        return sorted(self.ordered())
+
+    def ordered(self) -> list[str]:
+        """Known names: those of the table in its order, then those of outside packages."""
+        return [*self.rows, *sorted(self.points())]
+
+    def row(self, name: str) -> R:
+        """The row of a name.
+
+        Raises:
+            UsageError: for an unknown name.
+        """
+        if name in self.rows:
+            return self.rows[name]
+        if name not in self.points():
+            raise unknown(
+                self.one, name, self.names(), f"See 'python -m bench.run ls {self.name}'."
+            )
+        return self.outside(name, self.points()[name].value)
+
+    def load(self, name: str) -> Any:
+        """The implementation of a name; may import torch."""
+        return load(self.row(name).target)
+
+    def packages(self) -> set[str]:
+        """Top-level packages that the implementations lie in."""
+        targets = [row.target for row in self.rows.values()]
+        targets += [point.value for point in self.points().values()]
+        return {target.partition(":")[0].partition(".")[0] for target in targets}
 
 
-METHODS: dict[str, Row] = {
-    "mae": Row("baselines.mae.model:MAE", "baselines.mae.config:MAEConfig"),
-    "simmim": Row("baselines.simmim.model:SimMIM", "baselines.simmim.config:SimMIMConfig"),
-    "data2vec": Row(
-        "baselines.data2vec.model:Data2Vec", "baselines.data2vec.config:Data2VecConfig"
-    ),
-}
+class ConfiguredKind(Kind[ConfiguredRow]):
+    """Methods and plug-ins: an implementation and its configuration class."""
 
-PLUGINS: dict[str, Row] = {
-    "mto": Row("mto.plugin:with_mto", "mto.config:MTOConfig"),
-    "null": Row("null.plugin:with_null", "null.plugin:NullConfig"),
-}
+    def config(self, name: str) -> type:
+        """The configuration dataclass of a name.
 
-DATASETS: dict[str, DatasetRow] = {
-    "digits": DatasetRow("bench.data.sets.digits:digits", "digits", needs_root=False),
-    "procedural": DatasetRow(
-        "bench.data.sets.procedural:procedural", "procedural", needs_root=False
-    ),
-    "fashion-mnist": DatasetRow(
-        "bench.data.sets.fashion_mnist:fashion_mnist", "fashion-mnist", needs_root=False
-    ),
-    "cifar10": DatasetRow("bench.data.sets.cifar:cifar10", "cifar", needs_root=True),
-    "cifar100": DatasetRow("bench.data.sets.cifar:cifar100", "cifar", needs_root=True),
-    "imagenet": DatasetRow("bench.data.sets.folder:image_folder", "imagenet", needs_root=True),
-    "folder": DatasetRow("bench.data.sets.folder:image_folder", "imagenet", needs_root=True),
-    "timm": DatasetRow("bench.data.sets.timm:timm_factory", "imagenet", needs_root=True),
-}
+        Raises:
+            UsageError: for an unknown name, or an outside object without the attribute ``Config``.
+        """
+        row = self.row(name)
+        try:
+            found: type = load(row.config)
+        except AttributeError as error:
+            raise UsageError(
+                f"{self.one} '{name}' ({row.target}) has no attribute 'Config', a frozen dataclass."
+            ) from error
+        return found
+
+
+@cache
+def _points(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}
+
 
 TIMM_PREFIXES = ("torch", "hfds")
 """Kinds of data sets in timm's factory that can be indexed."""
 
-PROBE = "mto.probe:LayerProbe"
-"""Measures heterogeneity, attention mass and mask-token distance of any method, both arms alike."""
-
-
-@cache
-def _outside(group: str) -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=f"mto_bench.{group}")}
-
 
 def load(target: str) -> Any:
-    """The object named ``module:attribute``."""
-    module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
-
-
-def names(kind: str) -> list[str]:
-    """Known names of ``methods``, ``plugins`` or ``datasets``, outside packages included."""
-    tables: dict[str, Mapping[str, object]] = {
-        "methods": METHODS,
-        "plugins": PLUGINS,
-        "datasets": DATASETS,
-    }
-    table = tables[kind]
-    return sorted([*table, *(name for name in _outside(kind) if name not in table)])
-
-
-def _find(kind: str, table: dict[str, Row], name: str) -> Row | EntryPoint:
-    found = table.get(name) or _outside(kind).get(name)
-    if found is None:
-        hint = f"See 'python -m bench.run ls {kind}'."
-        raise unknown(kind.rstrip("s"), name, names(kind), hint)
-    return found
-
-
-def _target(row: Row | EntryPoint) -> Any:
-    return load(row.target) if isinstance(row, Row) else row.load()
-
-
-def _config(row: Row | EntryPoint, name: str) -> type:
-    if isinstance(row, Row):
-        return load(row.config)
-    config = getattr(row.load(), "Config", None)
-    if config is None:
-        raise UsageError(f"'{name}' ({row.value}) has no attribute 'Config', a frozen dataclass.")
-    return config
-
-
-def method(name: str) -> Any:
-    """The class of a method. Imports torch."""
-    return _target(_find("methods", METHODS, name))
-
-
-def method_config(name: str) -> type:
-    """The configuration dataclass of a method.
-
-    Raises:
-        UsageError: for an unknown name.
-    """
-    return _config(_find("methods", METHODS, name), name)
-
-
-def plugin(name: str) -> Any:
-    """The wrapping function of a plug-in. Imports torch."""
-    return _target(_find("plugins", PLUGINS, name))
-
-
-def plugin_config(name: str) -> type:
-    """The configuration dataclass of a plug-in.
-
-    Raises:
-        UsageError: for an unknown name.
-    """
-    return _config(_find("plugins", PLUGINS, name), name)
+    """The object named ``module:attribute``, or ``module:attribute.attribute``."""
+    module, _, path = target.partition(":")
+    return reduce(getattr, path.split("."), importlib.import_module(module))
 
 
 def dataset(name: str) -> DatasetRow:
-    """The row of a data set, those with a slash being timm's; an outside one is to need a folder.
+    """The row of a data set; a name with a slash is one of timm's.
 
     Raises:
         UsageError: for an unknown name, or a prefix that timm would take for a folder's name.
     """
     prefix, slash, _ = name.partition("/")
-    if slash:
-        if prefix not in TIMM_PREFIXES:
-            raise unknown("prefix of a data set", f"{prefix}/", [f"{p}/" for p in TIMM_PREFIXES])
-        return DATASETS["timm"]
-    if name in DATASETS:
-        return DATASETS[name]
-    point = _outside("datasets").get(name)
-    if point is None:
-        raise unknown("data set", name, names("datasets"), "See 'python -m bench.run ls datasets'.")
-    return DatasetRow(point.value, "imagenet", needs_root=True)
+    if slash and prefix not in TIMM_PREFIXES:
+        raise unknown("prefix of a data set", f"{prefix}/", [f"{p}/" for p in TIMM_PREFIXES])
+    return DATASETS.row("timm" if slash else name)
+
+
+def sizes(name: str) -> tuple[str, ...]:
+    """Settings by which a data set may be made smaller; none of one that is not known here."""
+    row = DATASETS.rows.get(name)
+    return row.sizes if row else ()
+
+
+def told(plugins: Iterable[str]) -> list[ConfiguredRow]:
+    """Rows of these plug-ins, each once, as far as they are known here: what a report asks."""
+    return [PLUGINS.rows[name] for name in sorted(set(plugins)) if name in PLUGINS.rows]
+
+
+def null_plugin() -> str:
+    """The name of the plug-in whose arm shows the noise floor."""
+    return next(name for name, row in PLUGINS.rows.items() if row.null)
+
+
+def packages() -> list[str]:
+    """Top-level packages whose code can move a number."""
+    return sorted({"bench"}.union(*(kind.packages() for kind in KINDS.values())))
+
+
+def _configured(name: str, target: str) -> ConfiguredRow:
+    return ConfiguredRow(target=target, config=f"{target}.Config")
+
+
+def _dataset(name: str, target: str) -> DatasetRow:
+    return DatasetRow(target=target, preset="imagenet")
+
+
+def _statistic(name: str, target: str) -> StatisticRow:
+    return StatisticRow(target=target, column=name, head=name)
+
+
+def _launcher(name: str, target: str) -> LauncherRow:
+    return LauncherRow(target=target)
+
+
+def _plain(name: str, target: str) -> Row:
+    return Row(target=target)
+
+
+METHODS = ConfiguredKind(
+    "methods",
+    "method",
+    {
+        "mae": ConfiguredRow(
+            target="baselines.mae.model:MAE", config="baselines.mae.config:MAEConfig"
+        ),
+        "simmim": ConfiguredRow(
+            target="baselines.simmim.model:SimMIM", config="baselines.simmim.config:SimMIMConfig"
+        ),
+        "data2vec": ConfiguredRow(
+            target="baselines.data2vec.model:Data2Vec",
+            config="baselines.data2vec.config:Data2VecConfig",
+        ),
+    },
+    _configured,
+)
+
+PLUGINS = ConfiguredKind(
+    "plugins",
+    "plugin",
+    {
+        "mto": ConfiguredRow(
+            target="mto.plugin:with_mto",
+            config="mto.config:MTOConfig",
+            note="MTO here is a reconstruction from summaries of the paper (arXiv 2404.08330); "
+            "its equations were not available.",
+            short="MTO is a reconstruction",
+            claims_half=True,
+        ),
+        "null": ConfiguredRow(
+            target="null.plugin:with_null", config="null.plugin:NullConfig", null=True
+        ),
+    },
+    _configured,
+)
+
+DATASETS = Kind(
+    "datasets",
+    "data set",
+    {
+        "digits": DatasetRow(
+            target="bench.data.sets.digits:digits",
+            preset="digits",
+            needs_root=False,
+            sizes=("train_images",),
+        ),
+        "procedural": DatasetRow(
+            target="bench.data.sets.procedural:procedural",
+            preset="procedural",
+            needs_root=False,
+            sizes=("train_images", "test_images", "classes"),
+        ),
+        "fashion-mnist": DatasetRow(
+            target="bench.data.sets.fashion_mnist:fashion_mnist",
+            preset="fashion-mnist",
+            needs_root=False,
+            sizes=("train_images", "test_images"),
+        ),
+        "cifar10": DatasetRow(target="bench.data.sets.cifar:cifar10", preset="cifar"),
+        "cifar100": DatasetRow(target="bench.data.sets.cifar:cifar100", preset="cifar"),
+        "imagenet": DatasetRow(target="bench.data.sets.folder:image_folder", preset="imagenet"),
+        "folder": DatasetRow(target="bench.data.sets.folder:image_folder", preset="imagenet"),
+        "timm": DatasetRow(target="bench.data.sets.timm:timm_factory", preset="imagenet"),
+    },
+    _dataset,
+)
+
+MEASURES = Kind("measures", "measure", {"layers": Row(target="mto.probe:LayerProbe")}, _plain)
+"""What is measured of the layers of any method along its training, both arms alike."""
+
+LAUNCHERS = Kind(
+    "launchers",
+    "launcher",
+    {
+        "local": LauncherRow(target="bench.launch.local:local", site=False),
+        "inline": LauncherRow(target="bench.launch.inline:inline", jobs=False, site=False),
+        "slurm": LauncherRow(target="bench.launch.slurm.launcher:slurm", jobs=False),
+    },
+    _launcher,
+)
+
+SINKS = Kind("sinks", "tracker", {"csv": Row(target="bench.train.sinks.csv:sink")}, _plain)
+
+STATISTICS = Kind(
+    "statistics",
+    "statistic",
+    {
+        "rauc": StatisticRow(target="bench.stats.columns.rauc:rauc"),
+        "pairs": StatisticRow(target="bench.stats.columns.pairs:pairs"),
+        "sign-flip": StatisticRow(target="bench.stats.columns.sign_flip:sign_flip"),
+        "half": StatisticRow(target="bench.stats.columns.half:half"),
+    },
+    _statistic,
+)
+
+KINDS: dict[str, Kind[Any]] = {
+    kind.name: kind for kind in (METHODS, PLUGINS, DATASETS, MEASURES, LAUNCHERS, SINKS, STATISTICS)
+}

@@ -5,19 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from bench import commands
-from bench.commands import parser as cli
+from bench.commands import parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
-
-    def action() -> int:
-        command, parsed = cli.parse(arguments or ["--help"])
-        return commands.ACTIONS[command](parsed)
-
-    return cli.guarded(action)
+    return parser.guarded(lambda: parser.run(arguments or ["--help"]))
 
 
 if __name__ == "__main__":

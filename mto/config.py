@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from bench.api.rules import Amount, Layers, Part, Positive, Ruled, Share, SomeLayers
 from bench.errors import UsageError, unknown
-from bench.rules import Amount, Layers, Part, Positive, Ruled, Share, SomeLayers
 
 TERMS = ("init", "dist", "recal", "spa", "e", "r")
 """The parts that can be switched singly, in the order in which labels name them.

@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any
 
 from bench.api import GeneratorFor, Method
+from bench.api.rules import Natural, Ruled
 from bench.errors import UsageError
-from bench.rules import Natural, Ruled
 
 
 @dataclass(frozen=True, kw_only=True)

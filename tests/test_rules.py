@@ -14,20 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import registry
+from bench.api.rules import Length, Range, Rising, Ruled, Text, hints, make_check, unruled
 from bench.errors import UsageError
 from bench.launch.slurm.site import Site
 from bench.plan.config import Resources, RunConfig
 from bench.plan.layers import SECTIONS
 from bench.plan.loading import load_section
 from bench.plan.sections import PretrainConfig
-from bench.rules import Length, Range, Rising, Ruled, Text, hints, make_check, unruled
 
 
 @cache
 def kinds() -> tuple[type, ...]:
     """Every class of settings there is: sections, methods, plug-ins, resources, site."""
-    own = [registry.method_config(n) for n in registry.METHODS]
-    own += [registry.plugin_config(n) for n in registry.PLUGINS]
+    own = [registry.METHODS.config(n) for n in registry.METHODS.names()]
+    own += [registry.PLUGINS.config(n) for n in registry.PLUGINS.names()]
     named = [*SECTIONS.values(), *own, RunConfig, Resources, Site]
     nested = [h for k in named for h in hints(k).values() if _is_ruled(h)]
     return tuple(dict.fromkeys([*named, *nested]))
@@ -40,7 +40,7 @@ def _is_ruled(hint: Any) -> bool:
 def test_a_field_without_a_rule_is_named() -> None:
     assert [name for kind in kinds() for name in unruled(kind)] == []
     assert all(_is_ruled(kind) for kind in kinds()), (
-        "a class of settings is not a bench.rules.Ruled"
+        "a class of settings is not a bench.api.rules.Ruled"
     )
 
 

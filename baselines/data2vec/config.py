@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.rules import Count, Decay, InitStd, Inside, Layers, Part, Positive, Ruled, Share
+from bench.api.rules import Count, Decay, InitStd, Inside, Layers, Part, Positive, Ruled, Share
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.rules import Inside, Layers, Ruled, Width
+from bench.api.rules import Inside, Layers, Ruled, Width
 
 
 @dataclass(frozen=True, kw_only=True)

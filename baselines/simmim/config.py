@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.rules import Decay, InitStd, Inside, Ruled, Share, Width
+from bench.api.rules import Decay, InitStd, Inside, Ruled, Share, Width
 
 
 @dataclass(frozen=True, kw_only=True)

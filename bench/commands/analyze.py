@@ -17,12 +17,12 @@ from typing import Any
 
 from tabulate import tabulate
 
+from bench.commands.flags import Command, add_out_flag
 from bench.commands.show import stored_config
-from bench.errors import UsageError, unknown
+from bench.errors import UsageError
 from bench.plan import typed
 from bench.report import draw as figures
 from bench.store.files import write_bytes
-from bench.store.folder import RunFolder
 from bench.store.store import Store
 
 LAYERED = {
@@ -71,21 +71,10 @@ def _measured(path: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _points(store: Store, name: str) -> list[dict[str, Any]]:
     """Measurements of a run by epoch, the first (epoch 0) at initialisation."""
-    found = [m for m in _find(store, name).metrics() if "heterogeneity" in m]
+    found = [m for m in store.pretraining(name).metrics() if "heterogeneity" in m]
     if not found:
         raise UsageError(f"run '{name}' has not logged its layers yet.")
     return found
-
-
-def _find(store: Store, name: str) -> RunFolder:
-    """The pre-training run of a name, of a unique beginning of one, or of a cell."""
-    ids = [f.run_id for f in store.folders()]
-    found = [i for i in ids if i == name] or [i for i in ids if i.startswith(name)]
-    if len(found) != 1:
-        raise unknown("run", name, found or ids[:20], "Give enough of the id to be unique.")
-    folder = store.run(found[0])
-    parent = (folder.config() or {}).get("parent")
-    return store.run(parent) if parent else folder
 
 
 def _table(points: Sequence[Mapping[str, Any]]) -> str:
@@ -127,3 +116,16 @@ def _plot(key: str, label: str, series: Mapping[str, Sequence[Mapping[str, Any]]
         series=tuple(lines),
         ticks=tuple(sorted({x for line in lines for x in line.x})),
     )
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    add_out_flag(parser)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run ids, or checkpoint files")
+    parser.add_argument("--images", type=int, default=64, help="test images, for a file")
+    parser.add_argument("--data", metavar="NAME:DIR", help="their data set (default: procedural)")
+    parser.add_argument("--method", metavar="M", help="for a released checkpoint: its method")
+    parser.add_argument("--preset", default="imagenet", help="and the preset of its size")
+    parser.add_argument("--to", metavar="DIR", help="folder for the plots (OUT/layers)")
+
+
+COMMAND = Command("layers of runs: heterogeneity and attention mass against depth", _flags, analyze)

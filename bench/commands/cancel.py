@@ -1,4 +1,4 @@
-"""Stopping runs, and starting again what failed."""
+"""``cancel``: stops runs, here or with the scheduler; their states are kept."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import shutil
 import signal
 from pathlib import Path
 
-from bench.commands import study
-from bench.commands.results import study_folder
-from bench.errors import NothingMeasuredError, UsageError, unknown
+from bench.commands.flags import Command, add_out_flag
+from bench.errors import NothingMeasuredError, unknown
 from bench.launch.slurm.scheduler import Scheduler
 from bench.launch.slurm.tracking import known_jobs, live_jobs
-from bench.store.files import read_json
 from bench.store.folder import host_key
 from bench.store.store import Store
 
@@ -50,15 +48,9 @@ def _stop_here(store: Store, run_id: str) -> bool:
     return True
 
 
-def retry(args: argparse.Namespace) -> int:
-    """Runs a study's command again; failed and blocked cells are tried anew.
+def _flags(parser: argparse.ArgumentParser) -> None:
+    add_out_flag(parser)
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="run ids or beginnings (all)")
 
-    Raises:
-        UsageError: if the study does not say how it was started.
-    """
-    folder = study_folder(Store(Path(args.out)), args.study)
-    kept = read_json(folder / "command.json")
-    if kept is None:
-        raise UsageError(f"'{folder}' does not say how it was started; use --retry there instead.")
-    _, again = args.parse([*kept["arguments"], "--retry", "--out", args.out])
-    return study.run_study(again)
+
+COMMAND = Command("stop runs; their states are kept", _flags, cancel)

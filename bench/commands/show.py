@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench.errors import UsageError, unknown
+from bench.commands.flags import Command, add_out_flag
+from bench.errors import UsageError
 from bench.plan import resolve, typed
 from bench.plan.config import RunConfig
 from bench.plan.layers import load_preset
@@ -45,7 +46,7 @@ def _place(args: argparse.Namespace, what: str) -> tuple[str, Path, Path | None]
     path = Path(what)
     if path.is_file():
         return what, path.parent, path
-    return what, _run_folder(Store(Path(args.out)), what), None
+    return what, Store(Path(args.out)).pretraining(what).path, None
 
 
 def _check_comparable(configs: list[RunConfig]) -> None:
@@ -56,21 +57,6 @@ def _check_comparable(configs: list[RunConfig]) -> None:
             "runs side by side need the same masks, so one data set, image size, method and seed: "
             f"{', '.join(f'{c.arm} on {c.data.name}, seed {c.seed}' for c in configs)}."
         )
-
-
-def _run_folder(store: Store, what: str) -> Path:
-    """The pre-training run of this id, or of a cell, by the beginning of its id.
-
-    Raises:
-        UsageError: if there is none, or more than one.
-    """
-    ids = [f.run_id for f in store.folders()]
-    found = [i for i in ids if i.startswith(what)]
-    if len(found) != 1 and what not in found:
-        raise unknown("run or file", what, found[:8] or ids[:8], "Give enough of the id.")
-    folder = store.run(what if what in found else found[0])
-    parent = (folder.config() or {}).get("parent")
-    return store.run(parent).path if parent else folder.path
 
 
 def stored_config(folder: Path, args: argparse.Namespace, what: str) -> RunConfig:
@@ -90,3 +76,22 @@ def stored_config(folder: Path, args: argparse.Namespace, what: str) -> RunConfi
         )
     layers = (*load_preset(args.preset), typed.parse_overrides(args.overrides))
     return resolve.Resolver(layers).resolve(typed.parse_arm(args.method), 1, 0)
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    add_out_flag(parser)
+    parser.add_argument(
+        "what", nargs="+", metavar="RUN", help="run ids or beginnings, side by side, or a file"
+    )
+    parser.add_argument("--images", type=int, default=6, metavar="N", help="how many test images")
+    parser.add_argument("--to", metavar="PNG", help="the picture (default: beside the weights)")
+    parser.add_argument("--data", metavar="NAME:DIR", help="folder of the run's data set")
+    parser.add_argument("--method", metavar="M", help="for a released checkpoint: its method")
+    parser.add_argument("--preset", default="imagenet", help="and the preset of its size")
+
+
+COMMAND = Command(
+    "draw original, masked and reconstructed images of a run or checkpoint",
+    _flags,
+    show_reconstructions,
+)

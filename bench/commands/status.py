@@ -10,10 +10,10 @@ from typing import Any
 from tabulate import tabulate
 
 from bench.commands.cluster import scheduled_states
-from bench.commands.results import study_folder
+from bench.commands.flags import Command, add_out_flag
 from bench.errors import NothingMeasuredError
 from bench.report.words import duration
-from bench.store.files import read_json
+from bench.store import studies
 from bench.store.folder import RunFolder, now
 from bench.store.states import DONE, FAILED, PENDING, RUNNING
 from bench.store.store import Store
@@ -36,8 +36,8 @@ def show_status(args: argparse.Namespace) -> int:
 def _studies(store: Store, jobs: dict[str, str]) -> str:
     """Every study with the states of its runs, the time they took, and when one last moved."""
     known: dict[str, list[str]] = {}
-    for path in sorted((store.root / "studies").glob("*/plan.json")):
-        known[path.parent.name] = _ids(store, read_json(path) or {})
+    for folder in sorted(studies.planned(store), key=lambda f: f.name):
+        known[folder.name] = _ids(store, folder.plan() or {})
     inside = {name for names in known.values() for name in names}
     loose = [f.run_id for f in store.folders() if f.run_id not in inside]
     if loose:
@@ -82,9 +82,8 @@ def _ago(folders: list[RunFolder]) -> str:
 
 
 def _runs(store: Store, study: str, jobs: dict[str, str]) -> str:
-    folder = study_folder(store, study)
     rows = []
-    for name in _ids(store, read_json(folder / "plan.json") or {}):
+    for name in _ids(store, studies.find(store, study).plan() or {}):
         run = store.run(name)
         status, seconds = run.status(), _seconds(run)
         step = f"{status['step']}/{status['total']}" if "total" in status else ""
@@ -95,3 +94,13 @@ def _runs(store: Store, study: str, jobs: dict[str, str]) -> str:
         rows.append([name, shown, stage, step, took, said])
     heads = ["run", "state", "stage", "step", "time", "message"]
     return tabulate(rows, heads, tablefmt="simple", disable_numparse=True)
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    add_out_flag(parser)
+    parser.add_argument("study", nargs="?", default="", metavar="STUDY", help="its runs")
+
+
+COMMAND = Command(
+    "studies in a results folder and their times; STUDY: its runs", _flags, show_status
+)

@@ -11,6 +11,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
+from bench.commands.flags import Command, add_out_flag
 from bench.commands.progress import format_seconds
 from bench.errors import NothingMeasuredError
 from bench.store.folder import RunFolder, now
@@ -80,3 +81,12 @@ def eta(status: dict[str, Any]) -> str:
     step, total, started = (status.get(k, 0) for k in ("step", "total", "started"))
     elapsed = now() - started
     return format_seconds((total - step) * elapsed / step) if step and started else ""
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    add_out_flag(parser)
+    parser.add_argument("-i", "--interval", type=float, default=2.0, help="seconds")
+    parser.add_argument("--once", action="store_true", help="print once and end")
+
+
+COMMAND = Command("live view of all runs, from their files alone", _flags, top)

@@ -16,10 +16,11 @@ from pathlib import Path
 import pandas as pd
 from tabulate import tabulate
 
-from bench.commands.request import Request, make_request
+from bench import library
+from bench.commands.flags import Command, add_all, means_of, wish_of
 from bench.commands.study import compute
-from bench.commands.vetting import check_flags, vet_tasks
 from bench.errors import NothingMeasuredError, UsageError
+from bench.library import Request
 from bench.plan import layers, typed
 from bench.plan.identity import digest
 from bench.plan.study import Study, make_study
@@ -42,18 +43,19 @@ class Trial:
 
 def tune(args: argparse.Namespace) -> int:
     """Computes all trials that are missing, prints their means and saves them."""
-    args.seeds = args.seeds or [f"{TUNING_SEED}-{TUNING_SEED + 1}"]
-    check_flags(args)
-    request = make_request(args)
+    wish = wish_of(args)
+    wish = replace(wish, seeds=wish.seeds or f"{TUNING_SEED}-{TUNING_SEED + 1}")
+    request = library.outline(wish, args.out, means_of(args))
     trials = [_trial(request, settings) for settings in grid(args.grid)]
     tasks = {t.run_id: t for trial in trials for t in trial.study.tasks()}
     ordered = sorted(tasks.values(), key=lambda t: t.stage != "pretrain")
-    vet_tasks(args, request, ordered)
+    for note in library.vet(request, ordered):
+        print(f"warning: {note}", file=sys.stderr)
     if args.dry_run:
         print(f"{len(trials)} settings, {len(ordered)} runs")
         return 0
     request.store.check_writable()
-    compute(args, request, ordered)
+    compute(request, ordered)
     rows = [row for trial in trials for row in _rows(request, trial)]
     if not rows:
         raise NothingMeasuredError("no trial has finished, so there is no table.")
@@ -120,13 +122,14 @@ def grid(axes: Sequence[str]) -> list[list[str]]:
 
 
 def _trial(request: Request, settings: list[str]) -> Trial:
+    planned = request.planned
     layer = typed.parse_overrides(settings)
     layers.check_keys(layer, "the grid")
-    resolver = replace(request.resolver, layers=(*request.resolver.layers, layer))
+    resolver = replace(planned.resolver, layers=(*planned.resolver.layers, layer))
     configs = [c.config for c in request.study.cells]
     cells = make_study(
         resolver,
-        request.arms,
+        planned.arms,
         sorted({c.pretrain.epochs for c in configs}),
         sorted({c.seed for c in configs}),
     )
@@ -146,3 +149,13 @@ def _rows(request: Request, trial: Trial) -> list[dict[str, object]]:
         }
         for record in request.store.records(trial.study.ids)
     ]
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    add_all(parser)
+    parser.add_argument(
+        "--grid", action="append", required=True, metavar="KEY=V1,V2", help="one axis of the grid"
+    )
+
+
+COMMAND = Command("search a grid of settings, every trial recorded", _flags, tune, study=True)

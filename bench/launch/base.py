@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
+from bench.plan.config import Resources
 from bench.plan.study import PRETRAIN, Task, plain_config
 from bench.store.files import write_json
 from bench.store.states import BLOCKED, DONE, FAILED, PENDING, RUNNING, STOPPED
@@ -35,8 +37,51 @@ class Progress:
 Observer = Callable[[Sequence[Progress]], None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What a launcher is made from: where the runs lie, and how they are to be computed.
+
+    ``jobs`` runs side by side (0: the launcher's choice). ``threads`` and ``workers`` are those
+    asked for, 0 and None if the choice in ``resources`` was made for this machine.
+    ``smallest_batch`` is the smallest effective batch of the study, in images; ``site`` a file
+    with a cluster's settings and ``settings`` those given by flags. ``say`` takes what the user
+    should know while runs wait.
+    """
+
+    store: Store
+    resources: Resources
+    study: Path
+    smallest_batch: int
+    jobs: int = 0
+    threads: int = 0
+    workers: int | None = None
+    retry: bool = False
+    detach: bool = False
+    site: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    say: Callable[[str], None] = lambda text: None
+
+
+@dataclass(frozen=True)
+class Places:
+    """How much is computed at once: runs side by side, and ``units`` of ``unit`` a run.
+
+    ``here`` on this machine, else on nodes of ``memory_gb`` (0: unknown).
+    """
+
+    jobs: int
+    units: int
+    unit: str
+    here: bool = True
+    memory_gb: float = 0.0
+
+
 class Launcher(Protocol):
-    """Computes the runs of a study that are not done yet."""
+    """Computes the runs of a study that are not done yet; made from an :class:`Order`."""
+
+    def places(self, runs: int) -> Places:
+        """How much it would compute at once of so many runs."""
+        ...
 
     def launch(self, tasks: Sequence[Task], observe: Observer) -> list[Progress]:
         """Runs the tasks in an order that respects ``parent``; returns how each one ended."""

@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.launch.base import Observer, Progress, block_dependents, survey
+from bench.errors import StopRequestedError
+from bench.launch.base import Observer, Order, Places, Progress, block_dependents, survey
 from bench.plan.config import Resources
 from bench.plan.study import Task
 from bench.store.states import DONE, FAILED, PENDING
@@ -23,6 +24,10 @@ class InlineLauncher:
     store: Store
     resources: Resources
     retry: bool = False
+
+    def places(self, runs: int) -> Places:
+        """One run after the other."""
+        return Places(1, self.resources.threads, "core")
 
     def launch(self, tasks: Sequence[Task], observe: Observer) -> list[Progress]:
         """Computes what is missing; a failed run blocks only what depends on it.
@@ -42,10 +47,15 @@ class InlineLauncher:
                     execute(self.store, progress.task, self.resources)
                     progress.state, progress.share = DONE, 1.0
                     progress.status = self.store.run(progress.task.run_id).status()
-                except Exception as error:
-                    if getattr(error, "exit_code", 1) == 130:
-                        raise
+                except StopRequestedError:
+                    raise
+                except Exception:
                     progress.state = FAILED
                     progress.status = self.store.run(progress.task.run_id).status()
             observe(progresses)
         return progresses
+
+
+def inline(order: Order) -> InlineLauncher:
+    """The launcher for an order; ``jobs`` is of no meaning to it."""
+    return InlineLauncher(order.store, order.resources, order.retry)

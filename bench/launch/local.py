@@ -14,7 +14,16 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from bench.errors import NODE, BusyError, StopRequestedError
-from bench.launch.base import Observer, Progress, block_dependents, refresh, stop_dependents, survey
+from bench.launch.base import (
+    Observer,
+    Order,
+    Places,
+    Progress,
+    block_dependents,
+    refresh,
+    stop_dependents,
+    survey,
+)
 from bench.plan.config import Resources
 from bench.plan.study import CELL, Task
 from bench.store.states import DONE, FAILED, PENDING, RUNNING, STOPPED
@@ -47,6 +56,12 @@ class LocalLauncher:
     _tries: dict[str, int] = field(default_factory=dict)
     _since: float = 0.0
     _seen: dict[str, int] = field(default_factory=dict)
+
+    def places(self, runs: int) -> Places:
+        """A GPU a run where there are some, else its threads."""
+        if self.gpus:
+            return Places(self.jobs, 1, "GPU")
+        return Places(self.jobs, self.resources.threads, "core")
 
     def launch(self, tasks: Sequence[Task], observe: Observer) -> list[Progress]:
         """Computes what is missing; a failed run blocks only what depends on it.
@@ -192,3 +207,12 @@ def run_child(root: Path, task: Task, resources: Resources, gpu: str) -> None:
         sys.exit(ELSEWHERE)
     except Exception:
         sys.exit(1)  # recorded in the run's folder by the runner
+
+
+def local(order: Order) -> LocalLauncher:
+    """The launcher for an order: a run a GPU, or as many as the cores have threads for."""
+    resources = order.resources
+    gpus = visible_gpus() if resources.device in ("auto", "cuda") else []
+    cores = len(os.sched_getaffinity(0))
+    jobs = order.jobs or len(gpus) or max(1, cores // resources.threads)
+    return LocalLauncher(order.store, resources, jobs, order.retry, gpus)

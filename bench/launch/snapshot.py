@@ -17,20 +17,17 @@ def take_snapshot(folder: Path) -> Path:
 
     A copy that is there already is used again. Provenance reads the commit from the copy.
     """
-    root = provenance.ROOT
-    files = [
-        p for name in provenance.SOURCES for p in sorted((root / name).rglob("*")) if _wanted(p)
-    ]
+    files = _files()
     digest = hashlib.sha256()
-    for path in files:
-        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    for name, path in files.items():
+        digest.update(f"{name}\0".encode() + path.read_bytes())
     target = folder / digest.hexdigest()[:12]
     if target.is_dir():
         return target
     folder.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=folder, prefix=".snapshot."))
-    for path in files:
-        copy = fresh / path.relative_to(root)
+    for name, path in files.items():
+        copy = fresh / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
     write_json(fresh / provenance.SNAPSHOT, provenance.code())
@@ -40,6 +37,15 @@ def take_snapshot(folder: Path) -> Path:
     except OSError:  # another launch was faster
         shutil.rmtree(fresh)
     return target
+
+
+def _files() -> dict[Path, Path]:
+    """Every file of the registry's packages, by its place in the copy."""
+    found: dict[Path, Path] = {}
+    for place in provenance.folders().values():
+        files = sorted(place.rglob("*")) if place.is_dir() else [place]
+        found |= {path.relative_to(place.parent): path for path in files if _wanted(path)}
+    return found
 
 
 def _wanted(path: Path) -> bool:

@@ -9,16 +9,16 @@ import platform
 import subprocess
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from bench import registry
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "mto-bench")
 
 ROOT = Path(__file__).parents[2]
 """Folder of the packages."""
-
-SOURCES = ("bench", "baselines", "mto", "null")
-"""Packages whose code can move a number."""
 
 SNAPSHOT = "bench/SNAPSHOT.json"
 """In a snapshot of the code: what :func:`code` says."""
@@ -38,6 +38,23 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+def sources() -> list[str]:
+    """Packages beside this one whose code can move a number: those that the registry names."""
+    return [name for name in registry.packages() if (ROOT / name).is_dir()]
+
+
+def folders() -> dict[str, Path]:
+    """Folder (or file, of a single module) of each package of the registry, outside ones too."""
+    found = {}
+    for name in registry.packages():
+        spec = find_spec(name)
+        if spec is not None and spec.submodule_search_locations:
+            found[name] = Path(next(iter(spec.submodule_search_locations)))
+        elif spec is not None and spec.origin is not None:
+            found[name] = Path(spec.origin)
+    return found
+
+
 @lru_cache(maxsize=1)
 def code() -> dict[str, Any]:
     """Commit, and a hash of the uncommitted changes to the code ('' when there are none).
@@ -48,7 +65,7 @@ def code() -> dict[str, Any]:
         kept: dict[str, Any] = json.loads((ROOT / SNAPSHOT).read_text())
         return kept
     commit = _git("rev-parse", "HEAD") or ""
-    changes = _git("diff", "HEAD", "--", *SOURCES) if commit else ""
+    changes = _git("diff", "HEAD", "--", *sources()) if commit else ""
     dirty = hashlib.sha256(changes.encode()).hexdigest()[:12] if changes else ""
     return {"commit": commit[:12] or "unknown", "dirty": dirty}
 
@@ -56,12 +73,18 @@ def code() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that can move a number."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *_outside()):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
     return found
+
+
+def _outside() -> list[str]:
+    """Distributions that brought rows of their own into the registry."""
+    points = [point for kind in registry.KINDS.values() for point in kind.points().values()]
+    return sorted({point.dist.name for point in points if point.dist is not None})
 
 
 def cpu_name() -> str:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from bench.api import VisionShape
+from bench.api.rules import Line, Name, Natural, Processes, Range, Ruled, Seed, Tag, Text
 from bench.plan.sections import DataConfig, FinetuneConfig, KnnConfig, PretrainConfig, ProbeConfig
-from bench.rules import Line, Name, Natural, Processes, Range, Ruled, Seed, Tag, Text
 
 Device = Annotated[str, Text(r"auto|cpu|cuda(:\d{1,2})?", "auto, cpu, cuda or cuda:NUMBER")]
 """What a run computes on; ``auto`` takes a GPU where there is one."""
@@ -64,6 +64,7 @@ class Resources(Ruled, section="resources"):
 
     ``micro_batch`` images are held on a device at once (0: all of its share of the batch). An
     image file that cannot be read is an error with ``strict_images``, else replaced and noted.
+    ``trackers`` receive what is logged.
     """
 
     device: Device = "auto"
@@ -76,3 +77,4 @@ class Resources(Ruled, section="resources"):
     init_path: Line = ""
     checkpoint_every_s: Annotated[float, Range(0, 1e9)] = 60.0
     strict_images: bool = False
+    trackers: tuple[Name, ...] = ()

@@ -134,16 +134,16 @@ def check_keys(layer: Layer, where: str) -> None:
     known = {
         *SECTIONS,
         *STUDY_KEYS,
-        *registry.names("methods"),
-        *registry.names("plugins"),
+        *registry.METHODS.names(),
+        *registry.PLUGINS.names(),
     }
     for key, value in layer.items():
         if key not in known:
             raise unknown("section", key, known, f"It stands in {where}.")
         if key not in STUDY_KEYS and not isinstance(value, Mapping):
             raise UsageError(f"section '{key}' in {where} must hold settings, not {value!r}.")
-        if key in registry.names("methods"):
-            inside = {*SECTIONS, *registry.names("plugins")}
+        if key in registry.METHODS.names():
+            inside = {*SECTIONS, *registry.PLUGINS.names()}
             for name, inner in value.items():
                 if isinstance(inner, Mapping) and name not in inside:
                     raise unknown("section", f"{key}.{name}", {f"{key}.{n}" for n in inside})

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
-from bench import rules
+from bench.api import rules
 from bench.errors import UsageError, printable, unknown
 
 

@@ -44,7 +44,7 @@ class Resolver:
         sections = {
             name: load_section(cls, values.get(name, {}), name) for name, cls in SECTIONS.items()
         }
-        config = registry.method_config(arm.method)
+        config = registry.METHODS.config(arm.method)
         hyper = load_section(config, _leaves(values, config), arm.method)
         return RunConfig(
             method=arm.method,
@@ -61,7 +61,7 @@ class Resolver:
         merged: dict[str, Any] = {"pretrain": {"epochs": 1}}
         for layer in map(clear_rivals, self.layers):
             own = layer.get(method, {})
-            common = {k: v for k, v in layer.items() if k not in registry.names("methods")}
+            common = {k: v for k, v in layer.items() if k not in registry.METHODS.names()}
             merged = merge(merge(merged, common), {"own": own})
             merged = merge(merged, {k: v for k, v in own.items() if isinstance(v, Mapping)})
         return merged
@@ -72,7 +72,7 @@ def _leaves(values: Layer, config: type) -> dict[str, Any]:
 
 
 def _plugin(name: str, terms: tuple[str, ...] | None, values: Layer) -> tuple[str, Any]:
-    config = load_section(registry.plugin_config(name), values.get(name, {}), name)
+    config = load_section(registry.PLUGINS.config(name), values.get(name, {}), name)
     if terms is None:
         return name, config
     if not hasattr(config, "with_terms"):
@@ -89,9 +89,9 @@ def run_from_plain(values: Mapping[str, Any]) -> RunConfig:
     plain = dict(values)
     method = plain.get("method", "")
     sections = {n: load_section(cls, plain.pop(n), n) for n, cls in SECTIONS.items()}
-    hyper = load_section(registry.method_config(method), plain.pop("hyper"), method)
+    hyper = load_section(registry.METHODS.config(method), plain.pop("hyper"), method)
     plugins = tuple(
-        (name, load_section(registry.plugin_config(name), config, name))
+        (name, load_section(registry.PLUGINS.config(name), config, name))
         for name, config in plain.pop("plugins")
     )
     return RunConfig(hyper=hyper, plugins=plugins, **sections, **plain)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from bench.errors import UsageError
-from bench.rules import (
+from bench import registry
+from bench.api.rules import (
     Amount,
     Count,
     Decay,
@@ -27,6 +27,7 @@ from bench.rules import (
     Share,
     Text,
 )
+from bench.errors import UsageError
 
 Aspect = Annotated[float, Range(0.01, 100)]
 """Width over height."""
@@ -63,21 +64,13 @@ class AugmentConfig(Ruled, section="augment"):
     random_erasing: Share = 0.0
 
 
-SIZES: dict[str, tuple[str, ...]] = {
-    "procedural": ("train_images", "test_images", "classes"),
-    "digits": ("train_images",),
-    "fashion-mnist": ("train_images", "test_images"),
-}
-"""Sizes that a data set leaves open."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Ruled, section="data"):
     """Data set, its normalisation, and how many of its training labels evaluation may use.
 
     ``labels`` 0 means all of them; the choice is balanced over classes and drawn per seed.
     ``train_images``, ``test_images`` and ``classes`` set sizes where a data set has a choice
-    (:data:`SIZES`; 0: its own default).
+    (its row in the registry; 0: its own default).
     """
 
     name: Name
@@ -91,10 +84,10 @@ class DataConfig(Ruled, section="data"):
     def __post_init__(self) -> None:
         """Raises UsageError for a value out of range, or a size that would be ignored."""
         super().__post_init__()
-        free = SIZES.get(self.name, ())
+        free = registry.sizes(self.name)
         for size in ("train_images", "test_images", "classes"):
             if getattr(self, size) and size not in free:
-                able = ", ".join(name for name, known in SIZES.items() if size in known)
+                able = ", ".join(n for n in registry.DATASETS.names() if size in registry.sizes(n))
                 raise UsageError(
                     f"data.{size}={getattr(self, size)} is for data sets that leave it open "
                     f"({able}); '{self.name}' comes as it is. Set data.{size}=0."

@@ -1,6 +1,6 @@
 """What settings must fulfil together: geometry, rates, warm-up. Pure; no torch.
 
-Each alone is held to the rule beside its field (:mod:`bench.rules`); what only a built model or
+Each alone is held to the rule beside its field (:mod:`bench.api.rules`); what only a built model or
 the images can tell is asked of them (:mod:`bench.work.vet`).
 """
 

@@ -46,14 +46,14 @@ def parse_arm(text: str) -> Arm:
     if at and not re.fullmatch(r"[\w.-]+", alias):
         raise UsageError(f"cannot read '{text}'. The other name goes last: mae+mto@again.")
     method, *parts = body.split("+")
-    registry.method_config(method)
+    registry.METHODS.config(method)
     plugins: list[tuple[str, tuple[str, ...] | None]] = []
     for part in parts:
         found = re.fullmatch(r"([\w-]+)(?:\(([\w,\s]*)\)|:([\w.]+))?", part)
         if not found:
             raise UsageError(f"cannot read plug-in '{part}' in '{text}'. Write mae+mto(spa,e).")
         name, inside, dotted = found.groups()
-        registry.plugin_config(name)
+        registry.PLUGINS.config(name)
         listed = inside if inside is not None else dotted
         terms = None if listed is None else tuple(t for t in re.split(r"[,.\s]+", listed) if t)
         if name in (before for before, _ in plugins):
@@ -70,7 +70,7 @@ def parse_arms(text: str | Iterable[str]) -> list[Arm]:
     """
     arms = list(dict.fromkeys(parse_arm(t) for t in split_list(text)))
     if not arms:
-        known = ", ".join(registry.names("methods"))
+        known = ", ".join(registry.METHODS.names())
         raise UsageError(f"no methods given. Known: {known}. Example: --methods mae,mae+mto.")
     return arms
 

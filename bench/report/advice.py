@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bench.report import markdown, words
-from bench.report.sections import Section, Study
+from bench.report.sections import Findings, Section
 from bench.report.tables import Table
 from bench.stats import power
 from bench.stats.analysis import ENDPOINTS, records
@@ -17,7 +17,7 @@ from bench.stats.noise import NULL
 from bench.stats.power import POWER
 
 
-def text(study: Study, seeds: list[int]) -> str:
+def text(study: Findings, seeds: list[int]) -> str:
     """Markdown: a table a section and variant, or why there is none."""
     lines = []
     for section in study.sections:

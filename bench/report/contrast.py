@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bench.report import checks, markdown, words
-from bench.report.sections import Study
+from bench.report.sections import Findings
 from bench.report.tables import Table
 from bench.stats.analysis import ENDPOINTS, records
 from bench.stats.means import estimate
@@ -20,7 +20,7 @@ Values = Mapping[str, Any]
 CELL = ["data", "model", "arm", "endpoint", "epochs"]
 
 
-def text(a: Study, b: Study, names: tuple[str, str]) -> str:
+def text(a: Findings, b: Findings, names: tuple[str, str]) -> str:
     """Markdown: accuracy, rho, and what else differs."""
     lines = [f"# {names[0]} against {names[1]}", ""]
     for table in (_accuracy(a, b, names), _rho(a, b, names)):
@@ -76,7 +76,7 @@ def _target_heads(names: tuple[str, str]) -> list[str]:
     return [f"{what} {name}" for name in names for what in ("ρ epochs", "verdict")]
 
 
-def _accuracy(a: Study, b: Study, names: tuple[str, str]) -> Table:
+def _accuracy(a: Findings, b: Findings, names: tuple[str, str]) -> Table:
     both = a.scores.merge(b.scores, on=[*CELL, "seed"], how="outer", suffixes=("_a", "_b"))
     rows = []
     for key, group in both.groupby(CELL):
@@ -98,7 +98,7 @@ def _mean(scores: pd.Series[float]) -> str:
     return words.mean_sd(scores.mean(), scores.std()) + f" (n {scores.count()})"
 
 
-def _rho(a: Study, b: Study, names: tuple[str, str]) -> Table:
+def _rho(a: Findings, b: Findings, names: tuple[str, str]) -> Table:
     key = ["data", "model", "arm", "endpoint", "target_epochs"]
     if a.targets.empty or b.targets.empty:
         return Table("compare_rho", "", [], [])
@@ -113,7 +113,7 @@ def _rho(a: Study, b: Study, names: tuple[str, str]) -> Table:
     return Table("compare_rho", "Epochs to target", heads, rows)
 
 
-def _differing(a: Study, b: Study, names: tuple[str, str]) -> list[str]:
+def _differing(a: Findings, b: Findings, names: tuple[str, str]) -> list[str]:
     lines = []
     ours, theirs = _facts(a), _facts(b)
     for label, mine in ours.items():
@@ -123,7 +123,7 @@ def _differing(a: Study, b: Study, names: tuple[str, str]) -> list[str]:
     return lines or ["Nothing: same code, hardware, recipe, seeds and versions."]
 
 
-def _facts(study: Study) -> dict[str, str]:
+def _facts(study: Findings) -> dict[str, str]:
     runs = study.runs
     versions = {f"{k} {v}" for found in runs["versions"] for k, v in found.items()}
     return {

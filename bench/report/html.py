@@ -12,14 +12,14 @@ from importlib.resources import files
 
 from bench.report import glossary, vector
 from bench.report.draw import Plot
-from bench.report.sections import Key, Section, Study
+from bench.report.sections import Findings, Key, Section
 from bench.report.tables import Table, accuracy_table, caption, section_tables, sentences
 from bench.report.verdicts import NO_COMPARISON, QUESTION, Verdict, verdicts
 
 Plots = Mapping[Key, Sequence[Plot]]
 
 
-def document(study: Study, plots: Plots) -> str:
+def document(study: Findings, plots: Plots) -> str:
     """The whole report as one page."""
     body = [
         '<header><h1 id="top">mto-bench results</h1>',
@@ -51,7 +51,7 @@ def _asset(name: str) -> str:
     return files("bench.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _filters(study: Study) -> str:
+def _filters(study: Findings) -> str:
     arms = sorted(set(study.runs["arm"]))
     data = sorted(set(study.runs["data"]))
     return f'<form class="filters">{_select("method", arms)} {_select("data", data)}</form>'
@@ -64,7 +64,7 @@ def _select(name: str, values: list[str]) -> str:
     )
 
 
-def _contents(study: Study) -> str:
+def _contents(study: Findings) -> str:
     links = []
     for i, section in enumerate(study.sections):
         suffix = f", {section.key[0]}" if len(study.sections) > 1 else ""
@@ -106,7 +106,7 @@ def _answer(found: Verdict) -> str:
     )
 
 
-def _warned(study: Study) -> str:
+def _warned(study: Findings) -> str:
     """How many remarks there are, each kind with a link."""
     links = [
         f'<a href="#{_anchor(head)}">{len(found)} {_counted(head, len(found))}</a>'
@@ -195,7 +195,7 @@ def _row(table: Table, i: int) -> str:
     return f'<tr data-method="{escape(row[0])}"{first}>{"".join(cells)}</tr>'
 
 
-def _remarks(study: Study) -> list[str]:
+def _remarks(study: Findings) -> list[str]:
     return [
         f'<section id="{_anchor(head)}"><h2>{head}</h2>'
         f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in found)}</ul></section>"

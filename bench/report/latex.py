@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.report.sections import Study
+from bench.report.sections import Findings
 from bench.report.tables import Table, caption, section_tables
 
 ESCAPES = {
@@ -28,7 +28,7 @@ def escape(text: str) -> str:
     return "".join(ESCAPES.get(c, c) for c in text)
 
 
-def document(study: Study) -> str:
+def document(study: Findings) -> str:
     """All tables of all sections."""
     lines = [r"% needs \usepackage{booktabs,amssymb,graphicx}"]
     for section in study.sections:

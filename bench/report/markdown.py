@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bench.report.draw import Plot
-from bench.report.sections import Key, Section, Study
+from bench.report.sections import Findings, Key, Section
 from bench.report.tables import Table, caption, section_tables, sentences
 from bench.report.verdicts import NO_COMPARISON, QUESTION, verdicts
 
@@ -26,7 +26,7 @@ def table_lines(table: Table) -> list[str]:
     return ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows]
 
 
-def document(study: Study, links: Links) -> str:
+def document(study: Findings, links: Links) -> str:
     """The whole report: the answer first."""
     lines = ["# Results", "", f"**{QUESTION}**", ""]
     for section in study.sections:
@@ -50,7 +50,7 @@ def _details(section: Section, links: Links) -> list[str]:
     return [*lines, "### More figures", "", *rest] if rest else lines
 
 
-def block(study: Study, links: Links) -> str:
+def block(study: Findings, links: Links) -> str:
     """What a README shows: each verdict, the forest plot, what it rests on."""
     lines = []
     for section in study.sections:
@@ -68,7 +68,7 @@ def _answers(section: Section) -> list[str]:
     return [*(found or [NO_COMPARISON]), ""]
 
 
-def _remarks(study: Study) -> list[str]:
+def _remarks(study: Findings) -> list[str]:
     """Warnings, deviations from the plan and missing cells, each under its head."""
     lines = []
     for head, found in study.remarks:

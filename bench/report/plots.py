@@ -99,7 +99,7 @@ def forest(section: Section) -> Plot:
         section.rows["targets"],
         key=lambda r: (order[r["endpoint"]], r["arm"], not r["main_target"], r["target_epochs"]),
     )
-    claimed = any("mto" in plugins for plugins in section.runs["plugins"])
+    claimed = any(row.claims_half for row in section.plugins)
     half = "half the epochs" + (" (the paper's claim)" if claimed else "")
     return Plot(
         name="rho",

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pandas as pd
 
+from bench import registry
 from bench.errors import NothingMeasuredError
 from bench.plan import fairness
 from bench.report import checks, claims, words
@@ -41,9 +42,14 @@ class Section:
         names = ("accuracy", "differences", "targets", "costs")
         return {name: records(getattr(self, name)) for name in names}
 
+    @property
+    def plugins(self) -> list[registry.ConfiguredRow]:
+        """What the registry says of the plug-ins in its runs."""
+        return registry.told(name for names in self.runs["plugins"] for name in names)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class Findings:
     """Long frames over all sections, and what a reader must know about them."""
 
     analysis: Analysis
@@ -75,6 +81,13 @@ class Study:
         ]
 
     @property
+    def complete(self) -> bool:
+        """Whether every run, or every planned one, has finished."""
+        done = set(self.runs.loc[self.runs["status"] == "done", "run_id"])
+        planned = self.analysis.planned
+        return done == (set(self.analysis.ids) if planned else set(self.runs["run_id"]))
+
+    @property
     def remarks(self) -> list[tuple[str, list[str]]]:
         """What a reader must know, by head."""
         return [
@@ -88,7 +101,7 @@ def _by_section(frame: pd.DataFrame) -> dict[Key, pd.DataFrame]:
     return {} if frame.empty else {cast(Key, k): part for k, part in frame.groupby(SECTION)}
 
 
-def study(rows: Iterable[Mapping[str, Any]], plan: Mapping[str, Any] | None) -> Study:
+def find(rows: Iterable[Mapping[str, Any]], plan: Mapping[str, Any] | None) -> Findings:
     """Everything a report says, as frames.
 
     Raises:
@@ -107,7 +120,7 @@ def study(rows: Iterable[Mapping[str, Any]], plan: Mapping[str, Any] | None) -> 
     matching = checks.matching(runs)
     targets = compare.cost_ratios(compare.targets(scores, analysis), costs)
     differences = compare.differences(scores, analysis.alpha)
-    return Study(
+    return Findings(
         analysis=analysis,
         runs=runs,
         cells=cells,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bench import registry
 from bench.report import checks, claims, noise, reference, words
 from bench.report.sections import Section
 from bench.stats.analysis import COSTS, ENDPOINTS, PER_EPOCH, records
@@ -37,8 +38,8 @@ def caption(section: Section) -> str:
         matched(section),
     ]
     text = " · ".join(parts)
-    has_mto = any("mto" in plugins for plugins in runs["plugins"])
-    return f"{text}. {words.RECONSTRUCTION}" if has_mto else f"{text}."
+    notes = [row.note for row in section.plugins if row.note]
+    return " ".join([f"{text}.", *notes])
 
 
 def matched(section: Section) -> str:
@@ -162,7 +163,8 @@ def target_table(section: Section) -> Table:
     """Epochs to target: rho, its interval, the tests and the verdict."""
     rows = [_target_row(row, section) for row in section.rows["targets"]]
     columns = ["method", "endpoint", "target (%)", "baseline epochs", "method epochs"]
-    columns += ["ρ epochs [95 %]", "ρ wall time", "p (t)", "p (sign flip)", "n/seeds", "verdict"]
+    columns += ["ρ epochs [95 %]", "ρ wall time", "p (t)", "p (sign flip)"]
+    columns += [*(row.head for row in _shown_statistics()), "n/seeds", "verdict"]
     tested = {row["endpoint"]: row["comparisons"] for row in section.rows["targets"]}
     counts = ", ".join(f"{ENDPOINTS[name]} {count:.0f}" for name, count in tested.items())
     note = (
@@ -187,9 +189,16 @@ def _target_row(row: words.Row, section: Section) -> list[str]:
         words.factor(row, "pretrain_s"),
         words.p_value(row["p_holm"]),
         words.sign_flip(row["p_sign_flip_holm"], row["n"], section.analysis.alpha),
+        *(words.number(row.get(s.column), s.digits) for s in _shown_statistics()),
         words.seeds(row),
         row["verdict"],
     ]
+
+
+def _shown_statistics() -> list[registry.StatisticRow]:
+    """Statistics that are columns of the table of epochs to target."""
+    rows = [registry.STATISTICS.row(name) for name in registry.STATISTICS.ordered()]
+    return [row for row in rows if row.head]
 
 
 def half_table(section: Section) -> Table:

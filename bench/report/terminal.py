@@ -7,7 +7,7 @@ import textwrap
 from tabulate import tabulate
 
 from bench.report import checks, noise, words
-from bench.report.sections import Section, Study
+from bench.report.sections import Findings, Section
 from bench.report.tables import matched
 from bench.report.verdicts import NO_COMPARISON, verdicts
 from bench.stats.analysis import ENDPOINTS
@@ -17,7 +17,7 @@ REMARKS = 3
 """Remarks printed in full; the report holds them all."""
 
 
-def text(study: Study) -> str:
+def text(study: Findings) -> str:
     """Verdicts, a table a section, and what to know about them."""
     blocks = [part for section in study.sections for part in _section(section)]
     return "\n\n".join([*blocks, *_remarks(study)]) + "\n"
@@ -60,18 +60,16 @@ def _table(section: Section) -> str:
 
 
 def _about(section: Section) -> str:
-    """Data, model, seeds, matching; that MTO is a reconstruction where it is."""
+    """Data, model, seeds, matching; what must be said of the plug-ins."""
     facts = [*section.key[:2], f"seeds {checks.spans(section.runs['seed'])}", matched(section)]
-    if any("mto" in plugins for plugins in section.runs["plugins"]):
-        facts.append("MTO is a reconstruction")
-    return " · ".join(facts)
+    return " · ".join([*facts, *(row.short for row in section.plugins if row.short)])
 
 
 def _short(name: str, room: int = 24) -> str:
     return name if len(name) <= room else f"{name[: room - 1]}…"
 
 
-def _remarks(study: Study) -> list[str]:
+def _remarks(study: Findings) -> list[str]:
     found = [f"{head.lower()}: {text}" for head, texts in study.remarks for text in texts]
     lines = [_wrapped(line) for line in found[:REMARKS]]
     if len(found) > REMARKS:

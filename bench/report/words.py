@@ -12,10 +12,6 @@ from bench.stats.analysis import ENDPOINTS, PER_EPOCH
 from bench.stats.means import smallest_sign_flip_p
 
 NONE = "—"
-RECONSTRUCTION = (
-    "MTO here is a reconstruction from summaries of the paper (arXiv 2404.08330); its equations "
-    "were not available."
-)
 MATCHED = "matched ✓"
 FLAT = "curve flat: not defined"
 TIMES = ("pretrain_s", "device_hours")

@@ -17,7 +17,7 @@ from bench.errors import unknown
 from bench.report import advice, contrast, gates, html, latex, markdown, plots, terminal
 from bench.report import draw as figures
 from bench.report.draw import Plot
-from bench.report.sections import Key, Study, study
+from bench.report.sections import Findings, Key, find
 from bench.report.verdicts import verdicts
 from bench.stats.analysis import SECTION
 from bench.stats.analysis import records as rows_of
@@ -35,10 +35,10 @@ FORMATS = ("md", "csv", "json", "tex", "html", "png", "svg")
 
 Plan = Mapping[str, Any] | None
 Plots = dict[Key, list[Plot]]
-Side = Study | Iterable[Record] | Mapping[str, Any]
+Side = Findings | Iterable[Record] | Mapping[str, Any]
 
 
-def summary(records: Iterable[Record] | Study, plan: Plan) -> str:
+def summary(records: Iterable[Record] | Findings, plan: Plan) -> str:
     """What the main command prints at its end: the verdicts and a table within 80 columns.
 
     Raises:
@@ -47,7 +47,7 @@ def summary(records: Iterable[Record] | Study, plan: Plan) -> str:
     return terminal.text(prepare(records, plan))
 
 
-def results(records: Iterable[Record] | Study, plan: Plan) -> dict[str, Any]:
+def results(records: Iterable[Record] | Findings, plan: Plan) -> dict[str, Any]:
     """The report as plain JSON values; numbers that do not exist are None.
 
     Raises:
@@ -56,7 +56,7 @@ def results(records: Iterable[Record] | Study, plan: Plan) -> dict[str, Any]:
     return _plain(prepare(records, plan))
 
 
-def readme_block(records: Iterable[Record] | Study, plan: Plan, figures: str) -> str:
+def readme_block(records: Iterable[Record] | Findings, plan: Plan, figures: str) -> str:
     """Markdown for a README: the verdicts, the forest plot in the folder ``figures``, its facts.
 
     Raises:
@@ -66,7 +66,7 @@ def readme_block(records: Iterable[Record] | Study, plan: Plan, figures: str) ->
     return markdown.block(found, _links(_plots(found, None), figures))
 
 
-def shortcomings(records: Iterable[Record] | Study, plan: Plan) -> list[str]:
+def shortcomings(records: Iterable[Record] | Findings, plan: Plan) -> list[str]:
     """Why a strict report refuses: missing, failed and ambiguous cells, mixtures, deviations."""
     found = prepare(records, plan)
     return [text for _, texts in found.remarks for text in texts]
@@ -106,13 +106,15 @@ def compare(a: Side, b: Side, names: tuple[str, str] = ("A", "B")) -> str:
     """
     sides = [side if isinstance(side, Mapping) else prepare(side, None) for side in (a, b)]
     one, two = sides
-    if isinstance(one, Study) and isinstance(two, Study):
+    if isinstance(one, Findings) and isinstance(two, Findings):
         return contrast.text(one, two, names)
-    values = [_plain(side) if isinstance(side, Study) else side for side in sides]
+    values = [_plain(side) if isinstance(side, Findings) else side for side in sides]
     return contrast.brief(values[0], values[1], names)
 
 
-def power(records: Iterable[Record], plan: Plan, seeds: Iterable[int] = (3, 5, 8, 10)) -> str:
+def power(
+    records: Iterable[Record] | Findings, plan: Plan, seeds: Iterable[int] = (3, 5, 8, 10)
+) -> str:
     """Markdown: from the spread of these runs, what n seeds would resolve and what they cost.
 
     Raises:
@@ -122,7 +124,7 @@ def power(records: Iterable[Record], plan: Plan, seeds: Iterable[int] = (3, 5, 8
 
 
 def write_report(
-    records: Iterable[Record] | Study,
+    records: Iterable[Record] | Findings,
     plan: Plan,
     out: Path,
     formats: Iterable[str],
@@ -161,18 +163,18 @@ def write_report(
     return [path for path, _ in files] + pictures
 
 
-def prepare(records: Iterable[Record] | Study, plan: Plan) -> Study:
+def prepare(records: Iterable[Record] | Findings, plan: Plan) -> Findings:
     """The study that all functions here read; prepared once, it may be given in place of records.
 
     Raises:
         NothingMeasuredError: if no run has a score.
     """
-    if isinstance(records, Study):
+    if isinstance(records, Findings):
         return records
-    return study((vars(record) for record in records), plan)
+    return find((vars(record) for record in records), plan)
 
 
-def _plots(found: Study, store: Store | None) -> Plots:
+def _plots(found: Findings, store: Store | None) -> Plots:
     logs = None if store is None else lambda run_id: store.run(run_id).metrics()
     return {part.key: plots.section_plots(part, logs) for part in found.sections}
 
@@ -199,7 +201,7 @@ def _draw(shown: Plots, folder: Path, formats: Sequence[str]) -> list[Path]:
 # --- formats ----------------------------------------------------------------------------------
 
 
-def _md(found: Study, shown: Plots) -> dict[str, str]:
+def _md(found: Findings, shown: Plots) -> dict[str, str]:
     return {"report.md": markdown.document(found, _links(shown, "figures"))}
 
 
@@ -207,26 +209,26 @@ def _links(shown: Plots, folder: str) -> markdown.Links:
     return {key: [(p, f"{folder}/{p.name}.png") for p in found] for key, found in shown.items()}
 
 
-def _csv(found: Study, shown: Plots) -> dict[str, str]:
+def _csv(found: Findings, shown: Plots) -> dict[str, str]:
     return {
         f"{name}.csv": getattr(found, name).to_csv(index=False, float_format="%.10g")
         for name in FRAMES
     }
 
 
-def _json(found: Study, shown: Plots) -> dict[str, str]:
+def _json(found: Findings, shown: Plots) -> dict[str, str]:
     return {"report.json": json.dumps(_plain(found), indent=1) + "\n"}
 
 
-def _tex(found: Study, shown: Plots) -> dict[str, str]:
+def _tex(found: Findings, shown: Plots) -> dict[str, str]:
     return {"report.tex": latex.document(found)}
 
 
-def _html(found: Study, shown: Plots) -> dict[str, str]:
+def _html(found: Findings, shown: Plots) -> dict[str, str]:
     return {"report.html": html.document(found, shown)}
 
 
-WRITERS: dict[str, Callable[[Study, Plots], dict[str, str]]] = {
+WRITERS: dict[str, Callable[[Findings, Plots], dict[str, str]]] = {
     "md": _md,
     "csv": _csv,
     "json": _json,
@@ -235,7 +237,7 @@ WRITERS: dict[str, Callable[[Study, Plots], dict[str, str]]] = {
 }
 
 
-def _plain(found: Study) -> dict[str, Any]:
+def _plain(found: Findings) -> dict[str, Any]:
     frames = {name: _rows(getattr(found, name)) for name in FRAMES}
     remarks = {head.split()[0].lower(): texts for head, texts in found.remarks}
     answers = [

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench import registry
 from bench.stats import means, saving
 from bench.stats.analysis import ARM, PER_EPOCH, SECTION, Analysis
 from bench.stats.means import Array
@@ -128,33 +129,11 @@ def _target_row(
 
 
 def _companions(base: Curve, variant: Curve, reference: int, analysis: Analysis) -> dict[str, Any]:
-    """Sign-flip p at equal budgets, non-inferiority at half the reference budget, RAUC."""
-    start = base.scores[:, base.epochs == reference][:, 0]
-    row: dict[str, Any] = _area_ratio(base, variant, analysis.alpha)
-    ratios = saving.pair_ratios(variant, start, reference)
-    row["rho_pairs"] = " ".join(f"{ratio:.4g}" for ratio in ratios)
-    equal = variant.scores[:, variant.epochs == reference]
-    if equal.size:
-        row["p_sign_flip"] = means.sign_flip_p(equal[:, 0] - start)
-    half = variant.scores[:, variant.epochs == reference / 2]
-    if half.size:
-        gap = half[:, 0] - start
-        row["half_difference"], row["half_sd"] = float(np.mean(gap)), means.sample_sd(gap)
-        row["half_low"] = means.lower_limit(gap, analysis.alpha)
-        row["half_high"] = -means.lower_limit(-gap, analysis.alpha)
-        row["half_p"] = means.one_sided_p(gap, -analysis.margin)
+    """Every statistic of the registry on the two arms, in the order of its rows."""
+    row: dict[str, Any] = {}
+    for name in registry.STATISTICS.ordered():
+        row |= registry.STATISTICS.load(name)(base, variant, reference, analysis)
     return row
-
-
-def _area_ratio(base: Curve, variant: Curve, alpha: float) -> dict[str, Any]:
-    common = np.intersect1d(base.epochs, variant.epochs)
-    theirs = base.scores[:, np.isin(base.epochs, common)]
-    complete = ~np.isnan(theirs).any(axis=1)
-    if len(common) < 2 or not complete.any():
-        return {}
-    ours = variant.scores[:, np.isin(variant.epochs, common)]
-    found = saving.rauc(Curve(common, theirs[complete]), Curve(common, ours[complete]), alpha)
-    return dict(zip(("rauc", "rauc_low", "rauc_high"), found, strict=True))
 
 
 def cost_ratios(target_frame: pd.DataFrame, cost_frame: pd.DataFrame) -> pd.DataFrame:

@@ -6,10 +6,11 @@ import math
 
 import pandas as pd
 
+from bench import registry
 from bench.stats.analysis import SECTION
 from bench.stats.power import POWER, seeds_needed, smallest_effect
 
-NULL = "+null"
+NULL = f"+{registry.null_plugin()}"
 """Ending of the arm that equals its baseline."""
 
 RATIOS = (1.5, 2.0)

@@ -82,7 +82,8 @@ def epochs_to_target(epochs: Array, scores: Array, target: float) -> tuple[State
     low, high = np.log2(epochs[first - 1]), np.log2(epochs[first])
     if share == 1.0:
         return "measured", float(epochs[first])
-    return "measured", float(2.0 ** (low + share * (high - low)))
+    crossing = 2.0 ** (low + share * (high - low))  # rounding may leave the segment
+    return "measured", float(np.clip(crossing, epochs[first - 1], epochs[first]))
 
 
 def log_grid(epochs: Array, per_octave: int = GRID_PER_OCTAVE) -> Array:

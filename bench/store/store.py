@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.errors import UsageError
+from bench.errors import UsageError, unknown
 from bench.store.folder import RunFolder
 from bench.store.record import Record, load_record
 
@@ -32,6 +32,28 @@ class Store:
             return []
         return [RunFolder(p) for p in sorted(self.runs.iterdir()) if p.is_dir()]
 
+    def find(self, name: str) -> RunFolder:
+        """The run of this id, or of the one that begins so.
+
+        Raises:
+            UsageError: if there is none, or more than one.
+        """
+        ids = [f.run_id for f in self.folders()]
+        found = [i for i in ids if i == name] or [i for i in ids if i.startswith(name)]
+        if len(found) != 1:
+            raise unknown("run", name, found[:8] or ids[:8], "Give enough of the id to be unique.")
+        return self.run(found[0])
+
+    def pretraining(self, name: str) -> RunFolder:
+        """The pre-training run of this id, or that of a cell, found as :meth:`find` does.
+
+        Raises:
+            UsageError: if there is none, or more than one.
+        """
+        folder = self.find(name)
+        parent = (folder.config() or {}).get("parent")
+        return self.run(parent) if parent else folder
+
     def check_writable(self) -> None:
         """Makes the folder and proves that it can be written.
 
@@ -49,7 +71,7 @@ class Store:
             ) from error
 
     def records(self, ids: list[str] | None = None) -> list[Record]:
-        """Records of finished or failed cells (all of them, or those named)."""
+        """Records of finished cells (all of them, or those named)."""
         folders = self.folders() if ids is None else [self.run(i) for i in ids]
         found = (load_record(f) for f in folders)
         return [r for r in found if r is not None]

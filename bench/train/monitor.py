@@ -15,6 +15,7 @@ from typing import Any
 from bench.errors import StorageError
 from bench.store.folder import RunFolder
 from bench.store.states import RUNNING
+from bench.train.trackers import Trackers
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,8 @@ class Monitor:
     """Progress of one run, written to its folder; readers poll the files.
 
     A ``silent`` monitor belongs to a process that does not lead its run: it writes nothing.
-    ``claim`` is what the run's lock file holds as long as the run is this process's.
+    ``claim`` is what the run's lock file holds as long as the run is this process's; ``trackers``
+    receive what is logged.
     """
 
     folder: RunFolder
@@ -38,6 +40,7 @@ class Monitor:
     silent: bool = False
     claim: str = ""
     stopping: str = ""
+    trackers: Trackers | None = None
     _last_beat: float = 0.0
     _last_checkpoint: float = field(default_factory=time.monotonic)
 
@@ -81,6 +84,8 @@ class Monitor:
         if not self.silent:
             self.check()
             self.folder.append_metrics(values)
+            if self.trackers is not None:
+                self.trackers.log(values)
 
     def urgency(self) -> int:
         """What is due now: a checkpoint at intervals, or a stop when one was asked for."""

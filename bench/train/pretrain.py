@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import registry
 from bench.api import Batch, Method
 from bench.data.batch import Feed, FeedConfig, Step
 from bench.data.feed import evaluation_batches, make_feed
 from bench.data.images import ImageSet
 from bench.plan.config import RunConfig
-from bench.streams import Digest, Streams
+from bench.streams import Digest
 from bench.train.loop import Job, Session, autocast, fit
 from bench.train.masks import Masks
+from bench.train.method import measure_layers
 from bench.train.optim import pretrain_optimizer, pretrain_scheduler
 
 PROBE_IMAGES = 32
@@ -33,16 +33,6 @@ FLOP_IMAGES = 8
 
 LOG_POINTS = 10
 """How often along a run the layers are measured."""
-
-
-def build_method(config: RunConfig) -> Method:
-    """The method with its plug-ins, every parameter initialised from its own stream."""
-    method: Method = registry.method(config.method)(config.model, config.hyper)
-    for name, plugin_config in config.plugins:
-        method = registry.plugin(name)(method, plugin_config)
-    streams = Streams(config.suite_seed, config.seed)
-    method.reset_parameters(lambda name: streams.generator("init", name))
-    return method
 
 
 @dataclass
@@ -156,15 +146,8 @@ class Pretraining:
         self.session.monitor.log(**values)
 
     def measure_layers(self) -> dict[str, Any]:
-        """Heterogeneity, attention mass and mask-token distance on a fixed batch, any method."""
-        probe = registry.load(registry.PROBE)()
-        module: Any = self.method
-        module.eval()
-        with torch.no_grad():
-            self.method(self._fixed_batch(PROBE_IMAGES), probe)
-        module.train()
-        summary: dict[str, Any] = probe.summary()
-        return summary
+        """What is measured of the layers on a fixed batch, of any method alike."""
+        return measure_layers(self.method, self._fixed_batch(PROBE_IMAGES))
 
     def _fixed_batch(self, count: int) -> Batch:
         split = self.images.train

@@ -18,8 +18,9 @@ from bench.plan.config import Resources, RunConfig
 from bench.store.folder import RunFolder
 from bench.streams import Streams
 from bench.train.loop import Session
+from bench.train.method import build_method
 from bench.train.monitor import Monitor
-from bench.train.pretrain import Pretraining, build_method
+from bench.train.pretrain import Pretraining
 from bench.work.estimate import Speed
 
 STEPS = 6

@@ -24,7 +24,8 @@ from bench.plan.config import RunConfig
 from bench.plan.sections import AugmentConfig, DataConfig
 from bench.streams import Streams
 from bench.train import checkpoint
-from bench.train.pretrain import build_method
+from bench.train.method import build_method
+from bench.train.method import measure_layers as layers_of
 from bench.work.released import method_weights, read_weights
 
 GREY = 0.5
@@ -66,7 +67,7 @@ def reconstruct(
     Raises:
         UsageError: if the method predicts no pixels, or the weights are not all there.
     """
-    plain: Any = registry.method(config.method)(config.model, config.hyper)
+    plain: Any = registry.METHODS.load(config.method)(config.model, config.hyper)
     if not hasattr(plain, "reconstruct"):
         raise UsageError(f"'{config.method}' predicts features, not pixels: nothing to draw.")
     method = _loaded(config, weights)
@@ -109,10 +110,7 @@ def measure_layers(
     images, _ = _test_images(config, root, count)
     streams = Streams(config.suite_seed, config.seed)
     hidden = method.draw_hidden(streams.samples("show", 0, torch.arange(len(images))))
-    probe = registry.load(registry.PROBE)()
-    method(Batch(images, hidden), probe)
-    summary: dict[str, Any] = probe.summary()
-    return summary
+    return layers_of(method, Batch(images, hidden))
 
 
 def _test_images(config: RunConfig, root: str, count: int) -> tuple[Tensor, list[int]]:

@@ -18,8 +18,9 @@ from bench.store.files import read_json, write_json
 from bench.store.folder import RunFolder
 from bench.store.record import Record
 from bench.train import checkpoint
+from bench.train.method import build_method
 from bench.train.monitor import Monitor
-from bench.train.pretrain import Pretraining, build_method
+from bench.train.pretrain import Pretraining
 from bench.work import released
 
 log = logging.getLogger(__name__)

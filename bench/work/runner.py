@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bench.data import load
@@ -18,7 +19,7 @@ from bench.machine.device import pick_device, settle
 from bench.machine.world import SOLO, World
 from bench.plan.config import Resources
 from bench.plan.identity import to_plain
-from bench.plan.study import PRETRAIN, Task
+from bench.plan.study import PRETRAIN, Task, plain_config
 from bench.store.files import write_json
 from bench.store.folder import RunFolder
 from bench.store.states import DONE, FAILED, RUNNING, STOPPED
@@ -26,8 +27,10 @@ from bench.store.store import Store
 from bench.streams import Streams
 from bench.train import checkpoint
 from bench.train.loop import Session
+from bench.train.method import build_method
 from bench.train.monitor import Monitor
-from bench.train.pretrain import Pretraining, build_method
+from bench.train.pretrain import Pretraining
+from bench.train.trackers import Trackers
 from bench.work.failure import classify
 from bench.work.result import check_images, import_encoder, leave_result, pretrain, record_of
 
@@ -58,8 +61,20 @@ def execute(store: Store, task: Task, resources: Resources, world: World = SOLO)
         folder.set_status(RUNNING, stage=task.stage, attempt=attempt, started=time.time())
         folder.set_status(RUNNING, failure="", message="")
         monitor = Monitor(folder, resources.checkpoint_every_s, claim=claim)
-        with monitor.signals(), _logging_to(folder):
+        with monitor.signals(), _logging_to(folder), _tracked(monitor, task, resources):
             _guarded(monitor, lambda: _compute(store, task, resources, Place(monitor, world)))
+
+
+@contextlib.contextmanager
+def _tracked(monitor: Monitor, task: Task, resources: Resources) -> Iterator[None]:
+    """Hands what the run logs to the trackers asked for while the block runs."""
+    names = resources.trackers
+    trackers = Trackers(names, monitor.folder.path, plain_config(task.config) if names else {})
+    monitor.trackers = trackers
+    try:
+        yield
+    finally:
+        trackers.close()
 
 
 def _guarded(monitor: Monitor, compute: Callable[[], None]) -> None:

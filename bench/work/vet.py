@@ -122,10 +122,10 @@ def check_model(config: RunConfig, resources: Resources, place: Place) -> None:
     Raises:
         UsageError: if a part cannot be built, or the sizes make no sense.
     """
-    bare = _built(lambda: registry.method(config.method)(config.model, config.hyper))
+    bare = _built(lambda: registry.METHODS.load(config.method)(config.model, config.hyper))
     method = bare
     for name, settings in config.plugins:
-        method = _built(partial(registry.plugin(name), method, settings))
+        method = _built(partial(registry.PLUGINS.load(name), method, settings))
         if hasattr(settings, "check_layers"):
             settings.check_layers(_token_layers(bare, config), config.model.heads)
     options = ClassifierOptions(

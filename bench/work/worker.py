@@ -17,6 +17,7 @@ from bench.plan import resolve
 from bench.plan.config import Resources
 from bench.plan.study import Task
 from bench.store.store import Store
+from bench.work.flags import add_resource_flags
 
 BUSY_WAIT_S = 2.0
 """Seconds between tries at a run that another process still holds."""
@@ -61,16 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.work.worker", description=__doc__)
     parser.add_argument("out", type=Path, help="folder that holds runs/")
     parser.add_argument("run", help="run id")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads a process")
-    parser.add_argument("--workers", type=int, default=0, help="data workers a process")
-    parser.add_argument("--batch-size", type=int, default=0, help="images at once on a device")
     parser.add_argument("--data-root", default="", help="folder of the data set")
     parser.add_argument("--init-path", default="", help="weights the encoder starts from")
-    parser.add_argument("--checkpoint-every", type=float, default=60.0, metavar="SECONDS")
-    parser.add_argument(
-        "--strict-images", action="store_true", help="an unreadable file is an error"
-    )
+    add_resource_flags(parser)
     return parser
 
 
@@ -81,12 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         resources = Resources(
             device=args.device,
             threads=args.threads,
-            workers=args.workers,
+            workers=args.workers or 0,
             micro_batch=args.batch_size,
             data_root=args.data_root,
             init_path=args.init_path,
             checkpoint_every_s=args.checkpoint_every,
             strict_images=args.strict_images,
+            trackers=tuple(args.track),
         )
         compute(args.out, args.run, resources)
     except BusyError as error:

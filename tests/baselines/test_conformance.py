@@ -18,10 +18,10 @@ from bench.plan.config import RunConfig
 from bench.plan.layers import load_preset
 from bench.streams import Streams
 from bench.train import optim
-from bench.train.pretrain import build_method
+from bench.train.method import build_method
 
-BARE = registry.names("methods")
-ARMS = [*BARE, *(f"{m}+{p}" for m in BARE for p in registry.names("plugins"))]
+BARE = registry.METHODS.names()
+ARMS = [*BARE, *(f"{m}+{p}" for m in BARE for p in registry.PLUGINS.names())]
 QUIET = {
     "model": {"image_size": 16, "patch_size": 4, "channels": 3, "width": 24, "depth": 3},
     "data": {"mean": [0.5] * 3, "std": [0.25] * 3},
@@ -118,7 +118,7 @@ def test_masks_hide_some_patches_and_leave_some(method: Any) -> None:
 
 def test_masks_are_the_base_methods_own() -> None:
     for name in BARE:
-        for plugin in registry.names("plugins"):
+        for plugin in registry.PLUGINS.names():
             assert torch.equal(masks(make(name)), masks(make(f"{name}+{plugin}")))
 
 

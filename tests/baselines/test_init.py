@@ -7,7 +7,7 @@ import torch
 
 from bench.plan import resolve, typed
 from bench.plan.layers import load_preset
-from bench.train.pretrain import build_method
+from bench.train.method import build_method
 
 
 def built(arm: str, std: float) -> dict[str, Any]:

@@ -17,11 +17,11 @@ STREAMS = Streams(0, 0)
 def method_of(name: str, shape: VisionShape) -> Any:
     """``mae``, ``mae+mto``, ``mae+mto:all``, at the settings of the classes."""
     arm = parse_arm(name)
-    method: Any = registry.method(arm.method)(shape, registry.method_config(arm.method)())
+    method: Any = registry.METHODS.load(arm.method)(shape, registry.METHODS.config(arm.method)())
     for plugin, terms in arm.plugins:
-        config = registry.plugin_config(plugin)()
+        config = registry.PLUGINS.config(plugin)()
         chosen = config if terms is None else config.with_terms(terms)
-        method = registry.plugin(plugin)(method, chosen)
+        method = registry.PLUGINS.load(plugin)(method, chosen)
     method.reset_parameters(lambda parameter: STREAMS.generator("init", parameter))
     return method
 

@@ -23,9 +23,10 @@ from bench.store.folder import RunFolder
 from bench.streams import Digest, Streams
 from bench.train import checkpoint, loop
 from bench.train.loop import Session
+from bench.train.method import build_method
 from bench.train.monitor import Monitor
 from bench.train.optim import pretrain_optimizer, pretrain_scheduler
-from bench.train.pretrain import Pretraining, build_method
+from bench.train.pretrain import Pretraining
 from tests.benchmarks import peers
 from tests.benchmarks.side_by_side import race
 

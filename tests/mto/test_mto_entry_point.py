@@ -21,17 +21,17 @@ def installed(tmp_path, monkeypatch):
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-method\nVersion: 0.1\n")
     (folder / "entry_points.txt").write_text(ENTRY_POINTS)
     monkeypatch.syspath_prepend(tmp_path)
-    registry._outside.cache_clear()
+    registry._points.cache_clear()
     yield
-    registry._outside.cache_clear()
+    registry._points.cache_clear()
 
 
 @pytest.mark.usefixtures("installed")
 def test_mto_wraps_a_method_it_never_heard_of():
-    assert "toy" in registry.names("methods")
-    bare = registry.method("toy")(SHAPE, registry.method_config("toy")())
+    assert "toy" in registry.METHODS.names()
+    bare = registry.METHODS.load("toy")(SHAPE, registry.METHODS.config("toy")())
     assert isinstance(bare, Toy)
-    method = registry.plugin("mto")(bare, registry.plugin_config("mto").only(["all"]))
+    method = registry.PLUGINS.load("mto")(bare, registry.PLUGINS.config("mto").only(["all"]))
     streams = Streams(0, 0)
     method.reset_parameters(lambda name: streams.generator("init", name))
     optimizer = torch.optim.AdamW(method.parameters(), lr=1e-2)

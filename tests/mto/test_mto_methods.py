@@ -25,17 +25,17 @@ SMALL = {
     "target_layers": 2,
 }
 OFF = MTOConfig.only(())
-METHODS = sorted(registry.METHODS)
+METHODS = registry.METHODS.names()
 
 
 def hyper(name):
-    kind = registry.method_config(name)
+    kind = registry.METHODS.config(name)
     known = {f.name for f in fields(kind)}
     return kind(**{key: value for key, value in SMALL.items() if key in known})
 
 
 def made(name, config=None):
-    method = registry.method(name)(SHAPE, hyper(name))
+    method = registry.METHODS.load(name)(SHAPE, hyper(name))
     if config is not None:
         method = with_mto(method, config)
     streams = Streams(0, 1)

@@ -9,10 +9,10 @@ from bench import registry
 from bench.errors import UsageError
 from bench.plan import resolve, typed
 from bench.plan.layers import load_preset
-from bench.train.pretrain import build_method
+from bench.train.method import build_method
 from null.plugin import NullConfig, with_null
 
-BARE = registry.names("methods")
+BARE = registry.METHODS.names()
 
 
 def built(arm: str, **layer: Any) -> Any:

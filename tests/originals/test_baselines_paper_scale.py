@@ -11,7 +11,7 @@ from bench.plan.config import RunConfig
 from bench.plan.layers import load_preset
 from bench.streams import Streams
 from bench.train import optim
-from bench.train.pretrain import build_method
+from bench.train.method import build_method
 
 ARMS = [f"{m}{p}" for m in ("mae", "simmim", "data2vec") for p in ("", "+mto")]
 

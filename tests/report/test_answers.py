@@ -9,7 +9,7 @@ import pytest
 
 from bench.report import html, markdown, terminal
 from bench.report import write as report
-from bench.report.sections import study
+from bench.report.sections import find
 from bench.report.verdicts import Verdict, verdicts
 from bench.store.record import Record
 from tests.support.synthetic import PLAN, RISING, runs
@@ -18,7 +18,7 @@ PLATEAU = {"mae": [80, 79.9, 82], "mae+mto": [80, 81, 82.4]}
 
 
 def answer(records: list[Record], plan: dict[str, Any] | None = None) -> Verdict:
-    (section,) = study((vars(r) for r in records), plan).sections
+    (section,) = find((vars(r) for r in records), plan).sections
     (found,) = verdicts(section)
     return found
 
@@ -69,7 +69,7 @@ def test_without_cells_at_half_the_epochs_the_saving_is_told_all_the_same() -> N
 @pytest.mark.parametrize("curves", [RISING, PLATEAU])
 def test_the_verdict_leads_every_format(curves: dict[str, list[float]]) -> None:
     records = runs(curves)
-    found = study((vars(r) for r in records), PLAN)
+    found = find((vars(r) for r in records), PLAN)
     said = answer(records, PLAN)
     flowing = " ".join(terminal.text(found).split())
     assert flowing.startswith(f"{said.word.upper()} {said.sentence}")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bench.report import claims, html, latex, markdown
 from bench.report import write as report
-from bench.report.sections import study
+from bench.report.sections import find
 from bench.stats.means import MIN_SEEDS
 from bench.store.record import Record
 from tests.support.synthetic import PLAN, RISING, runs
@@ -72,7 +72,7 @@ def test_no_claim_word_appears_where_nothing_may_be_claimed(
 def test_a_claim_on_epochs_leans_on_a_closed_end(shift: float, noise: float) -> None:
     """Of a ratio that is not bounded on its side nothing is said."""
     curves = {"mae": [80.0, 81.0, 82.0], "mae+mto": [80.0 + shift, 81.0 + shift, 82.0 + shift]}
-    rows = study((vars(r) for r in runs(curves, range(6), noise)), None).targets
+    rows = find((vars(r) for r in runs(curves, range(6), noise)), None).targets
     for _, row in rows.iterrows():
         if claims.SAVES in row["verdict"]:
             assert row["rho_low"] > 1

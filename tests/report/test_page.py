@@ -14,7 +14,7 @@ import pytest
 
 from bench.report import html
 from bench.report.plots import section_plots
-from bench.report.sections import study
+from bench.report.sections import find
 from tests.support import golden_report
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or ""
@@ -88,7 +88,7 @@ def opened(folder: Path, scheme: str, page: str) -> tuple[dict[str, Any], str]:
 def seen(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, dict[str, Any], str]:
-    found = study((vars(r) for r in golden_report.records()), golden_report.PLAN)
+    found = find((vars(r) for r in golden_report.records()), golden_report.PLAN)
     plots = {part.key: section_plots(part, None) for part in found.sections}
     folder = tmp_path_factory.mktemp(request.param)
     return request.param, *opened(folder, request.param, html.document(found, plots))

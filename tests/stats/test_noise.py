@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench.report import write as report
-from bench.report.sections import study
+from bench.report.sections import find
 from bench.stats.noise import floors
 from bench.stats.power import POWER, power_of, seeds_needed, smallest_effect
 from bench.store.record import Record
@@ -34,7 +34,7 @@ def runs(null: str = "mae+null") -> list[Record]:
 
 
 def frame(found: list[Record]) -> dict[int, dict[str, float]]:
-    made = study([vars(r) for r in found], PLAN)
+    made = find([vars(r) for r in found], PLAN)
     rows = floors(made.differences, made.accuracy, 0.05)
     rows = rows[rows["endpoint"] == "finetune_top1"] if len(rows) else rows
     return {row["epochs"]: row for row in rows.to_dict("records")}

@@ -12,8 +12,9 @@ from bench.data import load
 from bench.store.folder import RunFolder
 from bench.streams import Streams
 from bench.train.loop import Session
+from bench.train.method import build_method
 from bench.train.monitor import Monitor
-from bench.train.pretrain import Pretraining, build_method
+from bench.train.pretrain import Pretraining
 from tests.support.tiny_runs import tasks
 
 

@@ -17,8 +17,9 @@ from bench.store.folder import RunFolder
 from bench.streams import Streams
 from bench.train import masks
 from bench.train.loop import Session
+from bench.train.method import build_method
 from bench.train.monitor import Monitor
-from bench.train.pretrain import Pretraining, build_method
+from bench.train.pretrain import Pretraining
 from tests.conftest import tiny_study
 
 CONFIG = tiny_study("mae", "2", more=["pretrain.augment.crop_scale=[0.3,1]"]).cells[0].config

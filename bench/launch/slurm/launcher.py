@@ -10,17 +10,26 @@ import fcntl
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.errors import DetachedError, SchedulerError
-from bench.launch.base import Observer, Progress, block_dependents, refresh, register, survey
-from bench.launch.slurm import scheduler as slurm
+from bench.errors import DetachedError, SchedulerError, UsageError
+from bench.launch.base import (
+    Observer,
+    Order,
+    Places,
+    Progress,
+    block_dependents,
+    refresh,
+    register,
+    survey,
+)
+from bench.launch.slurm import scheduler
 from bench.launch.slurm.job import ReportJob, SlurmRun
 from bench.launch.slurm.scheduler import Scheduler
-from bench.launch.slurm.site import Site
+from bench.launch.slurm.site import Site, load_site
 from bench.launch.slurm.submission import Array, arrays
 from bench.launch.slurm.tracking import Tracker, live_jobs, note_job
 from bench.launch.snapshot import take_snapshot
@@ -41,6 +50,14 @@ class SlurmLauncher:
     study: Path
     retry: bool = False
     detach: bool = False
+    say: Callable[[str], None] = lambda text: None
+
+    def places(self, runs: int) -> Places:
+        """As many runs as the site lets into the queue at once."""
+        gpus = self.site.nodes * self.site.gpus_per_node
+        jobs = min(max(1, runs), self.site.array_parallelism)
+        units, unit = gpus or self.resources.threads, "GPU" if gpus else "core"
+        return Places(jobs, units, unit, here=False, memory_gb=self.site.mem_gb)
 
     def launch(self, tasks: Sequence[Task], observe: Observer) -> list[Progress]:
         """Submits the missing runs and watches until all have ended.
@@ -49,7 +66,7 @@ class SlurmLauncher:
             SchedulerError: if the scheduler refuses; nothing of this launch stays queued.
             DetachedError: on Ctrl-C or ``detach``; the jobs go on.
         """
-        slurm.check_tools()
+        scheduler.check_tools()
         progresses = survey(self.store, tasks, self.retry)
         block_dependents(self.store, progresses)
         waiting = [p.task for p in progresses if p.state == PENDING]
@@ -82,7 +99,7 @@ class SlurmLauncher:
         jobs: dict[str, str] = {}
         accepted: list[list[str]] = []
         try:
-            for array in arrays(tasks, live, slurm.max_array_size()):
+            for array in arrays(tasks, live, scheduler.max_array_size()):
                 for task in array.tasks:
                     register(self.store, task)
                 accepted.append(self._submit_array(array, accepted, snapshot))
@@ -149,7 +166,7 @@ class SlurmLauncher:
         site = self.site
         cell_min = site.cell_timeout_min or site.timeout_min
         given = {
-            "job_name": f"mto-{stage}",
+            "job_name": f"bench-{stage}",
             "time": site.timeout_min if stage == PRETRAIN else cell_min,
             "nodes": site.nodes,
             "ntasks_per_node": site.tasks,
@@ -189,22 +206,19 @@ class SlurmLauncher:
     def _announce(self, submitted: int, jobs: dict[str, str]) -> None:
         bases = sorted({j.partition("_")[0] for j in jobs.values()}, key=int)
         out = shlex.quote(str(self.store.root))
-        print(
+        self.say(
             f"{submitted} runs submitted, {len(jobs) - submitted} already with the scheduler: "
             f"jobs {', '.join(bases)}\n"
             f"follow:  python -m bench.run status --out {out}   (or: squeue -j {','.join(bases)})\n"
             f"logs:    {self.job_dir}   cancel: python -m bench.run cancel --out {out}\n"
-            "Ctrl-C detaches; the same command comes back.",
-            file=sys.stderr,
+            "Ctrl-C detaches; the same command comes back."
         )
 
     def _follow(self, progresses: Sequence[Progress], tracker: Tracker, observe: Observer) -> None:
         count = len(tracker.jobs)
         message = f"detached from {count} runs; the same command comes back to them"
         if self.detach:
-            detached = DetachedError(message)
-            detached.exit_code = 0
-            raise detached
+            raise DetachedError(message, exit_code=0)
         try:
             while True:
                 self._update(progresses, tracker)
@@ -244,3 +258,39 @@ def _refusal(error: Exception) -> str:
     lines = [x.strip() for x in str(error).splitlines() if x.strip()]
     spoken = [x for x in lines if x.startswith("sbatch:")]
     return "; ".join(spoken) or (lines[-1] if lines else type(error).__name__)
+
+
+def slurm(order: Order) -> SlurmLauncher:
+    """The launcher for an order, with threads and data workers of a compute node.
+
+    Raises:
+        UsageError: if a batch cannot be shared by the processes asked for, or a path read.
+    """
+    site, resources = load_site(order.site, order.settings), order.resources
+    processes = site.nodes * site.tasks
+    if order.smallest_batch < 2 * processes:
+        raise UsageError(
+            f"{processes} processes cannot share a batch of {order.smallest_batch} images: fewer "
+            "--nodes or --ngpus, or a larger pretrain.batch_size."
+        )
+    if "%" in str(order.store.root):
+        raise UsageError(
+            f"--out '{order.store.root}': SLURM reads '%' in the paths of its logs as a code."
+        )
+    workers = max(1, site.cpus_per_task - 1) if resources.workers else 0
+    resources = replace(
+        resources,
+        nodes=site.nodes,
+        gpus_per_node=site.gpus_per_node,
+        threads=order.threads or site.cpus_per_task or 1,
+        workers=resources.workers if order.workers is not None else workers,
+    )
+    return SlurmLauncher(
+        store=order.store,
+        resources=resources,
+        site=site,
+        study=order.study,
+        retry=order.retry,
+        detach=order.detach,
+        say=order.say,
+    )

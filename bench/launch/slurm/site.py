@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from bench.api.rules import Amount, Count, Line, Natural, Processes, Range, Ruled
 from bench.errors import UsageError
 from bench.plan.loading import load_section
-from bench.rules import Amount, Count, Line, Natural, Processes, Range, Ruled
 
 Minutes = Annotated[int, Range(1, 10_000_000)]
 

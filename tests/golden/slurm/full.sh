@@ -7,7 +7,7 @@
 #SBATCH --cpus-per-task=10
 #SBATCH --error=OUT/jobs/%A_%a_0_log.err
 #SBATCH --gpus-per-node=4
-#SBATCH --job-name=mto-pretrain
+#SBATCH --job-name=bench-pretrain
 #SBATCH --mem=245760MB
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=4
@@ -44,7 +44,7 @@ exit "$code"
 #SBATCH --dependency=aftercorr:100
 #SBATCH --error=OUT/jobs/%A_%a_0_log.err
 #SBATCH --gpus-per-node=4
-#SBATCH --job-name=mto-cell
+#SBATCH --job-name=bench-cell
 #SBATCH --kill-on-invalid-dep=yes
 #SBATCH --mem=245760MB
 #SBATCH --nodes=2
@@ -80,7 +80,7 @@ exit "$code"
 #SBATCH --cpus-per-task=10
 #SBATCH --dependency=afterany:100:101
 #SBATCH --error=OUT/jobs/%j_0_log.err
-#SBATCH --job-name=mto-report
+#SBATCH --job-name=bench-report
 #SBATCH --mem=245760MB
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1

@@ -4,7 +4,7 @@
 #SBATCH --array=0-1%2
 #SBATCH --chdir=OUT/code/SNAPSHOT
 #SBATCH --error=OUT/jobs/%A_%a_0_log.err
-#SBATCH --job-name=mto-pretrain
+#SBATCH --job-name=bench-pretrain
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
 #SBATCH --open-mode=append
@@ -36,7 +36,7 @@ exit "$code"
 #SBATCH --chdir=OUT/code/SNAPSHOT
 #SBATCH --dependency=aftercorr:100
 #SBATCH --error=OUT/jobs/%A_%a_0_log.err
-#SBATCH --job-name=mto-cell
+#SBATCH --job-name=bench-cell
 #SBATCH --kill-on-invalid-dep=yes
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
@@ -68,7 +68,7 @@ exit "$code"
 #SBATCH --chdir=OUT/code/SNAPSHOT
 #SBATCH --dependency=afterany:100:101
 #SBATCH --error=OUT/jobs/%j_0_log.err
-#SBATCH --job-name=mto-report
+#SBATCH --job-name=bench-report
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
 #SBATCH --open-mode=append

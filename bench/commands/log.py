@@ -9,8 +9,9 @@ from typing import Any
 
 from tabulate import tabulate
 
+from bench.commands.flags import Command, add_out_flag
 from bench.commands.top import eta
-from bench.errors import remedy, unknown
+from bench.errors import remedy
 from bench.report.words import duration, number
 from bench.store.folder import RunFolder
 from bench.store.states import RUNNING
@@ -26,7 +27,7 @@ def show_log(args: argparse.Namespace) -> int:
     Raises:
         UsageError: if no run, or more than one, begins like this.
     """
-    folder = find_run(Store(Path(args.out)), args.run)
+    folder = Store(Path(args.out)).find(args.run)
     status = folder.status()
     print(f"{folder.run_id}: {status['state']} {status.get('message', '')}".rstrip())
     if status.get("failure"):
@@ -36,19 +37,6 @@ def show_log(args: argparse.Namespace) -> int:
     if folder.log.exists():
         print(f"\n{folder.log.read_text()}", end="")
     return 0
-
-
-def find_run(store: Store, name: str) -> RunFolder:
-    """The run of this id, or of this beginning of one.
-
-    Raises:
-        UsageError: if there is none, or more than one.
-    """
-    ids = [f.run_id for f in store.folders()]
-    found = [i for i in ids if i == name] or [i for i in ids if i.startswith(name)]
-    if len(found) != 1:
-        raise unknown("run", name, found[:8] or ids[:8], "Give enough of the id to be unique.")
-    return store.run(found[0])
 
 
 def _speed(folder: RunFolder, status: dict[str, Any]) -> str:
@@ -78,3 +66,11 @@ def _thinned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return lines
     chosen = {round(i * (len(lines) - 1) / (LINES - 1)) for i in range(LINES)}
     return [lines[i] for i in sorted(chosen)]
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    add_out_flag(parser)
+    parser.add_argument("run", help="run id, or the beginning of one")
+
+
+COMMAND = Command("how a run goes or went: epochs, losses, images/s, its log", _flags, show_log)

@@ -1,14 +1,14 @@
-"""``export`` and ``import``: studies between machines."""
+"""``export``: a study or a run as one archive."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from bench.commands.results import study_folder
+from bench.commands.flags import Command, add_out_flag
 from bench.errors import NothingMeasuredError
-from bench.store.archive import export, unpack
-from bench.store.files import read_json
+from bench.store import studies
+from bench.store.archive import export
 from bench.store.store import Store
 
 
@@ -18,8 +18,8 @@ def export_study(args: argparse.Namespace) -> int:
     if store.run(args.what).path.is_dir() and args.what:
         folders = [store.run(args.what).path]
     else:
-        study = study_folder(store, args.what)
-        folders = [study, *_runs(store, read_json(study / "plan.json") or {})]
+        study = studies.find(store, args.what)
+        folders = [study.path, *_runs(store, study.plan() or {})]
     target = Path(args.to or f"{folders[0].name}.tar.gz")
     print(f"{export(store, folders, target, args.records)} folders in {target}")
     return 0
@@ -35,8 +35,13 @@ def _runs(store: Store, plan: dict[str, list[str]]) -> list[Path]:
     return there
 
 
-def import_archive(args: argparse.Namespace) -> int:
-    """Unpacks an archive into the results folder; what is there already stays as it is."""
-    taken, kept = unpack(Store(Path(args.out)), Path(args.archive))
-    print(f"{len(taken)} imported, {len(kept)} already there and left alone")
-    return 0
+def _flags(parser: argparse.ArgumentParser) -> None:
+    add_out_flag(parser)
+    parser.add_argument("what", nargs="?", default="", help="study or run (newest study)")
+    parser.add_argument("--to", default="", metavar="FILE", help="archive to write (.tar.gz)")
+    parser.add_argument(
+        "--records", action="store_true", help="what a report needs alone: no weights, no logs"
+    )
+
+
+COMMAND = Command("pack a study or run into one archive", _flags, export_study)

@@ -13,18 +13,15 @@ from typing import Any
 from tabulate import tabulate
 
 from bench import registry
+from bench.api.rules import Range, hints
+from bench.commands.flags import Command, add_out_flag
 from bench.errors import unknown
 from bench.plan import layers
 from bench.report import reference
 from bench.report.words import number
-from bench.rules import Range, hints
 from bench.stats.analysis import ENDPOINTS
-from bench.store.files import read_json
+from bench.store import studies
 from bench.store.store import Store
-
-KINDS = (
-    *("methods", "plugins", "datasets", "presets", "studies", "runs", "settings", "published"),
-)
 
 
 def show_list(args: argparse.Namespace) -> int:
@@ -33,12 +30,12 @@ def show_list(args: argparse.Namespace) -> int:
     Raises:
         UsageError: for an unknown kind or section.
     """
-    if args.kind not in KINDS:
-        raise unknown("kind", args.kind, KINDS)
+    if args.kind not in (*registry.KINDS, *MAKERS):
+        raise unknown("kind", args.kind, (*registry.KINDS, *MAKERS))
     if args.kind in MAKERS:
         print(MAKERS[args.kind](args))
     else:
-        print("\n".join(registry.names(args.kind)))
+        print("\n".join(registry.KINDS[args.kind].names()))
     return 0
 
 
@@ -52,14 +49,13 @@ def _run_ids(args: argparse.Namespace) -> str:
 
 def _studies(args: argparse.Namespace) -> str:
     """The studies of a folder, newest last, with what they compare."""
-    paths = (Path(args.out) / "studies").glob("*/plan.json")
     rows = []
-    for path in sorted(paths, key=lambda p: p.stat().st_mtime):
-        plan = read_json(path) or {}
+    for folder in studies.planned(Store(Path(args.out))):
+        plan = folder.plan() or {}
         budgets = ",".join(map(str, plan.get("budgets", [])))
         arms, seeds = ",".join(plan.get("arms", [])), len(plan.get("seeds", []))
-        report = "yes" if (path.parent / "report.md").exists() else ""
-        rows.append([path.parent.name, arms, budgets, str(seeds), report])
+        report = "yes" if (folder.path / "report.md").exists() else ""
+        rows.append([folder.name, arms, budgets, str(seeds), report])
     heads = ["study", "methods", "epochs", "seeds", "report"]
     return tabulate(rows, heads, tablefmt="simple", disable_numparse=True)
 
@@ -84,8 +80,8 @@ def _settings(args: argparse.Namespace) -> str:
 
 
 def _sections() -> dict[str, type]:
-    own = {name: registry.method_config(name) for name in registry.names("methods")}
-    added = {name: registry.plugin_config(name) for name in registry.names("plugins")}
+    own = {name: registry.METHODS.config(name) for name in registry.METHODS.names()}
+    added = {name: registry.PLUGINS.config(name) for name in registry.PLUGINS.names()}
     return {**layers.SECTIONS, **own, **added}
 
 
@@ -162,3 +158,18 @@ MAKERS: dict[str, Callable[[argparse.Namespace], str]] = {
     "settings": _settings,
     "published": _published,
 }
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    add_out_flag(parser)
+    kinds = ", ".join([*registry.KINDS, *MAKERS])
+    parser.add_argument("kind", nargs="?", default="methods", metavar="KIND", help=kinds)
+    parser.add_argument("section", nargs="?", default="", metavar="SECTION", help="for settings")
+
+
+COMMAND = Command(
+    "list what can be named (methods, datasets, ...), presets, studies, runs, settings, or "
+    "published numbers",
+    _flags,
+    show_list,
+)

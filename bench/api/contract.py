@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
-from bench.rules import Layers, Range, Ruled, Width
+from bench.api.rules import Layers, Range, Ruled, Width
 
 if TYPE_CHECKING:
     import torch
@@ -281,4 +281,16 @@ class Classifier(Protocol):
 
     def group_matcher(self, coarse: bool = False) -> Mapping[str, Any]:
         """Parameter-name patterns by depth, in timm's form, for layer decay."""
+        ...
+
+
+class Sink(Protocol):
+    """A tracker of one run, made as ``sink(folder, config)``: run folder, plain configuration."""
+
+    def log(self, values: Mapping[str, Any]) -> None:
+        """Takes one logged line: ``stage``, ``epoch``, ``step`` and what was measured."""
+        ...
+
+    def close(self) -> None:
+        """The run has ended, for now."""
         ...

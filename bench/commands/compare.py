@@ -1,0 +1,62 @@
+"""``compare``: two studies cell by cell."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from bench import library
+from bench.commands.flags import Command, add_out_flag
+from bench.errors import BenchError
+from bench.report import write
+from bench.store import studies
+from bench.store.archive import unpack
+from bench.store.files import read_json
+from bench.store.store import Store
+from bench.store.studies import StudyFolder
+
+
+def show_compare(args: argparse.Namespace) -> int:
+    """Prints two studies cell by cell; each is a name, a folder, an archive or a report.json."""
+    with tempfile.TemporaryDirectory() as place:
+        sides = [
+            _side(name, Path(args.out), Path(place) / str(i))
+            for i, name in enumerate((args.a, args.b))
+        ]
+        print(write.compare(sides[0], sides[1], (_called(args.a), _called(args.b))))
+    return 0
+
+
+def _side(name: str, out: Path, place: Path) -> write.Side:
+    """What a study's records say, or the values of a report.json."""
+    path = Path(name)
+    if path.is_file() and path.suffix == ".json":
+        values = read_json(path)
+        if values is None or "accuracy" not in values:
+            raise BenchError(f"'{name}' is no report.json.")
+        return values
+    if path.is_file():
+        unpack(Store(place), path)
+        folder = studies.find(Store(place))
+    else:
+        folder = StudyFolder(path) if path.is_dir() else studies.find(Store(out), name)
+    if folder.plan() is None:
+        raise BenchError(f"'{folder.path}' holds no plan.json, so it is no study.")
+    return library.findings_of(Store(folder.path.parent.parent), folder)
+
+
+def _called(name: str) -> str:
+    """What a side is called: its folder for a report.json, else its own name."""
+    path = Path(name)
+    called = path.resolve().parent.name if path.name == "report.json" else path.name
+    return called.removesuffix(".tar.gz")
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    add_out_flag(parser)
+    parser.add_argument("a", help="study: name, folder, archive or report.json")
+    parser.add_argument("b", help="study: name, folder, archive or report.json")
+
+
+COMMAND = Command("two studies cell by cell", _flags, show_compare)

@@ -1,0 +1,184 @@
+"""Flags that several commands share, and what they say as values."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bench import registry
+from bench.plan.wish import Means, Wish
+from bench.work.flags import add_resource_flags, natural
+
+
+@dataclass(frozen=True)
+class Command:
+    """A sub-command: its line of help, its flags and what it does with them.
+
+    ``study`` says that it plans one: its help explains settings and hides what is rarely needed.
+    """
+
+    help: str
+    flags: Callable[[argparse.ArgumentParser], None]
+    action: Callable[[argparse.Namespace], int]
+    study: bool = False
+
+
+def add_all(parser: argparse.ArgumentParser) -> None:
+    """Everything that says which study, how it is computed, and where it goes."""
+    add_study_flags(parser.add_argument_group("study"))
+    add_compute_flags(parser.add_argument_group("compute"))
+    add_slurm_flags(parser.add_argument_group("with --launcher slurm (or in the site file)"))
+    add_output_flags(parser.add_argument_group("output"))
+
+
+def add_out_flag(group: argparse._ActionsContainer) -> None:
+    """The results folder."""
+    group.add_argument("--out", default="results", metavar="DIR", help="folder of runs and tables")
+
+
+def add_study_argument(parser: argparse.ArgumentParser) -> None:
+    """Which study of the folder."""
+    add_out_flag(parser)
+    parser.add_argument("study", nargs="?", default="", help="study name (default: the newest)")
+
+
+def add_study_flags(group: argparse._ArgumentGroup) -> None:
+    """Which study."""
+    group.add_argument("--methods", nargs="+", metavar="M", help="arms: mae,mae+mto,simmim,...")
+    group.add_argument("--epochs", nargs="+", metavar="E", help="pre-training budgets: 100,200,400")
+    group.add_argument("--seeds", nargs="+", metavar="S", help="a count 5, a range 0-4, or 0,1,2")
+    group.add_argument(
+        "--data",
+        default=None,
+        metavar="NAME[:DIR]",
+        help="digits, fashion-mnist[:DIR], cifar10:DIR, cifar100:DIR, imagenet:DIR, folder:DIR, "
+        "procedural, or a timm name such as torch/cifar10:DIR (default: the preset's)",
+    )
+    group.add_argument("--preset", help="model, recipe and data: see 'ls presets' (from --data)")
+    group.add_argument("--recipe", metavar="NAME", help="one of the preset's named recipes")
+    group.add_argument(
+        "--init",
+        default="",
+        metavar="FILE",
+        help="evaluate this checkpoint (a release's or our own) instead of pre-training",
+    )
+    group.add_argument("-c", "--config", metavar="FILE", help="suite file in YAML")
+    group.add_argument("--suite-seed", type=int, default=None, help="seed shared by all runs")
+    group.add_argument(
+        "--target", type=int, metavar="E", help="budget whose accuracy is the target"
+    )
+    group.add_argument("--margin", type=float, help="points within which accuracies count as equal")
+
+
+def add_compute_flags(group: argparse._ArgumentGroup) -> None:
+    """How it is computed."""
+    group.add_argument("--launcher", choices=registry.LAUNCHERS.names(), default="local")
+    group.add_argument(
+        "-j", "--jobs", type=natural, default=0, help="runs side by side (0: automatic)"
+    )
+    group.add_argument("--retry", action="store_true", help="run failed cells again")
+    add_resource_flags(group)
+
+
+def add_slurm_flags(group: argparse._ArgumentGroup) -> None:
+    """What a cluster is asked for."""
+    group.add_argument("--site", default="", metavar="FILE", help="the cluster's settings in TOML")
+    group.add_argument("--partition", help="where the jobs run")
+    group.add_argument("--nodes", type=int, help="nodes a run")
+    group.add_argument(
+        "--ngpus", "--gpus-per-node", type=int, dest="gpus_per_node", help="GPUs (processes) a node"
+    )
+    group.add_argument("--tasks-per-node", type=int, help="processes a node (default: one a GPU)")
+    group.add_argument("--cpus-per-task", type=int, help="cores a process")
+    group.add_argument("--mem-gb", type=float, help="memory a node")
+    group.add_argument(
+        "--timeout", "--timeout-min", type=int, dest="timeout_min", metavar="MIN", help="time limit"
+    )
+    group.add_argument("--account", help="whom to bill")
+    group.add_argument("--qos", help="quality of service")
+    group.add_argument("--constraint", help="node features")
+    group.add_argument("--exclude", help="nodes to avoid")
+    group.add_argument("--comment", help="comment on the jobs")
+    group.add_argument("--array-parallelism", type=int, metavar="N", help="runs at once, at most")
+    group.add_argument("--job-dir", metavar="DIR", help="scripts and logs of jobs (OUT/jobs)")
+    group.add_argument("--poll", type=float, dest="poll_s", metavar="S", help="seconds a look")
+    group.add_argument("--detach", action="store_true", help="submit and return at once")
+
+
+def add_output_flags(group: argparse._ArgumentGroup) -> None:
+    """Where it goes."""
+    add_out_flag(group)
+    group.add_argument("--name", default="", help="name of the study's folder (default: readable)")
+    group.add_argument("--dry-run", action="store_true", help="show the plan, compute nothing")
+    group.add_argument("--calibrate", action="store_true", help="time a few steps for the plan")
+    add_result_flags(group)
+
+
+def add_result_flags(group: argparse._ActionsContainer) -> None:
+    """What is said of a result."""
+    group.add_argument("--strict", action="store_true", help="exit 1 on anything missing or mixed")
+    group.add_argument("--json", action="store_true", help="print the table as JSON")
+    group.add_argument(
+        "--assert",
+        dest="gates",
+        action="append",
+        default=[],
+        metavar="GATE",
+        help="exit 4 unless it holds, as 'rho_low(mae+mto)>1.5' or 'noninferior(mae+mto)'",
+    )
+    group.add_argument(
+        "--allow-pilot", action="store_true", help="gates may rest on fewer than five seeds"
+    )
+
+
+SITE = (
+    *("partition", "nodes", "gpus_per_node", "tasks_per_node", "cpus_per_task", "mem_gb"),
+    *("timeout_min", "account", "qos", "constraint", "exclude", "comment"),
+    *("array_parallelism", "job_dir", "poll_s"),
+)
+"""Site settings that have a flag of their own."""
+
+
+def site_settings(args: argparse.Namespace) -> Mapping[str, Any]:
+    """Site settings given as flags; None where there is no such flag on the line."""
+    return {name: getattr(args, name) for name in SITE}
+
+
+def wish_of(args: argparse.Namespace) -> Wish:
+    """The study that the flags ask for."""
+    return Wish(
+        methods=args.methods,
+        epochs=args.epochs,
+        seeds=args.seeds,
+        data=args.data or "",
+        preset=args.preset or "",
+        recipe=args.recipe,
+        config=args.config or "",
+        settings=args.overrides,
+        suite_seed=args.suite_seed,
+        target=args.target,
+        margin=args.margin,
+        init=args.init,
+        name=args.name,
+    )
+
+
+def means_of(args: argparse.Namespace) -> Means:
+    """How the flags ask for it to be computed."""
+    return Means(
+        launcher=args.launcher,
+        jobs=args.jobs,
+        threads=args.threads,
+        workers=args.workers,
+        device=args.device,
+        micro_batch=args.batch_size,
+        retry=args.retry,
+        detach=args.detach,
+        strict_images=args.strict_images,
+        checkpoint_every_s=args.checkpoint_every,
+        trackers=args.track,
+        site=args.site,
+        settings=site_settings(args),
+    )

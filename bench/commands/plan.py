@@ -1,0 +1,122 @@
+"""``plan`` (the same as ``--dry-run``): cells, ids, states, differences and cost of a study."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from tabulate import tabulate
+
+from bench import library
+from bench.commands.flags import Command, add_all, means_of, wish_of
+from bench.commands.progress import format_seconds
+from bench.launch.base import survey
+from bench.library import Request
+from bench.plan.fairness import arm_differences
+from bench.plan.study import PRETRAIN, Study, Task, describe
+from bench.store.states import DONE
+from bench.work.estimate import Speed, SpeedKey, cost, speed_key, stored_speeds
+
+
+def show_plan(args: argparse.Namespace) -> int:
+    """Prints arms and cells with their ids and states; computes nothing."""
+    request = library.plan(wish_of(args), args.out, means_of(args))
+    states = {p.task.run_id: p.state for p in survey(request.store, request.study.tasks(), False)}
+    if args.json:
+        print(json.dumps({**request.study.to_plain(), "states": states}, indent=1))
+        return 0
+    print("\n".join(arm_lines(request.study)))
+    print("\n" + _cell_table(request.study, states))
+    done = sum(s == DONE for s in states.values())
+    print(f"\n{len(states)} runs, {done} done. Study folder: {request.folder.path}")
+    print(_cost_line(request, args.calibrate, states))
+    for warning in request.planned.warnings:
+        print(f"warning: {warning}")
+    return 0
+
+
+def arm_lines(study: Study) -> list[str]:
+    """Batch, learning rates and warm-up of every arm, and what is compared with what."""
+    arms = {c.config.arm: c.config for c in study.cells}
+    differences = [line for config in arms.values() for line in arm_differences(config)]
+    return [_arm_table(study), *differences]
+
+
+def _arm_table(study: Study) -> str:
+    rows = {(c.config.arm, c.config.pretrain.epochs): describe(c.config) for c in study.cells}
+    table = [
+        [
+            d["arm"],
+            epochs,
+            d["batch"],
+            f"{d['lr']:.3g}",
+            f"{d['warmup_epochs']:g} ({d['warmup_share']:.0%})",
+            f"{d['finetune_lr']:.3g}",
+        ]
+        for (_, epochs), d in rows.items()
+    ]
+    heads = ["arm", "epochs", "effective batch", "peak lr", "warm-up epochs", "fine-tune peak lr"]
+    return tabulate(table, heads, tablefmt="simple")
+
+
+def _cell_table(study: Study, states: Mapping[str, str]) -> str:
+    rows = [
+        [
+            c.config.arm,
+            c.config.pretrain.epochs,
+            c.config.seed,
+            states[c.pretrain_id],
+            c.run_id,
+            states[c.run_id],
+        ]
+        for c in study.cells
+    ]
+    heads = ["arm", "epochs", "seed", "pre-train", "cell", "state"]
+    return tabulate(rows, heads, tablefmt="simple")
+
+
+def _cost_line(request: Request, measure: bool, states: Mapping[str, str]) -> str:
+    """Hours, wall time and disk of what is missing, from stored or freshly measured speeds."""
+    missing = [t for t in request.study.tasks() if states[t.run_id] != DONE]
+    speeds = _speeds(request, missing, measure)
+    runs = sum(t.stage == PRETRAIN for t in missing)
+    places = library.launcher(request).places(runs)
+    found = cost(missing, speeds, (places.jobs, places.units))
+    if found.unknown:
+        names = ", ".join(found.unknown)
+        return f"cost: no measured speed yet of {names}; add --calibrate to time a few steps"
+    return (
+        f"cost of what is missing, at the speed of this machine: {found.pretrain_hours:.3g} "
+        f"{places.unit}-hours of pre-training, {found.finetune_hours:.3g} of fine-tuning; about "
+        f"{format_seconds(found.wall_s)} with {places.jobs} side by side; "
+        f"{found.disk_mib:.3g} MiB on disk"
+    )
+
+
+def _speeds(request: Request, tasks: Sequence[Task], measure: bool) -> dict[SpeedKey, Speed]:
+    """Speeds of earlier runs in the folder; of other arms measured now, if asked to."""
+    records = request.store.records()
+    speeds = stored_speeds(records)
+    for record in records:
+        key = (record.arm, record.data, record.model)
+        if key in speeds and not speeds[key].disk_mib:
+            files = request.store.run(record.pretrain_id).path.glob("*.safetensors")
+            size = sum(f.stat().st_size for f in files)
+            speeds[key] = replace(speeds[key], disk_mib=size / 2**20)
+    if measure:
+        from bench.work.calibrate import calibrate
+
+        for task in tasks:
+            if speed_key(task) not in speeds:
+                speeds[speed_key(task)] = calibrate(task.config, request.resources)
+    return speeds
+
+
+COMMAND = Command(
+    "show the cells of a study and what is missing (the same as --dry-run)",
+    add_all,
+    show_plan,
+    study=True,
+)

@@ -1,0 +1,105 @@
+"""The end of a study: tables printed and saved, gates checked, the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import library
+from bench.errors import GateError, UsageError
+from bench.report import write
+from bench.report.sections import Findings
+from bench.store.files import write_bytes
+from bench.store.store import Store
+from bench.store.studies import StudyFolder
+
+TABLES = ("md", "csv", "json")
+
+RESULT = ("<!-- result -->\n", "<!-- /result -->\n")
+"""Lines in a markdown file between which ``report --readme`` puts the printed table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saying:
+    """What is said of a result, and how strictly: formats of files, JSON, gates."""
+
+    formats: Sequence[str] = TABLES
+    json: bool = False
+    strict: bool = False
+    gates: Sequence[str] = field(default_factory=list)
+    allow_pilot: bool = False
+    readme: str = ""
+
+
+def publish(store: Store, folder: StudyFolder, saying: Saying, target: Path | None = None) -> int:
+    """Prints and saves a study's report, checks its gates; returns the exit code.
+
+    The files go to ``target``, by default the study's own folder.
+
+    Raises:
+        NothingMeasuredError: if no cell has finished.
+        GateError: if a gate does not hold (the report is written all the same).
+    """
+    findings = library.findings_of(store, folder)
+    target = target or folder.path
+    paths = library.report(findings, target, saying.formats, store)
+    values = write.results(findings, None) if saying.json or saying.gates else {}
+    print(json.dumps(values, indent=1) if saying.json else write.summary(findings, None))
+    shown = ", ".join(sorted({p.name for p in paths if p.parent == target}))
+    print(f"saved in {target}: {shown}", file=sys.stderr)
+    if saying.readme:
+        readme = Path(saying.readme)
+        figures = os.path.relpath(target / "figures", readme.parent)
+        put_result(readme, write.readme_block(findings, None, Path(figures).as_posix()))
+    _gates(saying, values)
+    return _verdict(findings, saying.strict)
+
+
+def _gates(saying: Saying, values: dict[str, Any]) -> None:
+    failed = []
+    for expression in saying.gates:
+        try:
+            print(f"gate {write.gate(expression, values, saying.allow_pilot)}", file=sys.stderr)
+        except GateError as error:
+            failed.append(str(error))
+    if failed:
+        raise GateError(" ".join(failed))
+
+
+def _verdict(findings: Findings, strict: bool) -> int:
+    if strict:
+        faults = write.shortcomings(findings, None)
+        for fault in faults:
+            print(f"strict: {fault}", file=sys.stderr)
+        return int(bool(faults) or not findings.complete)
+    return int(not findings.complete)
+
+
+def put_result(path: Path, summary: str) -> None:
+    """Puts a result between the lines :data:`RESULT` of a markdown file.
+
+    Raises:
+        UsageError: if the file cannot be read or lacks the two lines.
+    """
+    before, after = parts_of(path)
+    text = f"{before}{RESULT[0]}{summary.strip()}\n{RESULT[1]}{after}"
+    write_bytes(path, text.encode())
+
+
+def parts_of(path: Path) -> tuple[str, str]:
+    """What stands before and after the result of a markdown file."""
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise UsageError(f"cannot read '{path}': {error.strerror}.") from error
+    before, opened, rest = text.partition(RESULT[0])
+    _, closed, after = rest.partition(RESULT[1])
+    if not opened or not closed:
+        names = " and ".join(line.strip() for line in RESULT)
+        raise UsageError(f"'{path}' lacks the lines {names}, between which the result goes.")
+    return before, after

@@ -1,0 +1,59 @@
+"""``report``: a study's tables and plots, rebuilt from its run folders or an archive of them."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from bench.commands.flags import Command, add_result_flags, add_study_argument
+from bench.commands.publish import Saying, parts_of, publish
+from bench.errors import UsageError
+from bench.store import studies
+from bench.store.archive import unpack
+from bench.store.store import Store
+
+
+def show_report(args: argparse.Namespace) -> int:
+    """Rebuilds a study's tables and plots, from its run folders or from an archive of them."""
+    target = Path(args.to) if args.to else None
+    if args.readme:
+        parts_of(Path(args.readme))
+    saying = Saying(
+        formats=tuple(args.format),
+        json=args.json,
+        strict=args.strict,
+        gates=args.gates,
+        allow_pilot=args.allow_pilot,
+        readme=args.readme,
+    )
+    if args.archive and args.all:
+        raise UsageError("--archive holds one study; leave out --all.")
+    if args.archive:
+        with tempfile.TemporaryDirectory() as place:
+            store = Store(Path(place))
+            unpack(store, Path(args.archive))
+            folder = studies.find(store, args.study)
+            into = target or Path(args.archive).parent / folder.name
+            return publish(store, folder, saying, into)
+    store = Store(Path(args.out))
+    folder = studies.folder_of(store, "all") if args.all else studies.find(store, args.study)
+    return publish(store, folder, saying, target)
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    add_study_argument(parser)
+    parser.add_argument("--all", action="store_true", help="every run in the folder, no plan")
+    parser.add_argument("--format", nargs="+", default=["md", "csv", "json", "html", "png"])
+    parser.add_argument("--archive", default="", metavar="FILE", help="read an exported study")
+    parser.add_argument("--to", default="", metavar="DIR", help="folder for the files")
+    parser.add_argument(
+        "--readme",
+        default="",
+        metavar="FILE",
+        help="put verdicts and forest plot between its result marks",
+    )
+    add_result_flags(parser)
+
+
+COMMAND = Command("rebuild the tables of a study from its run folders", _flags, show_report)

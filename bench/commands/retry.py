@@ -1,0 +1,31 @@
+"""``retry``: what failed in a study, as it was started."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bench.commands import study
+from bench.commands.flags import Command, add_study_argument
+from bench.store import studies
+from bench.store.store import Store
+
+
+def retry(args: argparse.Namespace) -> int:
+    """Runs a study's command again; failed and blocked cells are tried anew.
+
+    Raises:
+        UsageError: if the study does not say how it was started.
+    """
+    arguments = studies.find(Store(Path(args.out)), args.study).arguments()
+    _, again = args.parse([*arguments, "--retry", "--out", args.out])
+    return study.run_study(again)
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    add_study_argument(parser)
+
+
+COMMAND = Command(
+    "run the failed and blocked cells of a study again, as it was started", _flags, retry
+)

@@ -1,0 +1,265 @@
+"""A study from wish to tables in four steps, for commands and notebooks alike.
+
+    from bench.library import Wish, compute, plan, read, report
+
+request = plan(Wish(methods="mae,mae+mto", epochs="100,200"), out="results")
+compute(request)
+findings = read("results", request.name)
+report(findings, "tables")
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from bench import registry
+from bench.errors import NothingMeasuredError, UsageError
+from bench.launch.base import Launcher, Observer, Order, Progress, register, survey
+from bench.plan.config import Resources
+from bench.plan.study import Study, Task, plain_config
+from bench.plan.wish import Means, Planned, Wish, plan_wish
+from bench.report import write
+from bench.report.sections import Findings
+from bench.store import studies
+from bench.store.collect import collect
+from bench.store.states import DONE
+from bench.store.store import Store
+from bench.store.studies import StudyFolder
+
+__all__ = ["Means", "Request", "Wish", "compute", "plan", "read", "report"]
+
+SMALL_PX = 64
+"""Below this image size a run computes fastest on one thread, with others beside it."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A planned study, where it is stored, and how it is to be computed."""
+
+    planned: Planned
+    store: Store
+    means: Means
+    resources: Resources
+
+    @property
+    def study(self) -> Study:
+        """The cells and how they will be compared."""
+        return self.planned.study
+
+    @property
+    def name(self) -> str:
+        """The name of the study's folder."""
+        return self.planned.name
+
+    @property
+    def folder(self) -> StudyFolder:
+        """Folder of the study's plan and tables."""
+        return studies.folder_of(self.store, self.name)
+
+    def survey(self) -> list[Progress]:
+        """The state of each run; an earlier failure is pending when it is to be tried again."""
+        return survey(self.store, self.study.tasks(), self.means.retry)
+
+
+def plan(wish: Wish, out: str | Path = "results", means: Means = Means()) -> Request:  # noqa: B008
+    """Resolves and checks everything; nothing is written or computed.
+
+    Raises:
+        UsageError: for anything wrong with the wish or its means.
+    """
+    request = outline(wish, out, means)
+    request.planned.warnings.extend(vet(request, request.study.tasks()))
+    return request
+
+
+def outline(wish: Wish, out: str | Path, means: Means) -> Request:
+    """A request before models and images were looked at.
+
+    Raises:
+        UsageError: for anything wrong with the words of the wish or of its means.
+    """
+    _check_means(means)
+    planned = plan_wish(wish, _content(wish.init))
+    return Request(planned, Store(Path(out)), means, _resources(planned, means))
+
+
+def vet(request: Request, tasks: Sequence[Task]) -> list[str]:
+    """Vets the tasks that are not done, and that all of a study saw the same images.
+
+    Torch is imported only where there is something to vet.
+
+    Returns:
+        What a reader should know of the images.
+
+    Raises:
+        UsageError: naming what would be found too late.
+    """
+    missing = [t.config for t in tasks if not request.store.run(t.run_id).is_done()]
+    places = launcher(request).places(len(missing))
+    if not missing and not request.resources.data_root:
+        return []
+    from bench.work import vet as work
+
+    config, ids = request.study.cells[0].config, [t.run_id for t in tasks]
+    work.check_same_images(config, request.resources, request.store, ids)
+    return work.vet(missing, request.resources, work.Place(places.here, places.memory_gb))
+
+
+def freeze(request: Request, arguments: Sequence[str] = ()) -> list[str]:
+    """Writes the plan into the study's folder, before there are results.
+
+    Returns:
+        What of the plan does not count, because the study was planned otherwise before.
+
+    Raises:
+        UsageError: if the folder cannot be written.
+    """
+    request.store.check_writable()
+    configs = {c.config.arm: plain_config(c.config) for c in request.study.cells}
+    settings = yaml.safe_dump(configs, sort_keys=False)
+    if arguments:
+        request.folder.note_arguments(arguments)
+    return request.folder.freeze(request.planned.to_plain(), settings)
+
+
+def compute(
+    request: Request,
+    observe: Observer = lambda runs: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Sequence[Progress]:
+    """Computes what is missing of a study; how each run ended.
+
+    Raises:
+        UsageError: if the results folder cannot be written.
+        DetachedError: if the runs were left to a scheduler.
+    """
+    freeze(request)
+    return compute_tasks(request, request.study.tasks(), observe, say)
+
+
+def compute_tasks(
+    request: Request,
+    tasks: Sequence[Task],
+    observe: Observer,
+    say: Callable[[str], None] = lambda text: None,
+) -> Sequence[Progress]:
+    """Computes what is missing of the tasks, each registered in its folder first."""
+    for task in tasks:
+        register(request.store, task)
+    return launcher(request, say).launch(tasks, observe)
+
+
+def read(out: str | Path | Store, study: str = "", everything: bool = False) -> Findings:
+    """What a study's records say; without a name that of the newest one.
+
+    ``everything`` takes every run of the folder, planned or not.
+
+    Raises:
+        UsageError: if there is no study of that name.
+        NothingMeasuredError: if no cell has finished.
+    """
+    store = out if isinstance(out, Store) else Store(Path(out))
+    folder = studies.folder_of(store, "all") if everything else studies.find(store, study)
+    return findings_of(store, folder)
+
+
+def findings_of(store: Store, folder: StudyFolder) -> Findings:
+    """What the records of a study folder say.
+
+    Raises:
+        NothingMeasuredError: if no cell has finished.
+    """
+    found = folder.plan()
+    records = collect(store, None if found is None else found["ids"])
+    if not any(r.status == DONE for r in records):
+        raise NothingMeasuredError(f"no cell of '{folder.name}' has finished: there is no table.")
+    return write.prepare(records, found)
+
+
+def report(
+    findings: Findings,
+    to: str | Path,
+    formats: Iterable[str] = ("md", "csv", "json"),
+    store: Store | None = None,
+) -> list[Path]:
+    """Writes tables (and plots, of runs in ``store``) into a folder; the files."""
+    return write.write_report(findings, None, Path(to), formats, store)
+
+
+def launcher(request: Request, say: Callable[[str], None] = lambda text: None) -> Launcher:
+    """The launcher asked for."""
+    means = request.means
+    order = Order(
+        store=request.store,
+        resources=request.resources,
+        study=request.folder.path,
+        smallest_batch=min(c.config.pretrain.batch_size for c in request.study.cells),
+        jobs=means.jobs,
+        threads=means.threads,
+        workers=means.workers,
+        retry=means.retry,
+        detach=means.detach,
+        site=means.site,
+        settings=means.settings,
+        say=say,
+    )
+    made: Launcher = registry.LAUNCHERS.load(means.launcher)(order)
+    return made
+
+
+def _check_means(means: Means) -> None:
+    """Refuses what the launcher chosen would leave unread.
+
+    Raises:
+        UsageError: naming the flag.
+    """
+    row = registry.LAUNCHERS.row(means.launcher)
+    given = [name for name, value in means.settings.items() if value is not None]
+    given += [name for name in ("site", "detach") if getattr(means, name)]
+    if given and not row.site:
+        flag = {"gpus_per_node": "ngpus", "timeout_min": "timeout", "poll_s": "poll"}
+        name = flag.get(given[0], given[0]).replace("_", "-")
+        raise UsageError(f"--{name} is read with --launcher slurm alone. Add it, or leave it.")
+    if means.jobs and not row.jobs:
+        raise UsageError(
+            f"--jobs is for runs on this machine, not for --launcher {means.launcher}."
+        )
+
+
+def _content(init: str) -> str:
+    """The content hash by which a checkpoint counts, or nothing."""
+    if not init:
+        return ""
+    from bench.work.released import fingerprint
+
+    return fingerprint(Path(init))
+
+
+def _resources(planned: Planned, means: Means) -> Resources:
+    """Threads and data workers as they suit this machine, unless they were asked for."""
+    cores = len(os.sched_getaffinity(0))
+    small = planned.study.cells[0].config.model.image_size < SMALL_PX
+    workers = 0 if small else max(1, cores - 1)
+    return Resources(
+        device=means.device,
+        threads=means.threads or (1 if small else cores),
+        workers=workers if means.workers is None else means.workers,
+        micro_batch=means.micro_batch,
+        data_root=os.path.abspath(planned.data_root) if planned.data_root else "",
+        init_path=str(Path(planned.init).resolve()) if planned.init else "",
+        checkpoint_every_s=means.checkpoint_every_s,
+        strict_images=means.strict_images,
+        trackers=tuple(_known(means.trackers)),
+    )
+
+
+def _known(trackers: Sequence[str]) -> Sequence[str]:
+    """Trackers by name; a typo is found before anything runs."""
+    for name in trackers:
+        registry.SINKS.row(name)
+    return trackers

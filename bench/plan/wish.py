@@ -1,0 +1,194 @@
+"""What a user asks for, as values: a study, and the means to compute it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import registry
+from bench.errors import UsageError
+from bench.plan import fairness
+from bench.plan.config import RunConfig
+from bench.plan.identity import digest
+from bench.plan.layers import check_keys, load_preset, load_recipe, load_yaml, merged
+from bench.plan.resolve import Resolver
+from bench.plan.study import Study, make_study, plain_config
+from bench.plan.typed import Arm, parse_arms, parse_data, parse_epochs, parse_overrides, parse_seeds
+
+Words = str | Sequence[str]
+"""As typed: ``mae,mae+mto``, or several such words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """A study as typed; what is not said comes from the suite file, then from the preset.
+
+    ``data`` is a name with a folder where it needs one, ``config`` a suite file, ``settings`` are
+    ``SECTION.KEY=VALUE`` and ``init`` a checkpoint to evaluate instead of pre-training.
+    """
+
+    methods: Words | None = None
+    epochs: Words | None = None
+    seeds: Words | None = None
+    data: str = ""
+    preset: str = ""
+    recipe: str | None = None
+    config: str = ""
+    settings: Sequence[str] = ()
+    suite_seed: int | None = None
+    target: int | None = None
+    margin: float | None = None
+    init: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """How a study is computed; nothing here can move a number.
+
+    ``jobs``, ``threads`` and ``workers`` are chosen for the machine unless given. ``site`` is a
+    file with a cluster's settings, ``settings`` those given by flags.
+    """
+
+    launcher: str = "local"
+    jobs: int = 0
+    threads: int = 0
+    workers: int | None = None
+    device: str = "auto"
+    micro_batch: int = 0
+    retry: bool = False
+    detach: bool = False
+    strict_images: bool = False
+    checkpoint_every_s: float = 60.0
+    trackers: Sequence[str] = ()
+    site: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A wish that has been resolved and checked: its study, and from what it was made.
+
+    ``data_root`` is the folder of the images, ``init`` the path of a given checkpoint.
+    """
+
+    study: Study
+    name: str
+    resolver: Resolver
+    arms: tuple[Arm, ...]
+    warnings: list[str]
+    data_root: str
+    init: str
+
+    def to_plain(self) -> dict[str, Any]:
+        """What a study's folder freezes."""
+        return {**self.study.to_plain(), "warnings": self.warnings}
+
+
+def plan_wish(wish: Wish, init_hash: str = "") -> Planned:
+    """Resolves and checks everything before anything is computed.
+
+    ``init_hash`` is the content hash by which the checkpoint ``wish.init`` counts.
+
+    Raises:
+        UsageError: for anything wrong with the wish.
+    """
+    data, root = parse_data(wish.data) if wish.data else ("", "")
+    preset, layers, values = _layers(wish, data)
+    suite_seed = _first(wish.suite_seed, values.get("suite_seed"), 0)
+    resolver = Resolver(tuple(layers), suite_seed, init_hash)
+    arms = parse_arms(_wanted(wish.methods, values, "methods"))
+    budgets = parse_epochs(_wanted(wish.epochs, values, "epochs"))
+    seeds = parse_seeds(_wanted(wish.seeds, values, "seeds"))
+    _check_init(wish.init, arms, budgets)
+    study = Study(
+        cells=make_study(resolver, arms, budgets, seeds),
+        preset=preset,
+        target_epochs=_target(_first(wish.target, values.get("target")), budgets),
+        margin=float(_first(wish.margin, values.get("margin"), 0.1)),
+    )
+    _check_data(study, root)
+    warnings = fairness.check([c.config for c in study.cells], values.get("trials", {}))
+    name = wish.name or study_name(study)
+    return Planned(study, name, resolver, tuple(arms), warnings, root, wish.init)
+
+
+def _layers(wish: Wish, data: str) -> tuple[str, list[Mapping[str, Any]], dict[str, Any]]:
+    """The preset's name, all layers of settings, and what they say beside the settings."""
+    file = load_yaml(Path(wish.config)) if wish.config else ()
+    named = file[-1].get("extends") if file else None
+    preset = wish.preset or named or (registry.dataset(data).preset if data else "digits")
+    base = load_preset(preset) if wish.preset or not named else ()
+    values = merged([*base, *file])
+    recipe = load_recipe(str(_first(wish.recipe, values.get("recipe"), "")), values)
+    typed = parse_overrides(wish.settings)
+    check_keys(merged([*file, recipe]), "the suite file")
+    check_keys(typed, "the settings")
+    layers = [*base, *file, recipe, _sizes_of_another(data, values), typed]
+    return preset, [*layers, *([{"data": {"name": data}}] if data else [])], values
+
+
+def _sizes_of_another(name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Takes back the sizes that a preset gives its own data set where ``--data`` names another."""
+    if name in ("", values.get("data", {}).get("name")):
+        return {}
+    return {"data": {"train_images": 0, "test_images": 0, "classes": 0}}
+
+
+def _first(*values: Any) -> Any:
+    return next((v for v in values if v is not None), None)
+
+
+def _wanted(given: Any, values: Mapping[str, Any], key: str) -> Any:
+    value = given if given is not None else values.get(key)
+    if value is None:
+        raise UsageError(f"no {key} given. Write --{key}; see 'python -m bench.run --help'.")
+    if isinstance(value, list | tuple):
+        return [str(v) for v in value]
+    return str(value)
+
+
+def _target(target: int | None, budgets: Sequence[int]) -> int | None:
+    if target is not None and target not in budgets:
+        raise UsageError(f"--target {target} is not among the budgets {list(budgets)}.")
+    return target
+
+
+def _check_init(init: str, arms: Sequence[Arm], budgets: Sequence[int]) -> None:
+    """A given checkpoint is one encoder: of one bare method, at the epochs it was trained for."""
+    if init and (len(arms) != 1 or arms[0].plugins or len(budgets) != 1):
+        raise UsageError(
+            "--init evaluates one checkpoint: give one method without plug-ins, and as --epochs "
+            "the epochs it was pre-trained for."
+        )
+
+
+def _check_data(study: Study, root: str) -> None:
+    name = study.cells[0].config.data.name
+    if registry.dataset(name).needs_root and not root:
+        raise UsageError(
+            f"preset '{study.preset}' needs the data set '{name}': add --data {name}:DIR."
+        )
+
+
+def study_name(study: Study) -> str:
+    """Readable folder name of a study: data, arms and budgets."""
+    configs = [c.config for c in study.cells]
+    arms = "_".join(dict.fromkeys(c.arm for c in configs))
+    budgets = "-".join(str(e) for e in sorted({c.pretrain.epochs for c in configs}))
+    data = configs[0].data.name.replace("/", ".")
+    prefix = study.preset if study.preset.startswith(data) else f"{study.preset}-{data}"
+    settings = digest(*sorted({_without_budget(c) for c in configs}))[:6]
+    name = f"{prefix}_{arms}_e{budgets}_{settings}"
+    clean = "".join(c if c.isalnum() or c in "+-_." else "." for c in name)
+    return clean if len(clean) <= 120 else f"{clean[:100]}_{digest(clean)}"
+
+
+def _without_budget(config: RunConfig) -> str:
+    plain = plain_config(config)
+    plain["pretrain"].pop("epochs")
+    plain.pop("seed")
+    return json.dumps(plain, sort_keys=True)

@@ -1,0 +1,116 @@
+"""Study folders: what was planned, how it was started, and the tables; ``<out>/studies/<name>/``.
+
+``plan.json`` fixes cells and analysis before there are results, ``resolved.yaml`` lists every
+setting, ``command.json`` keeps the arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.errors import NothingMeasuredError, UsageError, unknown
+from bench.store.files import read_json, write_bytes, write_json
+from bench.store.store import Store
+
+STUDIES, PLAN = "studies", "plan.json"
+
+FIXED = ("target_epochs", "margin", "alpha")
+"""Parts of the analysis that stay as they were first planned."""
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """One study's folder."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.path.name
+
+    def plan(self) -> dict[str, Any] | None:
+        """The values of plan.json, or None where nothing was planned."""
+        return read_json(self.path / PLAN)
+
+    def arguments(self) -> list[str]:
+        """The command line that started the study.
+
+        Raises:
+            UsageError: if it was not kept.
+        """
+        kept = read_json(self.path / "command.json")
+        if kept is None:
+            raise UsageError(
+                f"'{self.path}' does not say how it was started; use --retry there instead."
+            )
+        return list(kept["arguments"])
+
+    def note_arguments(self, arguments: Sequence[str]) -> None:
+        """Keeps the command line."""
+        write_json(self.path / "command.json", {"arguments": list(arguments)})
+
+    def freeze(self, plan: Mapping[str, Any], settings: str) -> list[str]:
+        """Writes the plan and the resolved settings (YAML), once: the first plan of a study stands.
+
+        New cells are added to a plan that is there; its seeds, budgets, arms and analysis stay, and
+        a report lists what was added as deviations.
+
+        Returns:
+            What was asked for otherwise and does not count.
+        """
+        kept = self.plan()
+        if kept is None:
+            write_json(self.path / PLAN, dict(plan))
+            write_bytes(self.path / "resolved.yaml", settings.encode())
+            return []
+        ids = list(dict.fromkeys([*kept["ids"], *plan["ids"]]))
+        if ids != kept["ids"]:
+            write_json(self.path / PLAN, {**kept, "ids": ids})
+        return [
+            f"this study was planned with {key}={kept.get(key)}, which stands; "
+            f"give another --name to plan one with {plan[key]}"
+            for key in FIXED
+            if kept.get(key) != plan[key]
+        ]
+
+
+def folder_of(store: Store, name: str) -> StudyFolder:
+    """The folder of a study, whether it is there or not."""
+    return StudyFolder(store.root / STUDIES / name)
+
+
+def planned(store: Store) -> list[StudyFolder]:
+    """Every planned study, the newest last."""
+    plans = (store.root / STUDIES).glob(f"*/{PLAN}")
+    return [StudyFolder(p.parent) for p in sorted(plans, key=lambda p: p.stat().st_mtime)]
+
+
+def newest_with_results(store: Store) -> StudyFolder:
+    """The study planned last of those with a finished cell.
+
+    Raises:
+        NothingMeasuredError: if there is none.
+    """
+    for folder in reversed(planned(store)):
+        if any(store.run(name).is_done() for name in (folder.plan() or {}).get("ids", [])):
+            return folder
+    raise NothingMeasuredError(f"no study in '{store.root / STUDIES}' has a result yet.")
+
+
+def find(store: Store, name: str = "") -> StudyFolder:
+    """A planned study by name, or the newest one.
+
+    Raises:
+        UsageError: if there is none of that name.
+        NothingMeasuredError: if there are none at all.
+    """
+    names = [folder.name for folder in planned(store)]
+    if name and name not in names:
+        raise unknown("study", name, names)
+    if not names:
+        raise NothingMeasuredError(f"no studies in '{store.root / STUDIES}'.")
+    return folder_of(store, name or names[-1])

@@ -1,0 +1,1 @@
+"""Trackers, one file each. Enters a function ``(folder, config) -> bench.api.Sink``."""

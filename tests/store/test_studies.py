@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bench.errors import NothingMeasuredError, UsageError
+from bench.store import studies
+from bench.store.store import Store
+
+PLAN = {"ids": ["a", "b"], "target_epochs": None, "margin": 0.1, "alpha": 0.05}
+
+
+def test_the_first_plan_stands_and_new_cells_are_added(tmp_path: Path) -> None:
+    folder = studies.folder_of(Store(tmp_path), "s")
+    assert folder.plan() is None
+    assert folder.freeze(PLAN, "mae: {}\n") == []
+    notes = folder.freeze({**PLAN, "ids": ["b", "c"], "margin": 0.5}, "mae: other\n")
+    assert folder.plan() == {**PLAN, "ids": ["a", "b", "c"]}
+    assert (folder.path / "resolved.yaml").read_text() == "mae: {}\n"
+    assert notes == [
+        "this study was planned with margin=0.1, which stands; give another --name to plan one "
+        "with 0.5"
+    ]
+
+
+def test_a_study_is_found_by_name_or_as_the_newest(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(NothingMeasuredError, match="no studies"):
+        studies.find(store)
+    for age, name in enumerate(("new", "old")):
+        studies.folder_of(store, name).freeze(PLAN, "")
+        os.utime(studies.folder_of(store, name).path / "plan.json", (1e9 - age, 1e9 - age))
+    assert studies.find(store).name == "new"
+    assert studies.find(store, "old").path == tmp_path / "studies" / "old"
+    with pytest.raises(UsageError, match=r"unknown study 'odl'. Did you mean 'old'\?"):
+        studies.find(store, "odl")
+
+
+def test_a_study_says_how_it_was_started(tmp_path: Path) -> None:
+    folder = studies.folder_of(Store(tmp_path), "s")
+    with pytest.raises(UsageError, match="does not say how it was started"):
+        folder.arguments()
+    folder.note_arguments(["--methods", "mae"])
+    assert folder.arguments() == ["--methods", "mae"]

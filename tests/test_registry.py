@@ -1,0 +1,79 @@
+"""One file, one row: every file of a kind has its row, and every row its file."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from bench import registry
+from bench.commands.flags import Command
+from bench.commands.table import COMMANDS
+from bench.errors import UsageError
+
+ROOT = Path(__file__).parents[1]
+ROOMS = {
+    "datasets": "bench/data/sets",
+    "sinks": "bench/train/sinks",
+    "statistics": "bench/stats/columns",
+}
+
+
+def modules(room: str) -> set[str]:
+    files = (ROOT / room).glob("*.py")
+    return {f"{room.replace('/', '.')}.{p.stem}" for p in files if p.stem != "__init__"}
+
+
+@pytest.mark.parametrize(("kind", "room"), ROOMS.items())
+def test_every_file_of_a_room_has_a_row(kind: str, room: str) -> None:
+    rows = {row.target.partition(":")[0] for row in registry.KINDS[kind].rows.values()}
+    assert rows == modules(room)
+
+
+def test_every_method_is_a_folder() -> None:
+    folders = {f"baselines.{p.parent.name}" for p in (ROOT / "baselines").glob("*/__init__.py")}
+    targets = {row.target.partition(":")[0] for row in registry.METHODS.rows.values()}
+    assert {t.rpartition(".")[0] for t in targets} == folders
+
+
+@pytest.mark.parametrize("kind", registry.KINDS.values(), ids=lambda k: k.name)
+def test_every_row_names_something_there(kind: registry.Kind[registry.Row]) -> None:
+    for name in kind.rows:
+        assert callable(kind.load(name)), name
+
+
+def test_every_sub_command_is_one_file_and_one_row() -> None:
+    found = {}
+    for name in modules("bench/commands"):
+        command = getattr(importlib.import_module(name), "COMMAND", None)
+        if isinstance(command, Command):
+            found[name.rpartition(".")[2].strip("_")] = command
+    assert found.pop("study") is COMMANDS[""]
+    assert found == {name: command for name, command in COMMANDS.items() if name}
+
+
+def test_packages_of_the_rows_are_held_to_the_contracts() -> None:
+    """A plug-in's package in this tree is checked by every tool, so pyproject names it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    here = {name for name in registry.packages() if (ROOT / name).is_dir()}
+    assert here == set(project["importlinter"]["root_packages"])
+    assert here == set(project["mypy"]["packages"])
+
+
+def test_no_plugin_is_named_in_the_harness_but_in_its_row() -> None:
+    """Nothing in bench/ decides by a plug-in's name; words of help may show one."""
+    decides = re.compile(r"""["'](mto|null)["']\s*(in|==|:)|(in|==)\s*["'](mto|null)["']""")
+    imports = re.compile(r"^\s*(from|import) (mto|null|baselines)\b", re.MULTILINE)
+    for path in (ROOT / "bench").rglob("*.py"):
+        text = path.read_text()
+        assert not imports.search(text), path
+        if path.name != "registry.py":
+            assert not decides.search(text), path
+
+
+def test_an_unknown_name_is_told_with_its_neighbour() -> None:
+    with pytest.raises(UsageError, match=r"unknown launcher 'slrum'. Did you mean 'slurm'\?"):
+        registry.LAUNCHERS.row("slrum")
