@@ -61,8 +61,6 @@ class Samples:
         """B."""
         return len(self.keys)
 
-    # Compilers fold 64-bit constants without wrapping, so they must not see these lines.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def bits(self, count: int, offset: int = 0) -> Tensor:
         """Random 64-bit integers [B, K]."""
         counter = torch.arange(offset + 1, offset + count + 1, device=self.keys.device)
@@ -75,6 +73,14 @@ class Samples:
     def select(self, index: Tensor | slice) -> Samples:
         """The streams of some of the samples."""
         return Samples(self.keys[index])
+
+
+def hide_from_compilers() -> None:
+    """Call before ``torch.compile``: compilers fold 64-bit constants without wrapping.
+
+    A decorator would do the same, and import the whole compiler into every process.
+    """
+    Samples.bits = torch.compiler.disable(Samples.bits)  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,11 @@ from bench.plan.study import CELL, Task
 from bench.store.states import DONE, FAILED, PENDING, RUNNING, STOPPED
 from bench.store.store import Store
 
-PRELOADED = ["bench.work.runner", "sklearn.datasets"]
-"""What takes long to import, imported once before the runs' processes are forked."""
+PRELOADED = ["bench.work.runner", "sklearn.datasets", "torch._dynamo"]
+"""What takes long to import, imported once before the runs' processes are forked.
+
+Every PyTorch optimizer imports its compiler (``torch._dynamo``) when it is made.
+"""
 
 POLL_S = 0.1
 ELSEWHERE = 75

@@ -31,6 +31,7 @@ from bench.api import VisionShape
 from bench.machine import provenance
 from bench.plan.sections import PretrainConfig
 from bench.store.files import write_bytes
+from bench.streams import hide_from_compilers
 from bench.train.loop import autocast
 from bench.train.optim import pretrain_optimizer
 from bench.train.pretrain import peak_memory_mib
@@ -122,6 +123,7 @@ def our_row(bench: Bench, model: str, shape: VisionShape, name: str, mode: str) 
     module = method_of(name, shape).to(bench.device)
     batch = batch_of(module, bench.batch, device=bench.device)
     operations = _operations(bench, lambda: _loss(module(batch)))
+    hide_from_compilers()
     backend = "inductor" if bench.device.type == "cuda" else "aot_eager"
     run = torch.compile(module, dynamic=False, backend=backend) if mode == "compiled" else module
     step = stepper(bench, module, lambda: _loss(run(batch)))
