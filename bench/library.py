@@ -188,7 +188,7 @@ def report(
     store: Store | None = None,
 ) -> list[Path]:
     """Writes tables (and plots, of runs in ``store``) into a folder; the files."""
-    return write.write_report(findings, None, Path(to), formats, store)
+    return write.write_report(findings, Path(to), formats, store)
 
 
 def launcher(request: Request, say: Callable[[str], None] = lambda text: None) -> Launcher:

@@ -21,7 +21,7 @@ def show_power(args: argparse.Namespace) -> int:
     store = Store(Path(args.out))
     folder = studies.find(store, args.study) if args.study else studies.newest_with_results(store)
     print(f"# Power of study {folder.name}\n")
-    print(write.power(library.findings_of(store, folder), None))
+    print(write.power(library.findings_of(store, folder)))
     return 0
 
 

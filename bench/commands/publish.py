@@ -48,14 +48,14 @@ def publish(store: Store, folder: StudyFolder, saying: Saying, target: Path | No
     findings = library.findings_of(store, folder)
     target = target or folder.path
     paths = library.report(findings, target, saying.formats, store)
-    values = write.results(findings, None) if saying.json or saying.gates else {}
-    print(json.dumps(values, indent=1) if saying.json else write.summary(findings, None))
+    values = write.results(findings) if saying.json or saying.gates else {}
+    print(json.dumps(values, indent=1) if saying.json else write.summary(findings))
     shown = ", ".join(sorted({p.name for p in paths if p.parent == target}))
     print(f"saved in {target}: {shown}", file=sys.stderr)
     if saying.readme:
         readme = Path(saying.readme)
         figures = os.path.relpath(target / "figures", readme.parent)
-        put_result(readme, write.readme_block(findings, None, Path(figures).as_posix()))
+        put_result(readme, write.readme_block(findings, Path(figures).as_posix()))
     _gates(saying, values)
     return _verdict(findings, saying.strict)
 
@@ -73,7 +73,7 @@ def _gates(saying: Saying, values: dict[str, Any]) -> None:
 
 def _verdict(findings: Findings, strict: bool) -> int:
     if strict:
-        faults = write.shortcomings(findings, None)
+        faults = write.shortcomings(findings)
         for fault in faults:
             print(f"strict: {fault}", file=sys.stderr)
         return int(bool(faults) or not findings.complete)

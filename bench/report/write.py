@@ -35,41 +35,27 @@ FORMATS = ("md", "csv", "json", "tex", "html", "png", "svg")
 
 Plan = Mapping[str, Any] | None
 Plots = dict[Key, list[Plot]]
-Side = Findings | Iterable[Record] | Mapping[str, Any]
+Side = Findings | Mapping[str, Any]
 
 
-def summary(records: Iterable[Record] | Findings, plan: Plan) -> str:
-    """What the main command prints at its end: the verdicts and a table within 80 columns.
-
-    Raises:
-        NothingMeasuredError: if no run has a score.
-    """
-    return terminal.text(prepare(records, plan))
+def summary(findings: Findings) -> str:
+    """What the main command prints at its end: the verdicts and a table within 80 columns."""
+    return terminal.text(findings)
 
 
-def results(records: Iterable[Record] | Findings, plan: Plan) -> dict[str, Any]:
-    """The report as plain JSON values; numbers that do not exist are None.
-
-    Raises:
-        NothingMeasuredError: if no run has a score.
-    """
-    return _plain(prepare(records, plan))
+def results(findings: Findings) -> dict[str, Any]:
+    """The report as plain JSON values; numbers that do not exist are None."""
+    return _plain(findings)
 
 
-def readme_block(records: Iterable[Record] | Findings, plan: Plan, figures: str) -> str:
-    """Markdown for a README: the verdicts, the forest plot in the folder ``figures``, its facts.
-
-    Raises:
-        NothingMeasuredError: if no run has a score.
-    """
-    found = prepare(records, plan)
-    return markdown.block(found, _links(_plots(found, None), figures))
+def readme_block(findings: Findings, figures: str) -> str:
+    """Markdown for a README: the verdicts, the forest plot in the folder ``figures``, its facts."""
+    return markdown.block(findings, _links(_plots(findings, None), figures))
 
 
-def shortcomings(records: Iterable[Record] | Findings, plan: Plan) -> list[str]:
+def shortcomings(findings: Findings) -> list[str]:
     """Why a strict report refuses: missing, failed and ambiguous cells, mixtures, deviations."""
-    found = prepare(records, plan)
-    return [text for _, texts in found.remarks for text in texts]
+    return [text for _, texts in findings.remarks for text in texts]
 
 
 def gate(expression: str, values: Mapping[str, Any], allow_pilot: bool = False) -> str:
@@ -98,34 +84,22 @@ def check_gate(expression: str) -> None:
 def compare(a: Side, b: Side, names: tuple[str, str] = ("A", "B")) -> str:
     """Markdown: two studies cell by cell, and what differs between them beside the numbers.
 
-    A side is a study, the records of one without its plan, or the values of a report.json; with one
-    of the last the seeds are not known and nothing is paired.
-
-    Raises:
-        NothingMeasuredError: if one of them has no score.
+    A side is what a study says, or the values of a report.json; with one of the last the seeds are
+    not known and nothing is paired.
     """
-    sides = [side if isinstance(side, Mapping) else prepare(side, None) for side in (a, b)]
-    one, two = sides
-    if isinstance(one, Findings) and isinstance(two, Findings):
-        return contrast.text(one, two, names)
-    values = [_plain(side) if isinstance(side, Findings) else side for side in sides]
+    if isinstance(a, Findings) and isinstance(b, Findings):
+        return contrast.text(a, b, names)
+    values = [_plain(side) if isinstance(side, Findings) else side for side in (a, b)]
     return contrast.brief(values[0], values[1], names)
 
 
-def power(
-    records: Iterable[Record] | Findings, plan: Plan, seeds: Iterable[int] = (3, 5, 8, 10)
-) -> str:
-    """Markdown: from the spread of these runs, what n seeds would resolve and what they cost.
-
-    Raises:
-        NothingMeasuredError: if no run has a score.
-    """
-    return advice.text(prepare(records, plan), list(seeds))
+def power(findings: Findings, seeds: Iterable[int] = (3, 5, 8, 10)) -> str:
+    """Markdown: from the spread of these runs, what n seeds would resolve and what they cost."""
+    return advice.text(findings, list(seeds))
 
 
 def write_report(
-    records: Iterable[Record] | Findings,
-    plan: Plan,
+    findings: Findings,
     out: Path,
     formats: Iterable[str],
     store: Store | None = None,
@@ -133,44 +107,39 @@ def write_report(
     """Writes the report into ``out`` in each of :data:`FORMATS` asked for; returns the files.
 
     Args:
-        records: results of runs, in any order.
-        plan: values of plan.json, or None.
+        findings: what the records of a study say.
         out: folder for the files.
         formats: names from :data:`FORMATS`.
         store: where the logs of the runs are; without it there are no plots from logs.
 
     Raises:
-        NothingMeasuredError: if no run has a score.
         UsageError: for an unknown format.
     """
     wanted = list(dict.fromkeys(formats))
     for name in wanted:
         if name not in FORMATS:
             raise unknown("report format", name, FORMATS)
-    found = prepare(records, plan)
     drawn = [name for name in ("png", "svg") if name in wanted]
-    shown = _plots(found, store) if drawn or "html" in wanted else {}
+    shown = _plots(findings, store) if drawn or "html" in wanted else {}
     pictures = _draw(shown, out / "figures", drawn) if drawn else []
     linked = shown if "png" in drawn else {}
     files = [
         (out / name, text.encode())
         for form, write in WRITERS.items()
         if form in wanted
-        for name, text in write(found, linked if form == "md" else shown).items()
+        for name, text in write(findings, linked if form == "md" else shown).items()
     ]
     for path, data in files:
         write_bytes(path, data)
     return [path for path, _ in files] + pictures
 
 
-def prepare(records: Iterable[Record] | Findings, plan: Plan) -> Findings:
-    """The study that all functions here read; prepared once, it may be given in place of records.
+def prepare(records: Iterable[Record], plan: Plan = None) -> Findings:
+    """What the records of a study say, in any order; ``plan`` are the values of plan.json.
 
     Raises:
         NothingMeasuredError: if no run has a score.
     """
-    if isinstance(records, Findings):
-        return records
     return find((vars(record) for record in records), plan)
 
 

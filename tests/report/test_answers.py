@@ -78,13 +78,13 @@ def test_the_verdict_leads_every_format(curves: dict[str, list[float]]) -> None:
     assert markdown.block(found, {}).startswith(f"- **{said.word}** · {said.sentence}")
     page = html.document(found, {})
     assert page.index('class="word') < page.index("<table")
-    values = json.loads(json.dumps(report.results(records, PLAN)))
+    values = json.loads(json.dumps(report.results(report.prepare(records, PLAN))))
     assert list(values)[:2] == ["schema", "verdicts"]
     assert values["verdicts"][0]["word"] == said.word
 
 
 def test_the_terminal_keeps_within_eighty_columns() -> None:
     long = {"mae": [80.0, 81.0, 82.0], "mae+mto(init,recal,spa,entropy)": [80.6, 81.7, 82.3]}
-    text = report.summary(runs(long), None)
+    text = report.summary(report.prepare(runs(long)))
     assert max(map(len, text.splitlines())) <= 80
     assert "80.00 ± 0." in text

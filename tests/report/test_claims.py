@@ -31,9 +31,9 @@ def texts(records: list[Record], plan: dict[str, Any] | None) -> dict[str, str]:
         "md": markdown.document(found, {}),
         "html": page,
         "tex": latex.document(found),
-        "json": json.dumps(report.results(found, plan)),
+        "json": json.dumps(report.results(found)),
         "csv": found.targets.to_csv() + found.differences.to_csv(),
-        "terminal": report.summary(found, plan),
+        "terminal": report.summary(found),
     }
 
 
@@ -90,7 +90,7 @@ def test_a_study_of_wide_intervals_claims_nothing() -> None:
     calm = runs({"mae": [80, 81, 82]}, noise=0.0)
     wild = runs({"mae": [80, 81, 82], "mae+mto": [80, 81, 82]}, noise=8.0)
     records = calm + [r for r in wild if r.plugins]
-    assert {row["rho_words"] for row in report.results(records, None)["targets"]} >= {
+    assert {row["rho_words"] for row in report.results(report.prepare(records))["targets"]} >= {
         "×1.00 (not bounded)"
     }
     for form, text in texts(records, None).items():
@@ -108,7 +108,7 @@ def test_a_study_that_may_claim_does() -> None:
     [([81.2, 82, 83], "shown"), ([80.1, 81.1, 82.1], "refuted"), ([80.88, 81.9, 82.9], "open")],
 )
 def test_half_the_epochs_in_one_word(curve: list[float], word: str) -> None:
-    rows = report.results(runs({"mae": [80, 81, 82], "mae+mto": curve}), None)["targets"]
+    rows = report.results(report.prepare(runs({"mae": [80, 81, 82], "mae+mto": curve})))["targets"]
     (row,) = [row for row in rows if row["primary"]]
     assert row["half"] == word
     assert (row["half_seeds"] is None) == (word != "open")
@@ -119,9 +119,9 @@ def test_half_the_epochs_in_one_word(curve: list[float], word: str) -> None:
 def test_seeds_that_would_settle_it_do() -> None:
     """With the same mean and spread over as many seeds as advised the test is significant."""
     few = runs({"mae": [80, 81, 82], "mae+mto": [80.85, 81.9, 82.9]}, noise=0.1)
-    (row,) = [row for row in report.results(few, None)["targets"] if row["primary"]]
+    (row,) = [row for row in report.results(report.prepare(few))["targets"] if row["primary"]]
     assert row["half"] == "open"
     n = int(row["half_seeds"])
     many = runs({"mae": [80, 81, 82], "mae+mto": [80.85, 81.9, 82.9]}, seeds=range(2 * n))
-    (row,) = [row for row in report.results(many, None)["targets"] if row["primary"]]
+    (row,) = [row for row in report.results(report.prepare(many))["targets"] if row["primary"]]
     assert row["half"] != "open"

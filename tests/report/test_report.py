@@ -47,7 +47,7 @@ def test_known_crossing() -> None:
 
 
 def test_default_targets_are_the_second_largest_budget_and_the_largest() -> None:
-    rows = report.results(runs(RISING), None)["targets"]
+    rows = report.results(report.prepare(runs(RISING)))["targets"]
     mine = [row for row in rows if row["endpoint"] == "finetune_top1"]
     assert [(row["target_epochs"], row["main_target"]) for row in mine] == [
         (200, True),
@@ -75,7 +75,7 @@ def test_a_failed_run_of_the_variant_did_not_reach_the_target() -> None:
     assert (row["n"], row["failed_seeds"]) == (5, 1)
     assert row["rho"] < 1
     assert row["verdict"] == "no difference found"
-    assert "4/5" in report.summary(failed, None)
+    assert "4/5" in report.summary(report.prepare(failed))
     text = written(failed, "md")
     assert "n 5/5, 1 failed" in text
     assert "mae+mto on digits, 200 epochs, seed 1: failed (oom)" in text
@@ -84,7 +84,7 @@ def test_a_failed_run_of_the_variant_did_not_reach_the_target() -> None:
 def test_a_score_that_is_not_a_number_is_a_failed_run() -> None:
     broken = with_run(runs(RISING), "mae+mto", 200, 1, finetune_top1=math.nan)
     assert target(broken)["failed_seeds"] == 1
-    assert "failed (nan)" in report.results(broken, None)["warnings"][0]
+    assert "failed (nan)" in report.results(report.prepare(broken))["warnings"][0]
 
 
 def test_a_failed_baseline_leaves_its_pair_out() -> None:
@@ -100,13 +100,15 @@ def test_sections_of_several_recipes_make_one_grid() -> None:
     one = runs({"mae": [80, 81, 82]})
     other = [dataclasses.replace(r, recipe="abcabcabcabc") for r in runs({"simmim": [80, 81, 82]})]
     planned = {**PLAN, "arms": ["mae", "simmim"]}
-    assert report.results(one + other, planned)["missing"] == []
+    assert report.results(report.prepare(one + other, planned))["missing"] == []
 
 
 def test_missing_cells_are_listed_and_their_seeds_left_out() -> None:
     records = without(runs(RISING), "mae+mto", 200, 1)
     assert target(records)["n"] == 4
-    assert report.results(records, None)["missing"] == ["mae+mto on digits, 200 epochs, seed 1"]
+    assert report.results(report.prepare(records))["missing"] == [
+        "mae+mto on digits, 200 epochs, seed 1"
+    ]
 
 
 def test_a_budget_that_few_seeds_have_run_is_left_out() -> None:
@@ -117,16 +119,18 @@ def test_a_budget_that_few_seeds_have_run_is_left_out() -> None:
 def test_runs_of_one_cell_under_two_ids_are_not_chosen_between() -> None:
     twice = [*runs(RISING), record("mae", 200, 0, 99.0, run_id="other")]
     assert target(twice)["n"] == 4
-    (warning,) = report.results(twice, None)["warnings"]
+    (warning,) = report.results(report.prepare(twice))["warnings"]
     assert "2 runs with different settings" in warning
     assert "none is used" in warning
     plan = {**PLAN, "ids": [r.run_id for r in runs(RISING)]}
     assert target(twice, plan)["n"] == 5
-    assert report.results(twice, plan)["warnings"] == []
+    assert report.results(report.prepare(twice, plan))["warnings"] == []
 
 
 def test_the_same_run_twice_counts_once() -> None:
-    assert report.summary(runs(RISING) * 2, None) == report.summary(runs(RISING), None)
+    assert report.summary(report.prepare(runs(RISING) * 2)) == report.summary(
+        report.prepare(runs(RISING))
+    )
 
 
 def test_repeats_are_averaged_within_a_seed() -> None:
@@ -160,7 +164,7 @@ def test_mixed_code_hardware_and_versions_are_warned_about() -> None:
         hardware="1 GPU",
         versions={"torch": "2.8"},
     )
-    warnings = "\n".join(report.results(mixed, None)["warnings"])
+    warnings = "\n".join(report.results(report.prepare(mixed))["warnings"])
     assert "mixed code versions: 0123456789, ffff+dirty" in warnings
     assert "mixed hardware (1 GPU; 8 cores): times are not comparable" in warnings
     assert "mixed versions of torch: 2.8, 2.9" in warnings
@@ -170,15 +174,15 @@ def test_mixed_code_hardware_and_versions_are_warned_about() -> None:
 def test_runs_that_waited_for_data_are_warned_about() -> None:
     waiting = with_run(runs(RISING), "mae", 400, 4, data_wait_share=0.31)
     assert "mae on digits: 1 runs spent up to 31% of pre-training waiting for data" in "\n".join(
-        report.results(waiting, None)["warnings"]
+        report.results(report.prepare(waiting))["warnings"]
     )
     close = with_run(runs(RISING), "mae", 400, 4, data_wait_share=0.049)
-    assert "waiting" not in "\n".join(report.results(close, None)["warnings"])
+    assert "waiting" not in "\n".join(report.results(report.prepare(close))["warnings"])
 
 
 def test_recipes_never_meet_in_a_table() -> None:
     other = [dataclasses.replace(r, recipe="other", run_id=r.run_id + "o") for r in runs(RISING)]
-    found = report.results([*runs(RISING), *other], None)
+    found = report.results(report.prepare([*runs(RISING), *other]))
     assert len([row for row in found["targets"] if row["primary"]]) == 2
     assert "2 recipes" in found["warnings"][0]
 
@@ -217,14 +221,16 @@ def test_digests_of_an_older_kind_are_not_called_different() -> None:
 def test_deviations_from_the_plan_are_listed() -> None:
     records = runs({**RISING, "mae+mto(recal)": [80, 81, 82]}, seeds=range(6))
     plan = {**PLAN, "budgets": [100, 200]}
-    assert report.results(records, plan)["deviations"] == [
+    assert report.results(report.prepare(records, plan))["deviations"] == [
         "arm not in the plan: mae+mto(recal)",
         "budget not in the plan: 400",
         "seed not in the plan: 5",
     ]
-    assert report.results(runs(RISING), PLAN)["deviations"] == []
-    assert report.shortcomings(runs(RISING), PLAN) == []
-    assert report.shortcomings(runs(RISING)[1:], PLAN) == ["mae on digits, 100 epochs, seed 0"]
+    assert report.results(report.prepare(runs(RISING), PLAN))["deviations"] == []
+    assert report.shortcomings(report.prepare(runs(RISING), PLAN)) == []
+    assert report.shortcomings(report.prepare(runs(RISING)[1:], PLAN)) == [
+        "mae on digits, 100 epochs, seed 0"
+    ]
 
 
 def test_a_planned_target_that_was_not_run_is_said() -> None:
@@ -245,14 +251,14 @@ def test_a_run_that_failed_before_its_recipe_was_known_joins_the_table() -> None
         finetune_top1=None,
         probe_top1=None,
     )
-    found = report.results(failed, {**PLAN, "recipe": "abcdef012345"})
+    found = report.results(report.prepare(failed, {**PLAN, "recipe": "abcdef012345"}))
     assert {row["recipe"] for row in found["accuracy"]} == {"abcdef012345"}
     assert len(found["warnings"]) == 1
 
 
 def test_holm_counts_all_comparisons_of_an_endpoint() -> None:
     records = runs({**RISING, "mae+mto(recal)": [80.2, 81.2, 82.1]})
-    rows = [r for r in report.results(records, PLAN)["targets"] if r["primary"]]
+    rows = [r for r in report.results(report.prepare(records, PLAN))["targets"] if r["primary"]]
     assert {row["comparisons"] for row in rows} == {2}
     assert min(r["p_holm"] for r in rows) == pytest.approx(2 * min(r["p"] for r in rows))
 
@@ -298,21 +304,21 @@ def test_sign_flip_says_when_it_cannot_be_significant() -> None:
 )
 def test_nothing_measured(records: list[Record]) -> None:
     with pytest.raises(NothingMeasuredError):
-        report.summary(records, None)
+        report.summary(report.prepare(records))
 
 
 @pytest.mark.parametrize("arm", ["mae", "mae+mto"])
 def test_one_arm_alone_is_shown_without_a_comparison(arm: str) -> None:
-    text = report.summary([record(arm, 100, 0, 80.0)], None)
+    text = report.summary(report.prepare([record(arm, 100, 0, 80.0)]))
     assert "No comparison" in text
     assert "80.00" in text
 
 
 def test_a_study_without_fine_tuning_still_compares_the_probe() -> None:
     records = [dataclasses.replace(r, finetune_top1=None) for r in runs(RISING)]
-    rows = report.results(records, None)["targets"]
+    rows = report.results(report.prepare(records))["targets"]
     assert {row["endpoint"] for row in rows} == {"probe_top1"}
-    assert "linear-probe" in report.summary(records, None)
+    assert "linear-probe" in report.summary(report.prepare(records))
 
 
 def test_a_planned_baseline_without_runs_is_said() -> None:
@@ -327,9 +333,9 @@ def test_a_planned_baseline_without_runs_is_said() -> None:
 @given(st.integers(0, 1000))
 def test_order_of_records_does_not_matter(seed: int) -> None:
     records = runs({**RISING, "simmim": [70, 71, 72], "simmim+mto": [70, 71, 72.5]})
-    expected = json.dumps(report.results(records, PLAN))
+    expected = json.dumps(report.results(report.prepare(records, PLAN)))
     random.Random(seed).shuffle(records)
-    assert json.dumps(report.results(records, PLAN)) == expected
+    assert json.dumps(report.results(report.prepare(records, PLAN))) == expected
 
 
 def test_every_table_states_what_it_rests_on() -> None:

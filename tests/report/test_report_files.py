@@ -21,25 +21,29 @@ from tests.support.synthetic import PLAN, RISING, runs
 
 
 def test_reports_are_idempotent(tmp_path: Path) -> None:
-    first = report.write_report(runs(RISING), PLAN, tmp_path / "a", report.FORMATS)
+    first = report.write_report(report.prepare(runs(RISING), PLAN), tmp_path / "a", report.FORMATS)
     bytes_before = [path.read_bytes() for path in first]
     times = [path.stat().st_mtime_ns for path in first if path.suffix in (".png", ".svg")]
-    again = report.write_report(runs(RISING)[::-1], PLAN, tmp_path / "a", report.FORMATS)
+    again = report.write_report(
+        report.prepare(runs(RISING)[::-1], PLAN), tmp_path / "a", report.FORMATS
+    )
     assert again == first
     assert [path.read_bytes() for path in again] == bytes_before
     assert [p.stat().st_mtime_ns for p in again if p.suffix in (".png", ".svg")] == times
-    elsewhere = report.write_report(runs(RISING), PLAN, tmp_path / "b", report.FORMATS)
+    elsewhere = report.write_report(
+        report.prepare(runs(RISING), PLAN), tmp_path / "b", report.FORMATS
+    )
     assert [path.read_bytes() for path in elsewhere] == bytes_before
 
 
 def test_unknown_formats_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Did you mean 'html'"):
-        report.write_report(runs(RISING), None, tmp_path, ["md", "htm"])
+        report.write_report(report.prepare(runs(RISING)), tmp_path, ["md", "htm"])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_page_asks_nothing_of_the_network(tmp_path: Path) -> None:
-    paths = report.write_report(runs(RISING), None, tmp_path, ["html"])
+    paths = report.write_report(report.prepare(runs(RISING)), tmp_path, ["html"])
     page = paths[0].read_text()
     links = re.findall(r"""(?:src|href|url|action)\s*[=(]\s*["']?([^"'\s>)]+)""", page)
     assert links
@@ -58,11 +62,11 @@ def test_plots_from_logs_need_the_store(tmp_path: Path) -> None:
             folder.append_metrics(
                 {"stage": "pretrain", "epoch": epoch, "step": epoch, "loss": 1 / epoch, **layers}
             )
-    with_logs = report.write_report(runs(RISING), None, tmp_path / "a", ["svg"], store)
+    with_logs = report.write_report(report.prepare(runs(RISING)), tmp_path / "a", ["svg"], store)
     names = " ".join(path.name for path in with_logs)
     assert "loss_mae" in names
     assert "heterogeneity_mae" in names
-    without_logs = report.write_report(runs(RISING), None, tmp_path / "b", ["svg"])
+    without_logs = report.write_report(report.prepare(runs(RISING)), tmp_path / "b", ["svg"])
     assert "loss" not in " ".join(path.name for path in without_logs)
 
 
@@ -92,7 +96,7 @@ def test_reporting_imports_neither_torch_nor_matplotlib() -> None:
     ],
 )
 def test_gates_that_hold(expression: str) -> None:
-    assert "holds" in report.gate(expression, report.results(runs(RISING), None))
+    assert "holds" in report.gate(expression, report.results(report.prepare(runs(RISING))))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +117,7 @@ def test_gates_that_hold(expression: str) -> None:
 )
 def test_gates_that_do_not(expression: str, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
-        report.gate(expression, report.results(runs(RISING), None))
+        report.gate(expression, report.results(report.prepare(runs(RISING))))
 
 
 BEYOND = runs({"mae": [80, 81, 82], "mae+mto": [81.9, 82.5, 83]})
@@ -146,21 +150,21 @@ DELTA = "delta(mae+mto, epochs=200)>=0.1"
 def test_what_bars_a_claim_fails_a_gate(
     records: list[Record], plan: dict[str, Any] | None, expression: str, said: str
 ) -> None:
-    values = report.results(records, plan)
+    values = report.results(report.prepare(records, plan))
     with pytest.raises(GateError, match=said):
         report.gate(expression, values)
 
 
 def test_a_pilot_may_be_gated_by_those_who_know() -> None:
-    pilot = report.results(PILOT, None)
+    pilot = report.results(report.prepare(PILOT))
     assert "holds" in report.gate(DELTA, pilot, allow_pilot=True)
-    unmatched = report.results(UNMATCHED[: len(UNMATCHED) // 2], None)
+    unmatched = report.results(report.prepare(UNMATCHED[: len(UNMATCHED) // 2]))
     with pytest.raises(GateError):
         report.gate(DELTA, unmatched, allow_pilot=True)
 
 
 def test_half_the_epochs_can_be_gated() -> None:
-    better = report.results(runs({"mae": [80, 81, 82], "mae+mto": [81.2, 82, 83]}), None)
+    better = report.results(report.prepare(runs({"mae": [80, 81, 82], "mae+mto": [81.2, 82, 83]})))
     assert "holds" in report.gate("noninferior(mae+mto)", better)
     assert "holds: shown" in report.gate("verdict(mae+mto)==shown", better)
 
@@ -168,20 +172,21 @@ def test_half_the_epochs_can_be_gated() -> None:
 def test_arms_with_brackets_and_commas_can_be_gated() -> None:
     records = runs({"mae": [80, 81, 82], "mae+mto(spa,e)": [80.6, 81.7, 82.3]})
     assert "holds" in report.gate(
-        "rho(mae+mto(spa,e), data=digits)>=1.5", report.results(records, None)
+        "rho(mae+mto(spa,e), data=digits)>=1.5", report.results(report.prepare(records))
     )
 
 
 def test_compare_pairs_by_seed_and_names_what_differs() -> None:
     later = [replace(r, commit="fedcba9876543210") for r in runs(RISING)]
-    text = report.compare(runs(RISING), later, ("before", "after"))
+    text = report.compare(report.prepare(runs(RISING)), report.prepare(later), ("before", "after"))
     assert "+0.00 [+0.00, +0.00] | 5 | 1.000 |" in text
     assert "- code: before 0123456789; after fedcba9876" in text
-    assert "Nothing" in report.compare(runs(RISING), runs(RISING))
+    same = report.prepare(runs(RISING))
+    assert "Nothing" in report.compare(same, same)
 
 
 def test_power_says_what_seeds_buy_and_cost() -> None:
-    text = report.power(runs(RISING, seeds=range(3)), None, (3, 8))
+    text = report.power(report.prepare(runs(RISING, seeds=range(3))), (3, 8))
     lines = [line for line in text.splitlines() if line.startswith(("| 3 ", "| 8 "))]
     assert len(lines) == 4
     assert "cannot be significant" in lines[0]
@@ -190,4 +195,4 @@ def test_power_says_what_seeds_buy_and_cost() -> None:
 
 
 def test_power_without_pairs_says_so() -> None:
-    assert "two seeds" in report.power(runs(RISING, seeds=[0]), None)
+    assert "two seeds" in report.power(report.prepare(runs(RISING, seeds=[0])))

@@ -58,16 +58,16 @@ def test_a_significant_dip_is_told() -> None:
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
 def test_below_five_seeds_nothing_is_claimed(n: int) -> None:
     records = runs(RISING, seeds=range(n))
-    rows = report.results(records, None)["targets"]
+    rows = report.results(report.prepare(records))["targets"]
     assert {row["verdict"] for row in rows} == {f"pilot: no claim ({n} of 5 seeds)"}
-    assert "saves" not in report.summary(records, None)
+    assert "saves" not in report.summary(report.prepare(records))
 
 
 def test_one_seed_has_no_spread_and_no_interval() -> None:
     row = target(runs(RISING, seeds=[0]))
     assert row["rho_words"] == "×1.55 (not bounded)"
     assert row["p"] is None
-    assert "±" not in report.summary(runs(RISING, seeds=[0]), None)
+    assert "±" not in report.summary(report.prepare(runs(RISING, seeds=[0])))
 
 
 def test_both_directions_need_significance_over_all_comparisons() -> None:
@@ -83,6 +83,6 @@ def test_both_directions_need_significance_over_all_comparisons() -> None:
 def test_what_runs_noted_of_their_images_is_a_warning() -> None:
     notes = ["2 unreadable training image(s) replaced: cat/3.png", "a note of no concern"]
     records = [dataclasses.replace(r, notes=notes) for r in runs(RISING)]
-    shown = report.summary(records, None)
+    shown = report.summary(report.prepare(records))
     assert shown.count("2 unreadable training image(s) replaced: cat/3.png") == 1
     assert "no concern" not in shown

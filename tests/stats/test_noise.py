@@ -71,15 +71,15 @@ def test_seeds_needed_at_the_edges(effect: float, sd: float, wanted: float) -> N
 
 
 def test_the_report_tells_the_floor_beside_the_differences() -> None:
-    text = " ".join(report.summary(runs(), PLAN).split())
+    text = " ".join(report.summary(report.prepare(runs(), PLAN)).split())
     assert "Noise floor of mae (mae+null, fine-tune top-1): paired sd 2.24 points at 100" in text
     assert "so 5 seeds resolve" in text
-    assert "Noise floor" not in report.summary(runs("mae+mto(init)"), PLAN)
+    assert "Noise floor" not in report.summary(report.prepare(runs("mae+mto(init)"), PLAN))
 
 
 def test_power_lets_no_variant_be_quieter_than_two_equal_arms() -> None:
     """The variant differs by exactly 5 on every seed: its own sd is 0."""
-    text = report.power(runs(), PLAN, (5,))
+    text = report.power(report.prepare(runs(), PLAN), (5,))
     section = text.partition("### mae+mto, fine-tune")[2]
     assert "two equal arms differ by 1.581, below which it is not set" in section
     assert "paired difference is 1.581 points" in section

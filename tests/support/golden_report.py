@@ -12,8 +12,7 @@ from typing import Any
 
 from bench.report import html, markdown, terminal
 from bench.report.plots import section_plots
-from bench.report.sections import find
-from bench.report.write import write_report
+from bench.report.write import prepare, write_report
 from bench.store.files import write_bytes
 from bench.store.record import Record
 from tests.support.synthetic import runs
@@ -52,9 +51,8 @@ def records() -> list[Record]:
 
 def write(folder: Path) -> list[Path]:
     """Writes every text format, what the terminal prints and what a README carries."""
-    found = records()
-    paths = write_report(found, PLAN, folder, ["md", "csv", "json", "tex"])
-    known = find((vars(r) for r in found), PLAN)
+    known = prepare(records(), PLAN)
+    paths = write_report(known, folder, ["md", "csv", "json", "tex"])
     plots = {part.key: section_plots(part, None) for part in known.sections}
     said = {
         "report.html": html.document(known, plots),

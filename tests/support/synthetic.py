@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.report.write import results, write_report
+from bench.report.write import prepare, results, write_report
 from bench.store.record import Record
 
 BUDGETS = (100, 200, 400)
@@ -80,13 +80,13 @@ def runs(
 def written(records: list[Record], form: str, plan: Any = None) -> str:
     """The report in one text format."""
     with tempfile.TemporaryDirectory() as folder:
-        (path,) = write_report(records, plan, Path(folder), [form])
+        (path,) = write_report(prepare(records, plan), Path(folder), [form])
         return path.read_text()
 
 
 def target(records: list[Record], plan: Any = None, **wanted: Any) -> dict[str, Any]:
     """The line of the epochs-to-target table for the main target of the primary endpoint."""
-    rows = results(records, plan)["targets"]
+    rows = results(prepare(records, plan))["targets"]
     wanted = {"primary": True, **wanted}
     (row,) = [row for row in rows if all(row[k] == v for k, v in wanted.items())]
     return dict(row)
