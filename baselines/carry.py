@@ -23,22 +23,28 @@ class Carried:
     Attributes:
         order: Places [B, K] in the image, 0 for the class token.
         hidden: True [B, K] at masked tokens.
+        predicted: True [B, K] at those whose patch is predicted: all that is no padding.
+        patches: The predicted patches, [B, N] in the image's own order.
         columns: C, so many that every visible token of every image is among them.
         unread: Bias [B, 1, 1, C], -inf at masked tokens among the first C; None if there are none.
+        padding: Bias [B, 1, 1, K], -inf where an image carries fewer than K; None if none does.
         plan: The plug-in's plan.
         hook: The plug-in's hook, shown the layers that are not closed.
     """
 
     order: Tensor
     hidden: Tensor
+    predicted: Tensor
+    patches: Tensor
     columns: int
     unread: Tensor | None
+    padding: Tensor | None
     plan: TokenPlan
     hook: TokenHook
 
     @property
     def read(self) -> int:
-        """Tokens that any layer may read."""
+        """Tokens that any layer may read, of K."""
         return self.columns if all(self.plan.closed) else self.order.shape[1]
 
     def take(self, x: Tensor) -> Tensor:
@@ -46,8 +52,17 @@ class Carried:
         return x.gather(1, self.order[:, :, None].expand(-1, -1, x.shape[2]))
 
     def masked(self, x: Tensor) -> Tensor:
-        """The masked tokens of ``x`` [B, K, D], image by image in raster order, [M, D]."""
-        return x[:, self.columns :].flatten(0, 1) if self.unread is None else x[self.hidden]
+        """The predicted tokens of ``x`` [B, K, D], image by image in raster order, [M, D]."""
+        if self.unread is None and self.padding is None:
+            return x[:, self.columns :].flatten(0, 1)
+        return x[self.predicted]
+
+    def join(self, visible: Tensor, entering: Tensor) -> Tensor:
+        """Visible tokens [B, C, D] and masked ones as they enter, of ``entering`` [B, K, D]."""
+        if self.unread is not None:
+            fresh = self.hidden[:, : self.columns, None]
+            visible = torch.where(fresh, entering[:, : self.columns], visible)
+        return torch.cat([visible, entering[:, self.columns :]], dim=1)
 
 
 def carry(hook: TokenHook | None, hidden: Tensor, layers: int) -> Carried | None:
@@ -59,16 +74,21 @@ def carry(hook: TokenHook | None, hidden: Tensor, layers: int) -> Carried | None
 
 
 def lay_out(hidden: Tensor, plan: TokenPlan, hook: TokenHook) -> Carried:
-    """Lays tokens out by ``hidden`` [B, N] and the plan; waits once for a GPU, for two counts."""
-    kind = F.pad(hidden.to(torch.uint8), (1, 0))
-    visible = (kind == 0).sum(1)
-    least, columns = torch.stack(visible.aminmax()).tolist()
-    masked = torch.arange(kind.shape[1], device=hidden.device) >= visible[:, None]
+    """Lays tokens out by ``hidden`` [B, N] and the plan; waits once for a GPU, for four counts."""
+    patches = hidden if plan.predicted is None else plan.predicted
+    kind = F.pad(hidden.to(torch.uint8) + (hidden & ~patches), (1, 0))
+    visible, wanted = (kind == 0).sum(1), (kind < 2).sum(1)
+    least, columns, fewest, most = torch.stack([*visible.aminmax(), *wanted.aminmax()]).tolist()
+    place = torch.arange(most, device=hidden.device)
+    masked, missing = place >= visible[:, None], place >= wanted[:, None]
     return Carried(
-        order=kind.argsort(dim=1, stable=True),
+        order=kind.argsort(dim=1, stable=True)[:, :most],
         hidden=masked,
+        predicted=masked & ~missing,
+        patches=patches,
         columns=columns,
         unread=shut(masked[:, :columns]) if least < columns else None,
+        padding=shut(missing) if fewest < most else None,
         plan=plan,
         hook=hook,
     )

@@ -208,17 +208,25 @@ def run_carried(
 ) -> list[Tensor]:
     """:func:`run_blocks` for tokens [B, K, D] laid out as ``carried`` says, ``bias`` likewise.
 
-    Layers in which nobody reads masked tokens compute no key and no value of theirs.
+    Layers in which nobody reads masked tokens compute no key and no value of theirs; those before
+    masked tokens enter see visible ones alone.
     """
-    columns, closed, outputs = carried.columns, carried.plan.closed, []
+    columns, entry, outputs = carried.columns, carried.plan.entry, []
     narrow = add(None if bias is None else bias[..., :columns], carried.unread)
+    wide = None if all(carried.plan.closed) else add(bias, carried.padding)
+    early = None if narrow is None else narrow[:, :, :columns]
+    entering, x = x, x[:, :columns] if entry else x
     for index, block in enumerate(blocks):
         factors = None if keep is None else keep[:, index]
-        if closed[index]:
+        if index == entry > 0:
+            x = carried.join(x, entering)
+        if index < entry:
+            x = block(x, early, None, factors)
+        elif carried.plan.closed[index - entry]:
             x = block(x, narrow, None, factors, columns)
         else:
-            tap = make_tap((carried.hook, carried.hidden), index, len(blocks))
-            x = block(x, bias, tap, factors)
+            watch = carried.hook, carried.hidden
+            x = block(x, wide, make_tap(watch, index - entry, len(blocks) - entry), factors)
         outputs.append(x)
     return outputs
 

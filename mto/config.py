@@ -21,6 +21,9 @@ By default ``init`` and ``recal`` are on: the best of the trials in docs/tuning.
 lowered accuracy. ``all`` stands for every part, as the paper has it.
 """
 
+OURS = ("share", "late")
+"""Parts beyond the paper, off unless they are named."""
+
 ALL = "all"
 
 Rows = Literal["visible", "masked", "all"]
@@ -33,6 +36,8 @@ _SWITCH: dict[str, dict[str, tuple[Any, Any]]] = {
     "spa": {"lambda_spa": (0.0, 0.1)},
     "e": {"lambda_e": (0.0, 0.1)},
     "r": {"lambda_r": (0.0, 0.1)},
+    "share": {"predict_share": (1.0, 0.5)},
+    "late": {"enter_depth": (0.0, 0.5)},
 }
 """Fields of each term with their values (off, on); the first field alone switches it off."""
 
@@ -83,6 +88,10 @@ class MTOConfig(Ruled, section="mto"):
         sample_images: Share of the images that the attention losses read, drawn from each
             image's own stream; all of them where a batch brings no stream.
         sample_heads: Heads an image lends to L_spa when ``heads`` is ``each``; 0 is all.
+        predict_share: Ours: share of the hidden patches carried and predicted, drawn for each
+            image and step from the image's own stream; all of them where a batch brings none.
+        predict_time: Ours: that share over the run, ``constant`` or ``rising`` to 1 at its end.
+        enter_depth: Ours: share of the layers, from the first, that mask tokens skip.
     """
 
     init: Literal["distinct", "baseline"] = "distinct"
@@ -117,6 +126,9 @@ class MTOConfig(Ruled, section="mto"):
     rank_layers: SomeLayers = 0
     sample_images: Part = 0.25
     sample_heads: SomeLayers = 0
+    predict_share: Part = 1.0
+    predict_time: Literal["constant", "rising"] = "constant"
+    enter_depth: Share = 0.0
 
     def __post_init__(self) -> None:
         """Rejects values out of range before anything is queued.
@@ -170,7 +182,12 @@ class MTOConfig(Ruled, section="mto"):
     @property
     def acts(self) -> bool:
         """Whether a forward pass differs from the bare method's in any way."""
-        return self.recalibrates or self.reads_attention or self.lambda_dist > 0
+        return any(term != "init" for term in self.terms)
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether mask tokens are left out of a pass or of layers, which a method has to know."""
+        return self.predict_share < 1 or self.enter_depth > 0
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -182,8 +199,10 @@ class MTOConfig(Ruled, section="mto"):
             "spa": self.lambda_spa > 0,
             "e": self.lambda_e > 0,
             "r": self.lambda_r > 0,
+            "share": self.predict_share < 1,
+            "late": self.enter_depth > 0,
         }
-        return tuple(term for term in TERMS if on[term])
+        return tuple(term for term in (*TERMS, *OURS) if on[term])
 
     @property
     def switched(self) -> dict[str, Any]:
@@ -209,12 +228,12 @@ class MTOConfig(Ruled, section="mto"):
         A term that is on keeps its settings; one that is off comes on at its starting values.
 
         Raises:
-            UsageError: for a name that is neither in :data:`TERMS` nor :data:`ALL`.
+            UsageError: for a name that is none of :data:`TERMS`, :data:`OURS` and :data:`ALL`.
         """
         wanted = set(names)
-        for name in sorted(wanted - {*TERMS, ALL}):
-            raise unknown("mto term", name, [*TERMS, ALL])
-        wanted = set(TERMS) if ALL in wanted else wanted
+        for name in sorted(wanted - {*TERMS, *OURS, ALL}):
+            raise unknown("mto term", name, [*TERMS, *OURS, ALL])
+        wanted |= set(TERMS) if ALL in wanted else set()
         changes: dict[str, Any] = {}
         for term, switch in _SWITCH.items():
             if term in wanted:
@@ -229,6 +248,6 @@ class MTOConfig(Ruled, section="mto"):
         """The default configuration with exactly the named terms on.
 
         Raises:
-            UsageError: for a name that is not in :data:`TERMS`.
+            UsageError: for an unknown name.
         """
         return cls().with_terms(names)

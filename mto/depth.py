@@ -55,6 +55,11 @@ def spa_layers(config: MTOConfig, count: int) -> tuple[int, ...]:
     return evenly(0, count, config.spa_layers) if config.lambda_spa else ()
 
 
+def entry_layers(config: MTOConfig, count: int) -> int:
+    """Number of first layers that mask tokens skip, of ``count``; at least one is left to them."""
+    return min(int(config.enter_depth * count + 0.5), count - 1)
+
+
 def read_layers(config: MTOConfig, count: int) -> set[int]:
     """Layers whose logits a loss reads; L_spa reads none in which recalibration shuts it out."""
     read = {*e_layers(config, count), *rank_layers(config, count)}

@@ -31,7 +31,8 @@ from bench.errors import RunError, UsageError
 from mto import losses
 from mto.affinity import sample_heads, sample_images
 from mto.config import MTOConfig
-from mto.depth import e_layers, r_schedule, rank_layers, read_layers, spa_layers
+from mto.depth import e_layers, entry_layers, r_schedule, rank_layers, read_layers, spa_layers
+from mto.predict import chosen_patches, share_now
 from mto.reading import View, heterogeneity, leak, view, weight_received
 from mto.recalibration import exclusion_bias, recalibration_bias
 
@@ -134,24 +135,41 @@ class _Pass:
         self.leaks: _Streams = {}
         self.initial: _Streams = {}
         self.ranked: _Streams = {}
+        self.asked = False
         self._closed: set[str] = set()
         self._sites = _Sites(torch.empty(0), 0, config)
 
     def plan(self, layers: int, hidden: Tensor, stream: str = "") -> TokenPlan | None:
+        """What may be left out: nothing where all is to be seen and predicted as ever."""
+        self.asked = True
+        entry = entry_layers(self.config, layers)
+        closed = self._close(layers - entry, stream)
+        predicted = self._predicted(hidden)
+        if not any(closed) and not entry and predicted is None:
+            return None
+        return TokenPlan(closed=closed, predicted=predicted, entry=entry)
+
+    def _close(self, layers: int, stream: str) -> tuple[bool, ...]:
         """Layers whose masked tokens nobody reads: r = 0 in all rows, and nothing to measure."""
         config = self.config
         if self.outer is not None or not config.closes:
-            return None
+            return (False,) * layers
         schedule, read = r_schedule(config, layers, self.progress), read_layers(config, layers)
         closed = tuple(r == 0 and layer not in read for layer, r in enumerate(schedule))
-        if not any(closed):
-            return None
-        self.r |= {_name(stream, layer): r for layer, r in enumerate(schedule)}
+        self.r |= {_name(stream, layer): r for layer, r in enumerate(schedule) if closed[layer]}
         self._closed |= {_name(stream, layer) for layer in range(layers) if closed[layer]}
         shut = torch.zeros(len(self._images), device=self.device)
         if spared := [shut for layer in spa_layers(config, layers) if closed[layer]]:
             self.leaks[stream] = spared
-        return TokenPlan(closed=closed)
+        return closed
+
+    def _predicted(self, hidden: Tensor) -> Tensor | None:
+        """Hidden patches to predict, [B, N]; None for all."""
+        share = share_now(self.config, self.progress)
+        if share == 1 or self.noise is None:
+            return None
+        draws = self.noise.uniform(hidden.shape[1], offset=NOISE_OFFSET + 2)
+        return chosen_patches(draws, hidden, share)
 
     def embedding(self, embedding: MaskEmbedding) -> None:
         """Measures the mask token where it enters the model."""
@@ -235,6 +253,8 @@ class _Pass:
         config = self.config
         if (config.reads_attention or config.recalibrates) and not self.r:
             raise RunError("the method called no attention hook, so mto can read no layer.")
+        if config.leaves_out and not self.asked:
+            raise RunError("the method asks for no plan, so mto can leave no token out of it.")
         measured = self._measured()
         terms = {f"mto.{name}": value.detach() for name, value in measured.items()}
         if config.recalibrates:

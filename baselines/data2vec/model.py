@@ -74,13 +74,13 @@ class Data2Vec(nn.Module):
 
         Source: engine_for_cyclical.py:67-140.
         """
-        target = self.target(batch.images)[batch.hidden]
-        prediction = self.predict(batch, hook)
+        prediction, predicted = self.predict(batch, hook)
+        target = self.target(batch.images)[predicted]
         loss = F.smooth_l1_loss(prediction.float(), target, beta=self.config.beta)
         return MethodOutput(loss, terms={"mim": loss.detach()}, prediction=prediction)
 
-    def predict(self, batch: Batch, hook: TokenHook | None = None) -> Tensor:
-        """The student's prediction at the hidden places, [M, D]."""
+    def predict(self, batch: Batch, hook: TokenHook | None = None) -> tuple[Tensor, Tensor]:
+        """The student's prediction [M, D] at hidden places; which, [B, N]."""
         tokens = self.vit.embed(batch.images)
         if hook is not None:
             hook.embedding(MaskEmbedding(tokens, self.mask_token))
@@ -89,12 +89,9 @@ class Data2Vec(nn.Module):
         carried = carry(hook, batch.hidden, self.shape.depth)
         watch = None if hook is None else (hook, F.pad(batch.hidden, (1, 0)))
         x = self.vit.run(x, batch.noise, watch, carried)[-1]
-        if carried is None:
-            shown = self.vit.norm(x)[:, 1:][batch.hidden]
-        else:
-            shown = self.vit.norm(carried.masked(x))
-        prediction: Tensor = self.lm_head(shown)
-        return prediction
+        if carried is not None:
+            return self.lm_head(self.vit.norm(carried.masked(x))), carried.patches
+        return self.lm_head(self.vit.norm(x)[:, 1:][batch.hidden]), batch.hidden
 
     @torch.no_grad()
     def target(self, images: Tensor) -> Tensor:

@@ -67,11 +67,11 @@ class MAE(nn.Module):
     def forward(self, batch: Batch, hook: TokenHook | None = None) -> MethodOutput:
         """Mean squared error of the hidden patches' (normalised) pixels, models_mae.py:198-214."""
         patches = patchify(batch.images, self.shape.patch_size)
-        visible, hidden = split(batch.hidden, self.hidden_count)
+        visible, _ = split(batch.hidden, self.hidden_count)
         latent = self.encode(take(patches, visible), visible, batch.noise)
-        decoded = self.decode(latent, visible, batch.hidden, hook)
+        decoded, predicted = self.decode(latent, visible, batch.hidden, hook)
         prediction = self.decoder_pred(self.decoder_norm(decoded))
-        target = self.target(take(patches, hidden))
+        target = self.target(take(patches, predicted))
         loss = (prediction.float() - target).square().mean()
         return MethodOutput(loss, terms={"mim": loss.detach()}, prediction=prediction)
 
@@ -90,10 +90,11 @@ class MAE(nn.Module):
 
     def decode(
         self, latent: Tensor, visible: Tensor, hidden: Tensor, hook: TokenHook | None
-    ) -> Tensor:
-        """Latent tokens [B, 1 + V, D] and mask tokens through the decoder; masked ones [B, M, E].
+    ) -> tuple[Tensor, Tensor]:
+        """Latent tokens [B, 1 + V, D] and mask tokens through the decoder.
 
-        Tokens that are carried in an order need not be put in their places first.
+        Returns the masked ones [B, M, E] and their places [B, M]. Tokens that are carried in an
+        order of their own need not be put in their places first.
         """
         x = self.decoder_embed(latent)
         if hook is not None:
@@ -101,15 +102,18 @@ class MAE(nn.Module):
         mask_token, table = self.mask_token.to(x.dtype), self.decoder_pos_embed.to(x.dtype)
         carried = carry(hook, hidden, len(self.decoder_blocks))
         if carried is not None:
-            masks = mask_token.expand(len(x), self.hidden_count, -1)
+            masked = carried.order[:, carried.columns :]
+            masks = mask_token.expand(*masked.shape, -1)
             x = torch.cat([x, masks], dim=1) + table[0][carried.order]
-            return run_carried(self.decoder_blocks, x, carried)[-1][:, carried.columns :]
+            x = run_carried(self.decoder_blocks, x, carried)[-1]
+            return x[:, carried.columns :], masked - 1
         full = mask_token.expand(len(x), self.shape.patches, -1)
         full = full.scatter(1, visible[:, :, None].expand(-1, -1, x.shape[2]), x[:, 1:])
         x = torch.cat([x[:, :1], full], dim=1) + table
         watch = None if hook is None else (hook, nn.functional.pad(hidden, (1, 0)))
         x = run_blocks(self.decoder_blocks, x, watch=watch)[-1]
-        return take(x[:, 1:], split(hidden, self.hidden_count)[1])
+        places = split(hidden, self.hidden_count)[1]
+        return take(x[:, 1:], places), places
 
     def target(self, patches: Tensor) -> Tensor:
         """What is predicted: the pixels, each patch normalised if so configured, MAE's order."""

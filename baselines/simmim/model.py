@@ -68,15 +68,15 @@ class SimMIM(nn.Module):
         The official normaliser adds 1e-5 to the number of hidden pixels before dividing by the
         channels.
         """
-        prediction = self.predict(batch, hook)
-        target = patchify(batch.images, self.shape.patch_size)[batch.hidden]
+        prediction, predicted = self.predict(batch, hook)
+        target = patchify(batch.images, self.shape.patch_size)[predicted]
         error = (prediction.float() - target).abs().sum()
         pixels = len(target) * self.shape.patch_size**2
         loss = error / (pixels + 1e-5) / self.shape.channels
         return MethodOutput(loss, terms={"mim": loss.detach()}, prediction=prediction)
 
-    def predict(self, batch: Batch, hook: TokenHook | None = None) -> Tensor:
-        """Pixels of the hidden patches, [M, C*p*p], in the order (channel, row, column)."""
+    def predict(self, batch: Batch, hook: TokenHook | None = None) -> tuple[Tensor, Tensor]:
+        """Pixels [M, C*p*p] of hidden patches, as (channel, row, column); which, [B, N]."""
         tokens = self.vit.embed(batch.images)
         if hook is not None:
             hook.embedding(MaskEmbedding(tokens, self.mask_token))
@@ -87,8 +87,10 @@ class SimMIM(nn.Module):
         x = self.vit.run(x, batch.noise, watch, carried)[-1]
         weight, bias = self.decoder.parameters()
         if carried is not None:
-            return linear(self.vit.norm(carried.masked(x)), weight.flatten(1), bias)
-        return linear(self.vit.norm(x)[:, 1:], weight.flatten(1), bias)[batch.hidden]
+            x = self.vit.norm(carried.masked(x))
+            return linear(x, weight.flatten(1), bias), carried.patches
+        pixels = linear(self.vit.norm(x)[:, 1:], weight.flatten(1), bias)
+        return pixels[batch.hidden], batch.hidden
 
     def reconstruct(self, batch: Batch, prediction: Tensor) -> Tensor:
         """A forward pass's prediction as pixels [B, C, S, S]; visible patches are the image's."""

@@ -127,8 +127,9 @@ class MethodOutput:
     """Result of one forward pass.
 
     ``loss`` is a mean over the hidden patches of the batch (weight it by ``hidden.sum()`` when
-    batches are added up); ``penalty`` is a mean over the images, or None; ``terms`` are detached
-    values for the log; ``prediction`` is the method's own output, kept for pictures and tests.
+    batches are added up), or over those that a plan lets it predict; ``penalty`` is a mean over the
+    images, or None; ``terms`` are detached values for the log; ``prediction`` is the method's own
+    output, kept for pictures and tests.
     """
 
     loss: Tensor
@@ -182,9 +183,16 @@ class TokenPlan:
     ``closed`` says of each layer that carries mask tokens whether every row's weight on masked
     tokens is nought there. The method then need not compute their keys and values, nor show the
     layer to the hook; if it does show it, the hook's bias says the same.
+
+    The rest changes what is computed, so a method that asks for a plan must follow it.
+    ``predicted`` [B, N] are the hidden patches to carry and predict, None for all: the loss is then
+    a mean over them. ``entry`` layers are run without mask tokens, which enter behind them:
+    ``closed`` is of those left, and a :class:`TokenLayer` counts them alone.
     """
 
     closed: tuple[bool, ...] = ()
+    predicted: Tensor | None = None
+    entry: int = 0
 
 
 class TokenHook(Protocol):

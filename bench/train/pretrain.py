@@ -159,11 +159,12 @@ class Pretraining:
         return Batch(images, hidden)
 
     def flops_per_image(self, job: Job) -> float:
-        """Floating-point operations of one image's forward and backward pass, counted once."""
+        """Operations of one image's forward and backward pass, counted once, half way through."""
         twin: Any = copy.deepcopy(self.method)
         batch = self._fixed_batch(FLOP_IMAGES)
         ids = torch.arange(len(batch.images), device=batch.images.device)
-        batch = dataclasses.replace(batch, noise=self.session.streams.samples("flops", 0, ids))
+        noise = self.session.streams.samples("flops", 0, ids)
+        batch = dataclasses.replace(batch, noise=noise, progress=0.5)
         with FlopCounterMode(display=False) as counter:
             output = twin(batch)
             loss = output.loss if output.penalty is None else output.loss + output.penalty

@@ -10,7 +10,7 @@ import pytest
 
 from bench.errors import UsageError
 from bench.plan.loading import load_section
-from mto.config import TERMS, MTOConfig
+from mto.config import OURS, TERMS, MTOConfig
 
 
 def test_the_default_has_no_label_and_every_other_set_of_terms_has_one():
@@ -72,6 +72,8 @@ def test_unknown_terms_are_named_with_the_nearest_known_one():
         {"sample_heads": 2},
         {"affinity": "keys"},
         {"rows": "hidden"},
+        {"predict_share": 0},
+        {"enter_depth": 1.1},
         {"spa_columns": "visible"},
         {"nonsense": 1},
     ],
@@ -80,6 +82,15 @@ def test_unknown_terms_are_named_with_the_nearest_known_one():
 def test_values_out_of_range_are_refused(values):
     with pytest.raises(UsageError):
         load_section(MTOConfig, values, "mto")
+
+
+def test_parts_of_our_own_come_by_name_only_and_show_in_the_label():
+    assert not set(OURS) & set(MTOConfig.only(["all"]).terms)
+    own = MTOConfig.only(["all", "share", "late"])
+    assert own.terms == (*TERMS, *OURS)
+    assert (own.predict_share, own.enter_depth) == (0.5, 0.5)
+    assert MTOConfig(predict_share=0.25).label == "(init,recal,share)"
+    assert MTOConfig.only(["late"]).acts
 
 
 def test_it_is_frozen():
