@@ -19,6 +19,8 @@ from mto.reading import View, view
 _ENTROPY = "heterogeneity"
 _COSINE = "heterogeneity_cosine"
 _MASS = "mass_to_masked"
+_AMONG_MASKED = "masked_to_masked"
+_FROM_MASKED = "masked_to_visible"
 _DISTANCE = "token_distance"
 
 _Place = tuple[int, int]
@@ -54,10 +56,11 @@ class LayerProbe:
 
     @torch.no_grad()
     def attention(self, layer: TokenLayer) -> None:
-        """Records H by both measures, and the mass that visible tokens give to masked ones.
+        """Records H by both measures, and the attention mass on each edge.
 
-        H's entropy averages logits over heads, as MTO does by default; the mass is the true one,
-        taken from each head's attention.
+        H's entropy averages logits over heads, as MTO does by default; masses are the true ones,
+        taken from each head's attention: of visible patches on masked ones, of masked ones on other
+        masked ones, and on visible patches.
         """
         at, place = self._seen(layer), self._place(layer)
         block = at.to_visible("masked")
@@ -68,12 +71,16 @@ class LayerProbe:
         cosine = cosine_heterogeneity(layer.tokens[at.images], masked, visible)
         self._record(_COSINE, place, cosine)
         logits = head_logits(layer, at.to_all("visible"), None, layer.bias)
-        self._record(_MASS, place, at.mass(logits, "visible", at.hidden))
+        self._record(_MASS, place, at.mass(logits, "visible", masked))
+        logits = head_logits(layer, at.to_all("masked"), None, layer.bias)
+        self._record(_AMONG_MASKED, place, at.mass(logits, "masked", masked))
+        self._record(_FROM_MASKED, place, at.mass(logits, "masked", visible))
 
     def summary(self) -> dict[str, list[float] | float]:
         """Means over all images seen: a list by layer, and one number for the distance."""
         means: dict[str, list[float] | float] = {
-            name: self._means(name) for name in (_ENTROPY, _COSINE, _MASS)
+            name: self._means(name)
+            for name in (_ENTROPY, _COSINE, _MASS, _AMONG_MASKED, _FROM_MASKED)
         }
         distance = self._means(_DISTANCE)
         means[_DISTANCE] = distance[0] if distance else float("nan")

@@ -1,4 +1,4 @@
-"""``analyze``: heterogeneity and attention mass against depth, along training.
+"""``analyze``: heterogeneity and attention mass against depth, and the loss's initial plateau.
 
 Reads what every run logs, baseline and variant alike, from its initialisation (epoch 0) on; a
 checkpoint file, also one released by the authors, is measured on test images. The observation
@@ -22,6 +22,7 @@ from bench.commands.show import stored_config
 from bench.errors import UsageError
 from bench.plan import typed
 from bench.report import draw as figures
+from bench.stats.plateau import leaves_plateau
 from bench.store.files import write_bytes
 from bench.store.store import Store
 
@@ -29,6 +30,15 @@ LAYERED = {
     "heterogeneity": "heterogeneity H (entropy)",
     "heterogeneity_cosine": "heterogeneity H (cosine)",
     "mass_to_masked": "attention of visible tokens on masked ones",
+    "masked_to_masked": "attention of masked tokens on other masked ones",
+    "masked_to_visible": "attention of masked tokens on visible ones",
+}
+HEADS = {
+    "heterogeneity": "H (entropy)",
+    "heterogeneity_cosine": "H (cosine)",
+    "mass_to_masked": "visible to masked",
+    "masked_to_masked": "masked to masked",
+    "masked_to_visible": "masked to visible",
 }
 
 
@@ -44,14 +54,20 @@ def analyze(args: argparse.Namespace) -> int:
         name: _measured(Path(name), args) if Path(name).is_file() else _points(store, name)
         for name in args.runs
     }
+    plateaus = {name: _plateau(store, name) for name in args.runs if not Path(name).is_file()}
     for name, points in series.items():
         print(f"\n{name}\n{_table(points)}")
-    for key, label in LAYERED.items():
-        plot = _plot(key, label, series)
+        if name in plateaus:
+            print(_leaving(plateaus[name]))
+    measured = [key for key in LAYERED if any(key in p for ps in series.values() for p in ps)]
+    for key in measured:
+        plot = _plot(key, LAYERED[key], series)
         for form, data in figures.draw(plot, ("png", "svg")).items():
             write_bytes(folder / f"{key}.{form}", data)
     write_bytes(folder / "layers.json", json.dumps(series, indent=1).encode())
-    print(f"\nsaved in {folder}: {', '.join(f'{key}.png' for key in LAYERED)}, layers.json")
+    write_bytes(folder / "plateau.json", json.dumps(plateaus, indent=1).encode())
+    pictures = ", ".join(f"{key}.png" for key in measured)
+    print(f"\nsaved in {folder}: {pictures}, layers.json, plateau.json")
     return 0
 
 
@@ -77,15 +93,29 @@ def _points(store: Store, name: str) -> list[dict[str, Any]]:
     return found
 
 
+def _plateau(store: Store, name: str) -> dict[str, int] | None:
+    """Epochs and steps done when a run's loss left its initial plateau; None if it did not."""
+    logged = [m for m in store.pretraining(name).metrics() if m.get("stage") == "pretrain"]
+    done = [m for m in logged if "loss" in m]
+    first = leaves_plateau([m["loss"] for m in done])
+    return None if first is None else {key: done[first][key] for key in ("epoch", "step")}
+
+
+def _leaving(plateau: Mapping[str, int] | None) -> str:
+    if plateau is None:
+        return "the loss did not leave its initial plateau."
+    epoch, step = plateau["epoch"], plateau["step"]
+    return f"the loss had left its initial plateau after epoch {epoch}, step {step}."
+
+
 def _table(points: Sequence[Mapping[str, Any]]) -> str:
     rows = [
-        [p["epoch"], f"{p['token_distance']:.2f}", *(_join(p[key]) for key in LAYERED)]
+        [p["epoch"], f"{p['token_distance']:.2f}", *(_join(p.get(key, ())) for key in HEADS)]
         for p in points
     ]
     depth = len(points[0]["heterogeneity"])
     layers = f"layer {' '.join(str(i + 1) for i in range(depth))}"
-    heads = ["epoch", "mask-token\ndistance", f"H (entropy)\n{layers}"]
-    heads += [f"H (cosine)\n{layers}", f"mass to masked\n{layers}"]
+    heads = ["epoch", "mask-token\ndistance", *(f"{head}\n{layers}" for head in HEADS.values())]
     return tabulate(rows, heads, tablefmt="simple", disable_numparse=True)
 
 
@@ -108,6 +138,7 @@ def _plot(key: str, label: str, series: Mapping[str, Sequence[Mapping[str, Any]]
         )
         for name, points in series.items()
         for point in [points[0], *points[1:][-1:]]
+        if key in point
     ]
     return figures.Plot(
         name=key,

@@ -14,7 +14,8 @@ from mto.plugin import with_mto
 from mto.probe import LayerProbe
 from tests.mto.toy import Toy, batch_for, generators
 
-KEYS = {"heterogeneity", "heterogeneity_cosine", "mass_to_masked", "token_distance"}
+EDGES = {"mass_to_masked", "masked_to_masked", "masked_to_visible"}
+KEYS = {"heterogeneity", "heterogeneity_cosine", "token_distance", *EDGES}
 
 
 class Recorder:
@@ -44,6 +45,30 @@ def mean(values):
     return sum(values) / len(values)
 
 
+def edge(s, masked, visible):
+    """Mass of masked rows on other masked columns, and on visible ones."""
+    rows = {i: oracle.softmax(s[i]) for i in masked}
+    onto = {"masked_to_masked": masked, "masked_to_visible": visible}
+    return {
+        name: mean(sum(row[j] for j in columns if j != i) for i, row in rows.items())
+        for name, columns in onto.items()
+    }
+
+
+def test_edges_shut_by_recalibration_carry_no_mass():
+    shut = replace(MTOConfig.only(["recal"]), r_depth=1.0)
+    for rows, nought in (
+        ("visible", {"mass_to_masked"}),
+        ("masked", {"masked_to_masked"}),
+        ("all", {"mass_to_masked", "masked_to_masked"}),
+    ):
+        probe = LayerProbe()
+        method = made(replace(shut, rows=rows))
+        method(batch_for(method), probe)
+        summary = probe.summary()
+        assert {name for name in EDGES if not any(summary[name])} == nought
+
+
 def test_summary_equals_the_definitions():
     method, probe, seen = made(), LayerProbe(tau=0.5), Recorder()
     batch = batch_for(method)
@@ -68,6 +93,14 @@ def test_summary_equals_the_definitions():
                 for i in images
                 for head in range(2)
             ),
+        }
+        expected |= {
+            name: mean(
+                edge(oracle.logits(layer, i, head), *parts[i])[name]
+                for i in images
+                for head in range(2)
+            )
+            for name in ("masked_to_masked", "masked_to_visible")
         }
         for name, value in expected.items():
             assert math.isclose(summary[name][layer.index], value, rel_tol=1e-4), name

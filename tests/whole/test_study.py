@@ -208,7 +208,9 @@ def test_every_look_at_a_finished_study(tmp_path: Path, capsys: pytest.CaptureFi
     layers = tmp_path / "layers"
     pre = [r for r in runs if r.startswith("pre-") and "-e2-s0-" in r]
     assert "H (entropy)" in shown("analyze", *pre, "--to", str(layers), *out)
-    assert (layers / "heterogeneity.png").stat().st_size > 1000
+    for picture in ("heterogeneity", "masked_to_masked", "masked_to_visible"):
+        assert (layers / f"{picture}.png").stat().st_size > 1000
+    assert json.loads((layers / "plateau.json").read_text()) == dict.fromkeys(pre)
     archive = tmp_path / "s.tar.gz"
     assert "17 folders" in shown("export", "s", "--to", str(archive), *out)
     other = ["--out", str(tmp_path / "b")]

@@ -1,0 +1,27 @@
+"""The epoch at which a loss leaves its initial plateau."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.stats.plateau import leaves_plateau
+
+FALLING = [3.0, 1.0, 1.0, 1.0, 0.99, 0.95, 0.7, 0.5, 0.3, 0.2]
+
+
+def test_the_first_epoch_well_below_the_plateau() -> None:
+    assert leaves_plateau(FALLING) == 6
+    assert leaves_plateau([*[1.0] * 50, *[0.5] * 50]) == 50
+
+
+def test_the_fall_from_initialisation_and_a_relapse_do_not_count() -> None:
+    assert leaves_plateau([9.0, 1.0, 0.7, 1.0, 1.0, 1.0, 0.6, 0.5]) == 6
+
+
+@pytest.mark.parametrize("losses", [[], [1.0, 0.5], [1.0] * 20, [0.1, 0.1, 0.2, 0.4, 0.5, 0.6]])
+def test_no_plateau_is_left_where_the_loss_does_not_fall(losses: list[float]) -> None:
+    assert leaves_plateau(losses) is None
+
+
+def test_it_does_not_depend_on_the_losses_scale() -> None:
+    assert leaves_plateau([7 * x + 3 for x in FALLING]) == leaves_plateau(FALLING)
