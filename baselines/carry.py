@@ -8,6 +8,7 @@ places, K tokens carried, C columns that may be read, D width, H heads.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -22,25 +23,44 @@ class Carried:
 
     Attributes:
         order: Places [B, K] in the image, 0 for the class token.
-        hidden: True [B, K] at masked tokens.
-        predicted: True [B, K] at those whose patch is predicted: all that is no padding.
-        patches: The predicted patches, [B, N] in the image's own order.
-        columns: C, so many that every visible token of every image is among them.
-        unread: Bias [B, 1, 1, C], -inf at masked tokens among the first C; None if there are none.
-        padding: Bias [B, 1, 1, K], -inf where an image carries fewer than K; None if none does.
+        visible: Visible tokens of each image [B], the class token among them.
+        wanted: Tokens of each image that are no padding [B].
+        columns: C, the most visible tokens of an image.
+        uneven: Whether images differ in their visible tokens.
+        padded: Whether an image has fewer than K tokens.
+        patches: The patches that are predicted, [B, N] in the image's own order.
         plan: The plug-in's plan.
         hook: The plug-in's hook, shown the layers that are not closed.
     """
 
     order: Tensor
-    hidden: Tensor
-    predicted: Tensor
-    patches: Tensor
+    visible: Tensor
+    wanted: Tensor
     columns: int
-    unread: Tensor | None
-    padding: Tensor | None
+    uneven: bool
+    padded: bool
+    patches: Tensor
     plan: TokenPlan
     hook: TokenHook
+
+    @cached_property
+    def hidden(self) -> Tensor:
+        """True [B, K] at masked tokens."""
+        return self._place >= self.visible[:, None]
+
+    @cached_property
+    def unread(self) -> Tensor | None:
+        """Bias [B, 1, 1, C], -inf at masked tokens among the first C; None if there are none."""
+        return _shut(self.hidden[:, : self.columns]) if self.uneven else None
+
+    @cached_property
+    def padding(self) -> Tensor | None:
+        """Bias [B, 1, 1, K], -inf at padding; None if there is none."""
+        return _shut(self._place >= self.wanted[:, None]) if self.padded else None
+
+    @cached_property
+    def _place(self) -> Tensor:
+        return torch.arange(self.order.shape[1], device=self.order.device)
 
     @property
     def read(self) -> int:
@@ -53,13 +73,13 @@ class Carried:
 
     def masked(self, x: Tensor) -> Tensor:
         """The predicted tokens of ``x`` [B, K, D], image by image in raster order, [M, D]."""
-        if self.unread is None and self.padding is None:
+        if not self.uneven and not self.padded:
             return x[:, self.columns :].flatten(0, 1)
-        return x[self.predicted]
+        return x[self.hidden & (self._place < self.wanted[:, None])]
 
     def join(self, visible: Tensor, entering: Tensor) -> Tensor:
         """Visible tokens [B, C, D] and masked ones as they enter, of ``entering`` [B, K, D]."""
-        if self.unread is not None:
+        if self.uneven:
             fresh = self.hidden[:, : self.columns, None]
             visible = torch.where(fresh, entering[:, : self.columns], visible)
         return torch.cat([visible, entering[:, self.columns :]], dim=1)
@@ -74,31 +94,31 @@ def carry(hook: TokenHook | None, hidden: Tensor, layers: int) -> Carried | None
 
 
 def lay_out(hidden: Tensor, plan: TokenPlan, hook: TokenHook) -> Carried:
-    """Lays tokens out by ``hidden`` [B, N] and the plan; waits once for a GPU, for four counts."""
-    patches = hidden if plan.predicted is None else plan.predicted
-    kind = F.pad(hidden.to(torch.uint8) + (hidden & ~patches), (1, 0))
-    visible, wanted = (kind == 0).sum(1), (kind < 2).sum(1)
+    """Lays tokens out by ``hidden`` [B, N] and the plan; waits once for a GPU, for the counts."""
+    kind, patches = hidden.to(torch.uint8), hidden
+    if plan.predicted is not None:
+        patches = plan.predicted
+        kind = kind + (hidden & ~patches)
+    visible = 1 + hidden.shape[1] - hidden.sum(1)
+    wanted = visible + patches.sum(1)
     least, columns, fewest, most = torch.stack([*visible.aminmax(), *wanted.aminmax()]).tolist()
-    place = torch.arange(most, device=hidden.device)
-    masked, missing = place >= visible[:, None], place >= wanted[:, None]
     return Carried(
-        order=kind.argsort(dim=1, stable=True)[:, :most],
-        hidden=masked,
-        predicted=masked & ~missing,
-        patches=patches,
+        order=F.pad(kind, (1, 0)).argsort(dim=1, stable=True)[:, :most],
+        visible=visible,
+        wanted=wanted,
         columns=columns,
-        unread=shut(masked[:, :columns]) if least < columns else None,
-        padding=shut(missing) if fewest < most else None,
+        uneven=least < columns,
+        padded=fewest < most,
+        patches=patches,
         plan=plan,
         hook=hook,
     )
 
 
-def shut(columns: Tensor) -> Tensor:
+def _shut(columns: Tensor) -> Tensor:
     """Bias [B, 1, 1, K]: -inf at ``columns`` [B, K], 0 elsewhere."""
-    return torch.zeros(columns.shape, device=columns.device).masked_fill_(columns, -torch.inf)[
-        :, None, None
-    ]
+    bias = torch.zeros(columns.shape, device=columns.device)
+    return bias.masked_fill_(columns, -torch.inf)[:, None, None]
 
 
 def add(first: Tensor | None, second: Tensor | None) -> Tensor | None:

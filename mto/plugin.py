@@ -158,9 +158,9 @@ class _Pass:
         closed = tuple(r == 0 and layer not in read for layer, r in enumerate(schedule))
         self.r |= {_name(stream, layer): r for layer, r in enumerate(schedule) if closed[layer]}
         self._closed |= {_name(stream, layer) for layer in range(layers) if closed[layer]}
-        shut = torch.zeros(len(self._images), device=self.device)
-        if spared := [shut for layer in spa_layers(config, layers) if closed[layer]]:
-            self.leaks[stream] = spared
+        if spared := [layer for layer in spa_layers(config, layers) if closed[layer]]:
+            nought = torch.zeros(len(self._images), device=self.device)
+            self.leaks[stream] = [nought] * len(spared)
         return closed
 
     def _predicted(self, hidden: Tensor) -> Tensor | None:
