@@ -20,8 +20,8 @@ from bench.commands.cluster import site_of
 from bench.commands.flags import Command, add_out_flag, add_slurm_flags
 from bench.errors import BenchError, SchedulerError
 from bench.launch.local import visible_gpus
-from bench.launch.slurm import scheduler as slurm
-from bench.launch.slurm.probe import probe_node
+from bench.launch.slurm import scheduler
+from bench.launch.slurm.node import ask_node
 from bench.machine import provenance
 from bench.plan import resolve, typed
 from bench.plan.layers import load_preset
@@ -131,13 +131,13 @@ def _data(args: argparse.Namespace) -> Iterator[Finding]:
 
 
 def _scheduler(args: argparse.Namespace) -> Iterator[Finding]:
-    slurm.check_tools()
-    version = slurm.call(["sinfo", "--version"]).strip()
-    yield Finding("scheduler", OK, f"{version}, MaxArraySize {slurm.max_array_size()}")
-    accounting = slurm.has_accounting()
+    scheduler.check_tools()
+    version = scheduler.call(["sinfo", "--version"]).strip()
+    yield Finding("scheduler", OK, f"{version}, MaxArraySize {scheduler.max_array_size()}")
+    accounting = scheduler.has_accounting()
     detail = "sacct answers" if accounting else "no sacct: ended jobs are judged by their files"
     yield Finding("accounting", OK if accounting else WARN, detail)
-    partitions = slurm.call(["sinfo", "-h", "-o", "%R"]).split()
+    partitions = scheduler.call(["sinfo", "-h", "-o", "%R"]).split()
     wanted = site_of(args).partition
     if wanted and wanted not in partitions:
         known = ", ".join(sorted(set(partitions)))
@@ -148,7 +148,7 @@ def _compute_node(args: argparse.Namespace) -> Iterator[Finding]:
     """A job that reads what was written here, and waits for the signal ahead of a time limit."""
     begun = time.monotonic()
     print("waiting for a small job on a compute node (Ctrl-C gives up) ...", file=sys.stderr)
-    seen: dict[str, Any] = probe_node(Path(args.out), site_of(args))
+    seen: dict[str, Any] = ask_node(Path(args.out), site_of(args))
     if not seen:
         raise SchedulerError("the job left no answer: --out is not shared with the compute nodes")
     waited = time.monotonic() - begun

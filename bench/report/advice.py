@@ -11,7 +11,7 @@ from bench.report import markdown, words
 from bench.report.sections import Findings, Section
 from bench.report.tables import Table
 from bench.stats import power
-from bench.stats.analysis import ENDPOINTS, records
+from bench.stats.analysis import ENDPOINTS, rows_of
 from bench.stats.means import MIN_SEEDS, smallest_sign_flip_p
 from bench.stats.noise import NULL
 from bench.stats.power import POWER
@@ -22,7 +22,7 @@ def text(study: Findings, seeds: list[int]) -> str:
     lines = []
     for section in study.sections:
         for (arm, endpoint), group in _spread(section).groupby(["arm", "endpoint"]):
-            row = records(group)[0]
+            row = rows_of(group)[0]
             table = _table(section, row, seeds)
             lines += [f"### {arm}, {ENDPOINTS[str(endpoint)]}, {section.key[0]}", ""]
             lines += [*markdown.table_lines(table), "", table.note, ""]

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bench.report import words
-from bench.stats.analysis import CELL, SECTION, Analysis, records
+from bench.stats.analysis import CELL, SECTION, Analysis, rows_of
 from bench.store.record import WAIT_LIMIT
 
 UNLOGGED, TWO_KINDS = "digests not logged", "digests of two kinds"
@@ -137,7 +137,7 @@ def _cell(row: Mapping[str, Any]) -> str:
 def _ambiguous(runs: pd.DataFrame) -> list[str]:
     doubled = runs[runs["ambiguous"]]
     return [
-        f"{_cell(records(group)[0])}: {len(group)} runs with different settings "
+        f"{_cell(rows_of(group)[0])}: {len(group)} runs with different settings "
         f"({', '.join(group['run_id'])}); none is used. Name one in the plan."
         for _, group in doubled.groupby([*CELL, "repeat"])
     ]
@@ -147,7 +147,7 @@ def _failures(runs: pd.DataFrame) -> list[str]:
     return [
         f"{_cell(row)}: failed ({row['failure'] or row['status']}); it counts as not reaching the "
         "target"
-        for row in records(runs[~runs["ok"]])
+        for row in rows_of(runs[~runs["ok"]])
     ]
 
 

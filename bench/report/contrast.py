@@ -10,7 +10,7 @@ import pandas as pd
 from bench.report import checks, markdown, words
 from bench.report.sections import Findings
 from bench.report.tables import Table
-from bench.stats.analysis import ENDPOINTS, records
+from bench.stats.analysis import ENDPOINTS, rows_of
 from bench.stats.means import estimate
 
 Rows = Iterable[Mapping[str, Any]]
@@ -37,7 +37,7 @@ def brief(a: Values, b: Values, names: tuple[str, str]) -> str:
     columns = [*key, "epochs"]
     means = _outer(a["accuracy"], b["accuracy"], columns, ["mean", "sd", "n_ok"])
     rows = [
-        [*_named(row, columns), *(_summary(row, side) for side in "ab")] for row in records(means)
+        [*_named(row, columns), *(_summary(row, side) for side in "ab")] for row in rows_of(means)
     ]
     heads = ["data", "method", "endpoint", "epochs", *names]
     note = "Mean ± sample sd over seeds. A report.json holds no single seeds: nothing is paired."
@@ -47,7 +47,7 @@ def brief(a: Values, b: Values, names: tuple[str, str]) -> str:
     said = _outer(a["targets"], b["targets"], columns, ["rho_words", "verdict"])
     rows = [
         [*_named(row, columns), *(row[f"{n}_{s}"] for s in "ab" for n in ("rho_words", "verdict"))]
-        for row in records(said.fillna(words.NONE))
+        for row in rows_of(said.fillna(words.NONE))
     ]
     if rows:
         heads = ["data", "method", "endpoint", "target", *_target_heads(names)]
@@ -105,7 +105,7 @@ def _rho(a: Findings, b: Findings, names: tuple[str, str]) -> Table:
     columns = [*key, "rho_words", "verdict"]
     both = a.targets[columns].merge(b.targets[columns], on=key, how="outer", suffixes=("_a", "_b"))
     rows = []
-    for row in records(both.fillna(words.NONE)):
+    for row in rows_of(both.fillna(words.NONE)):
         shown = [row["data"], row["arm"], ENDPOINTS[row["endpoint"]], str(row["target_epochs"])]
         said = [row[f"{name}_{side}"] for side in "ab" for name in ("rho_words", "verdict")]
         rows.append([*shown, *said])

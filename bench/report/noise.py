@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.report import words
 from bench.report.sections import Section
-from bench.stats.analysis import ENDPOINTS, records
+from bench.stats.analysis import ENDPOINTS, rows_of
 from bench.stats.noise import NULL, RATIOS, floors
 from bench.stats.power import POWER
 
@@ -17,7 +17,7 @@ def rows(section: Section) -> list[dict[str, Any]]:
     found = floors(section.differences, section.accuracy, section.analysis.alpha)
     order = {name: i for i, name in enumerate(section.analysis.endpoints)}
     return sorted(
-        records(found),
+        rows_of(found),
         key=lambda row: (row["base_arm"], order.get(row["endpoint"], 9), row["epochs"]),
     )
 

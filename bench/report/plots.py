@@ -14,7 +14,7 @@ from bench.report import words
 from bench.report.draw import Plot, Series
 from bench.report.sections import Section
 from bench.report.tables import caption
-from bench.stats.analysis import ENDPOINTS, records
+from bench.stats.analysis import ENDPOINTS, rows_of
 from bench.stats.means import t_quantile
 
 Lines = list[dict[str, Any]]
@@ -78,7 +78,7 @@ def _band(frame: pd.DataFrame, arm: str, section: Section, x: str) -> Series:
     """Mean curve with its t interval; points without a finite interval carry none."""
     frame = frame.dropna(subset=["mean", x]).sort_values(x)
     half = []
-    for row in records(frame):
+    for row in rows_of(frame):
         quantile = t_quantile(row["n_ok"], section.analysis.alpha)
         half.append(quantile * row["sd"] / math.sqrt(row["n_ok"]) if row["n_ok"] > 1 else 0.0)
     means = frame["mean"].to_list()

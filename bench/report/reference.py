@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.stats.analysis import records
+from bench.stats.analysis import rows_of
 
 TOLERANCE = 1.0
 """Points of top-1 within which our baseline counts as a reproduction."""
@@ -43,7 +43,7 @@ def beside(accuracy: pd.DataFrame, data: str, model: str) -> list[dict[str, Any]
     if not data.startswith("imagenet"):
         return []
     base = accuracy[accuracy["arm"] == accuracy["base_arm"]]
-    ours = {(r["arm"], str(r["epochs"]), r["endpoint"]): r["mean"] for r in records(base)}
+    ours = {(r["arm"], str(r["epochs"]), r["endpoint"]): r["mean"] for r in rows_of(base)}
     rows = []
     for row in published():
         endpoint = PROTOCOLS[row["protocol"]]

@@ -14,7 +14,7 @@ from bench.errors import NothingMeasuredError
 from bench.plan import fairness
 from bench.report import checks, claims, words
 from bench.stats import compare, frames
-from bench.stats.analysis import SECTION, Analysis, records
+from bench.stats.analysis import SECTION, Analysis, rows_of
 
 Key = tuple[str, str, str]
 
@@ -40,7 +40,7 @@ class Section:
     def rows(self) -> dict[str, list[dict[str, Any]]]:
         """The rows of ``accuracy``, ``differences``, ``targets`` and ``costs``."""
         names = ("accuracy", "differences", "targets", "costs")
-        return {name: records(getattr(self, name)) for name in names}
+        return {name: rows_of(getattr(self, name)) for name in names}
 
     @property
     def plugins(self) -> list[registry.ConfiguredRow]:
@@ -155,7 +155,7 @@ def _judged(
     hardware = finished["hardware"].nunique().gt(1).rename("mixed_hardware")
     frame = _known(targets, matching, analysis)
     frame = frame.merge(hardware.reset_index(), on=SECTION, how="left")
-    rows = records(frame)
+    rows = rows_of(frame)
     halves = [claims.half(row, analysis) for row in rows]
     frame["half"] = [found.word for found in halves]
     frame["noninferior"] = [NONINFERIOR.get(found.word) for found in halves]

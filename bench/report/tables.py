@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bench import registry
 from bench.report import checks, claims, noise, reference, words
 from bench.report.sections import Section
-from bench.stats.analysis import COSTS, ENDPOINTS, PER_EPOCH, records
+from bench.stats.analysis import COSTS, ENDPOINTS, PER_EPOCH, rows_of
 
 
 @dataclass(frozen=True)
@@ -287,7 +287,7 @@ def ablation_table(section: Section) -> Table:
         costs = section.costs.set_index("arm")
         mine = targets[targets["primary"]]
         for base_arm, group in mine.groupby("base_arm"):
-            for row in records(group) if len(group) > 1 else []:
+            for row in rows_of(group) if len(group) > 1 else []:
                 at = (row["arm"], row["target_epochs"], row["endpoint"])
                 slow = words.relative(costs, row["arm"], str(base_arm))
                 gain = words.gain(gains[at]) if at in gains else words.NONE

@@ -20,7 +20,7 @@ from bench.report.draw import Plot
 from bench.report.sections import Findings, Key, find
 from bench.report.verdicts import verdicts
 from bench.stats.analysis import SECTION
-from bench.stats.analysis import records as rows_of
+from bench.stats.analysis import rows_of as rows_of
 from bench.store.files import read_json, write_bytes, write_json
 from bench.store.record import Record
 from bench.store.store import Store

@@ -86,6 +86,6 @@ class Analysis:
         return main
 
 
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a frame as dictionaries."""
     return [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]

@@ -23,7 +23,7 @@ ALIVE = WAITING | WORKING
 
 
 @dataclass(frozen=True)
-class Job:
+class JobState:
     """State of one job or array task as the scheduler last told it, and its reason."""
 
     state: str
@@ -89,15 +89,15 @@ def expand(job_id: str) -> list[str]:
     return single
 
 
-def parse(text: str) -> dict[str, Job]:
+def parse(text: str) -> dict[str, JobState]:
     """States by single job id, from lines ``id|STATE|reason``; job steps are left out."""
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, JobState] = {}
     for line in text.splitlines():
         job_id, _, rest = line.strip().partition("|")
         state, _, reason = rest.partition("|")
         if job_id and state and "." not in job_id:
             word = state.split()[0].rstrip("+")  # "CANCELLED by 1000"
-            jobs |= {single: Job(word, reason) for single in expand(job_id)}
+            jobs |= {single: JobState(word, reason) for single in expand(job_id)}
     return jobs
 
 
@@ -105,7 +105,7 @@ def _bases(job_ids: Iterable[str]) -> str:
     return ",".join(sorted({i.partition("_")[0] for i in job_ids}, key=int))
 
 
-def _queued(job_ids: set[str]) -> dict[str, Job]:
+def _queued(job_ids: set[str]) -> dict[str, JobState]:
     if not job_ids:
         return {}
     try:
@@ -130,7 +130,7 @@ class Scheduler:
         """The scheduler of this machine."""
         return cls(has_accounting())
 
-    def states(self, job_ids: Iterable[str]) -> dict[str, Job]:
+    def states(self, job_ids: Iterable[str]) -> dict[str, JobState]:
         """States of the jobs it still knows: one call, a second if some have left the queue."""
         wanted = set(job_ids)
         listed = _queued(wanted)

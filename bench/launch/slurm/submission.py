@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.errors import CODE, NODE, OOM, TIMEOUT
-from bench.launch.slurm.scheduler import WAITING, WORKING, Job
+from bench.launch.slurm.scheduler import WAITING, WORKING, JobState
 from bench.plan.study import PRETRAIN, Task
 from bench.store.states import BLOCKED, DONE, FAILED, PENDING, RUNNING, STOPPED
 
@@ -83,7 +83,7 @@ class Verdict:
     message: str = ""
 
 
-def judge(job: Job | None, recorded: str, parent: str, lost: bool) -> Verdict:
+def judge(job: JobState | None, recorded: str, parent: str, lost: bool) -> Verdict:
     """The state of a run from its job, what its folder records, and its parent's state.
 
     ``job`` is None if the scheduler does not list it; ``lost`` says that it has been so for long.

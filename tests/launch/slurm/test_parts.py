@@ -16,7 +16,7 @@ from bench.launch.base import register
 from bench.launch.slurm import job
 from bench.launch.slurm.job import SlurmRun
 from bench.launch.slurm.launcher import _teardown
-from bench.launch.slurm.scheduler import Job, expand, parse
+from bench.launch.slurm.scheduler import JobState, expand, parse
 from bench.launch.slurm.site import load_site
 from bench.launch.slurm.submission import judge
 from bench.launch.snapshot import take_snapshot
@@ -162,33 +162,33 @@ def test_parse_and_expand() -> None:
     assert expand("7_4") == ["7_4"]
     jobs = parse("7_[0-1]|PENDING|Priority\n8|CANCELLED by 1000|None\n8.batch|FAILED|\n\n")
     assert jobs == {
-        "7_0": Job("PENDING", "Priority"),
-        "7_1": Job("PENDING", "Priority"),
-        "8": Job("CANCELLED", "None"),
+        "7_0": JobState("PENDING", "Priority"),
+        "7_1": JobState("PENDING", "Priority"),
+        "8": JobState("CANCELLED", "None"),
     }
 
 
 @pytest.mark.parametrize(
     ("state", "recorded", "parent", "expected"),
     [
-        (Job("RUNNING"), STOPPED, DONE, RUNNING),
-        (Job("FAILED"), DONE, DONE, DONE),
-        (Job("COMPLETED"), RUNNING, DONE, RUNNING),
-        (Job("PENDING", "DependencyNeverSatisfied"), PENDING, FAILED, BLOCKED),
-        (Job("CANCELLED"), STOPPED, DONE, STOPPED),
-        (Job("CANCELLED"), PENDING, FAILED, BLOCKED),
-        (Job("CANCELLED"), PENDING, STOPPED, BLOCKED),
-        (Job("FAILED"), STOPPED, DONE, FAILED),
+        (JobState("RUNNING"), STOPPED, DONE, RUNNING),
+        (JobState("FAILED"), DONE, DONE, DONE),
+        (JobState("COMPLETED"), RUNNING, DONE, RUNNING),
+        (JobState("PENDING", "DependencyNeverSatisfied"), PENDING, FAILED, BLOCKED),
+        (JobState("CANCELLED"), STOPPED, DONE, STOPPED),
+        (JobState("CANCELLED"), PENDING, FAILED, BLOCKED),
+        (JobState("CANCELLED"), PENDING, STOPPED, BLOCKED),
+        (JobState("FAILED"), STOPPED, DONE, FAILED),
         (None, PENDING, DONE, PENDING),
         (None, PENDING, BLOCKED, BLOCKED),
     ],
 )
-def test_judge(state: Job | None, recorded: str, parent: str, expected: str) -> None:
+def test_judge(state: JobState | None, recorded: str, parent: str, expected: str) -> None:
     assert judge(state, recorded, parent, lost=False).state == expected
 
 
 def test_a_killed_run_is_a_node_failure() -> None:
-    assert judge(Job("FAILED"), RUNNING, DONE, lost=False).failure == "node"
+    assert judge(JobState("FAILED"), RUNNING, DONE, lost=False).failure == "node"
 
 
 def test_site_file_and_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ LOOK_S, SIGNAL_WAIT_S, ANSWER_WAIT_S = 1.0, 20.0, 20.0
 
 
 @dataclass(frozen=True)
-class NodeProbe:
+class NodeCheck:
     """Body of the job: answers in ``folder``."""
 
     folder: Path
@@ -54,7 +54,7 @@ class NodeProbe:
         write_json(self.folder / "answer.json", answer)
 
 
-def probe_node(out: Path, site: Site) -> dict[str, Any]:
+def ask_node(out: Path, site: Site) -> dict[str, Any]:
     """What a compute node answers; empty if it does not.
 
     Raises:
@@ -66,7 +66,7 @@ def probe_node(out: Path, site: Site) -> dict[str, Any]:
     small = replace(small, signal_delay_s=30)
     launcher = SlurmLauncher(Store(out), Resources(), small, folder)
     snapshot = take_snapshot(out.absolute() / "code")
-    job = launcher.submit_one(NodeProbe(folder), "doctor", snapshot)
+    job = launcher.submit_one(NodeCheck(folder), "doctor", snapshot)
     try:
         return _answer(folder, job)
     finally:
