@@ -178,7 +178,7 @@ def findings_of(store: Store, folder: StudyFolder) -> Findings:
     records = collect(store, None if found is None else found["ids"])
     if not any(r.status == DONE for r in records):
         raise NothingMeasuredError(f"no cell of '{folder.name}' has finished: there is no table.")
-    return write.prepare(records, found)
+    return write.prepare(records, found, store)
 
 
 def report(

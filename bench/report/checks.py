@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
+from bench.plan.fairness import DECLARED
 from bench.report import words
 from bench.stats.analysis import CELL, SECTION, Analysis, rows_of
 from bench.store.record import WAIT_LIMIT
@@ -54,6 +55,38 @@ def _matched(found: list[list[str] | str]) -> str:
         if reason in found:
             return f"{reason} ({found.count(reason)} of {len(found)} pairs)"
     return words.MATCHED
+
+
+Settings = Callable[[str], Mapping[str, Any]]
+"""From the id of a cell to its resolved settings, nested by section."""
+
+
+def unlike(runs: pd.DataFrame, settings: Settings) -> dict[str, str]:
+    """Per variant: the settings beyond the declared ones in which a pair of runs differs."""
+    pairs = run_pairs(runs)
+    found: dict[str, dict[str, None]] = {}
+    for arm, one, two in zip(pairs["arm"], pairs["run_id_base"], pairs["run_id"], strict=True):
+        base, ours = _flat(settings(one)), _flat(settings(two))
+        for key in sorted(base.keys() & ours.keys()):
+            if base[key] != ours[key] and not key.startswith(DECLARED):
+                found.setdefault(arm, {})[f"{key} ({base[key]} and {ours[key]})"] = None
+    return {arm: f"arms differ in {'; '.join(said)}" for arm, said in found.items()}
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in nested.items():
+        inner = isinstance(value, Mapping)
+        found |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return found
+
+
+def run_pairs(runs: pd.DataFrame) -> pd.DataFrame:
+    """Ids of the finished runs of each variant beside those of the baseline."""
+    key = [*SECTION, "base_arm", "epochs", "seed", "repeat"]
+    used = runs[runs["ok"] & ~runs["ambiguous"]][[*key, "arm", "run_id"]]
+    base = used[used["arm"] == used["base_arm"]].drop(columns="arm")
+    return used[used["arm"] != used["base_arm"]].merge(base, on=key, suffixes=("", "_base"))
 
 
 def code_versions(runs: pd.DataFrame) -> list[str]:

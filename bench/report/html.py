@@ -31,7 +31,7 @@ def document(study: Findings, plots: Plots) -> str:
         *_remarks(study),
         _glossary(),
     ]
-    return "\n".join([_head(), _contents(study), *body, _foot()]) + "\n"
+    return "\n".join([_head(), _contents(study, plots), *body, _foot()]) + "\n"
 
 
 def _head() -> str:
@@ -64,11 +64,13 @@ def _select(name: str, values: list[str]) -> str:
     )
 
 
-def _contents(study: Findings) -> str:
+def _contents(study: Findings, plots: Plots) -> str:
     links = []
     for i, section in enumerate(study.sections):
         suffix = f", {section.key[0]}" if len(study.sections) > 1 else ""
         names = [("accuracy", "Accuracy"), *((t.name, t.title) for t in _closed(section))]
+        if more := _more(section, plots):
+            names.append(("figures", f"More figures ({len(more)})"))
         links += [(f"{name}-{i}", f"{title}{suffix}") for name, title in names]
     links += [(_anchor(head), head) for head, found in study.remarks if found]
     links.append(("words", "Words and abbreviations"))
@@ -146,11 +148,15 @@ def _rest(section: Section, i: int, plots: Plots) -> str:
     for table in _closed(section):
         lines = _sentences(section) if table.name == "epochs_to_target" else ""
         parts.append(_part(f"{table.name}-{i}", table.title, lines + _table(table)))
-    figures = [plot for plot in plots.get(section.key, []) if not plot.lead]
-    if figures:
+    if figures := _more(section, plots):
         drawn = "".join(map(_figure, figures))
         parts.append(_part(f"figures-{i}", f"More figures ({len(figures)})", drawn))
     return f'<section data-data="{data}"><h2>{data} in detail</h2>{"".join(parts)}</section>'
+
+
+def _more(section: Section, plots: Plots) -> list[Plot]:
+    """The figures that do not open the page."""
+    return [plot for plot in plots.get(section.key, []) if not plot.lead]
 
 
 def _part(name: str, title: str, inside: str) -> str:

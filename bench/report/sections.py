@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -13,6 +14,7 @@ from bench import registry
 from bench.errors import NothingMeasuredError
 from bench.plan import fairness
 from bench.report import checks, claims, words
+from bench.report.images import COLUMNS, KEY, Correct, image_gaps
 from bench.stats import compare, frames
 from bench.stats.analysis import SECTION, Analysis, rows_of
 
@@ -20,6 +22,14 @@ Key = tuple[str, str, str]
 
 NONINFERIOR = {claims.SHOWN: True, claims.REFUTED: False, claims.OPEN: False}
 """Whether equal accuracy at half the epochs is shown; nothing where it cannot be measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folders:
+    """What run folders hold beside records, by the id of a cell."""
+
+    correct: Correct
+    settings: checks.Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +111,17 @@ def _by_section(frame: pd.DataFrame) -> dict[Key, pd.DataFrame]:
     return {} if frame.empty else {cast(Key, k): part for k, part in frame.groupby(SECTION)}
 
 
-def find(rows: Iterable[Mapping[str, Any]], plan: Mapping[str, Any] | None) -> Findings:
+def find(
+    rows: Iterable[Mapping[str, Any]],
+    plan: Mapping[str, Any] | None,
+    folders: Folders | None = None,
+) -> Findings:
     """Everything a report says, as frames.
+
+    Args:
+        rows: values of records.
+        plan: values of plan.json, or None.
+        folders: what run folders hold beside records, where they are at hand.
 
     Raises:
         NothingMeasuredError: if no run has a score.
@@ -120,14 +139,17 @@ def find(rows: Iterable[Mapping[str, Any]], plan: Mapping[str, Any] | None) -> F
     matching = checks.matching(runs)
     targets = compare.cost_ratios(compare.targets(scores, analysis), costs)
     differences = compare.differences(scores, analysis.alpha)
+    gaps = image_gaps(runs, folders.correct if folders else None, analysis)
+    unfair = fairness.unfair(analysis.warnings)
+    unfair |= checks.unlike(runs, folders.settings) if folders else {}
     return Findings(
         analysis=analysis,
         runs=runs,
         cells=cells,
         scores=scores,
         accuracy=frames.accuracy(scores),
-        differences=_known(differences, matching, analysis),
-        targets=_judged(targets, matching, runs, analysis),
+        differences=_known(_with_images(differences, gaps), matching, unfair),
+        targets=_judged(_known(targets, matching, unfair), runs, analysis),
         costs=costs,
         matching=matching,
         warnings=[*analysis.warnings, *checks.warnings(runs)],
@@ -136,25 +158,30 @@ def find(rows: Iterable[Mapping[str, Any]], plan: Mapping[str, Any] | None) -> F
     )
 
 
-def _known(frame: pd.DataFrame, matching: pd.DataFrame, analysis: Analysis) -> pd.DataFrame:
+def _with_images(differences: pd.DataFrame, gaps: pd.DataFrame) -> pd.DataFrame:
+    """The differences with what the test images add to their uncertainty, where it is known."""
+    if differences.empty:
+        return differences
+    if gaps.empty:
+        return differences.assign(**dict.fromkeys(COLUMNS, math.nan))
+    return differences.merge(gaps, on=KEY, how="left")
+
+
+def _known(frame: pd.DataFrame, matching: pd.DataFrame, unfair: Mapping[str, str]) -> pd.DataFrame:
     """Comparisons that know whether their pairs match, and why a pair is unfair."""
     if frame.empty:
         return frame
     frame = frame.merge(matching, on=[*SECTION, "base_arm", "arm"], how="left")
-    unfair = fairness.unfair(analysis.warnings)
     return frame.assign(unfair=[unfair.get(arm, "") for arm in frame["arm"]])
 
 
-def _judged(
-    targets: pd.DataFrame, matching: pd.DataFrame, runs: pd.DataFrame, analysis: Analysis
-) -> pd.DataFrame:
-    """The comparisons with their verdicts, knowing which pairs match and which times compare."""
+def _judged(targets: pd.DataFrame, runs: pd.DataFrame, analysis: Analysis) -> pd.DataFrame:
+    """The comparisons with their verdicts, knowing which times compare."""
     if targets.empty:
         return targets
     finished = runs[runs["ok"]].groupby(SECTION)
     hardware = finished["hardware"].nunique().gt(1).rename("mixed_hardware")
-    frame = _known(targets, matching, analysis)
-    frame = frame.merge(hardware.reset_index(), on=SECTION, how="left")
+    frame = targets.merge(hardware.reset_index(), on=SECTION, how="left")
     rows = rows_of(frame)
     halves = [claims.half(row, analysis) for row in rows]
     frame["half"] = [found.word for found in halves]

@@ -137,12 +137,14 @@ def _gains(section: Section) -> dict[tuple[str, int, str], words.Row]:
 def difference_table(section: Section) -> Table:
     """Paired differences at equal budgets with their tests."""
     alpha = section.analysis.alpha
+    known = any(not words.is_missing(row["images"]) for row in section.rows["differences"])
     rows = [
         [
             row["arm"],
             str(row["epochs"]),
             ENDPOINTS[row["endpoint"]],
             words.gain(row),
+            *([words.over_images(row)] if known else []),
             words.p_value(row["p"]),
             words.sign_flip(row["p_sign_flip"], row["n"], alpha),
             words.number(row["correlation"]),
@@ -150,9 +152,16 @@ def difference_table(section: Section) -> Table:
         ]
         for row in section.rows["differences"]
     ]
-    columns = ["method", "epochs", "endpoint", "Δ [95 %]", "p (t)", "p (sign flip)"]
-    columns += ["correlation of arms", "pairs ok/n"]
+    columns = ["method", "epochs", "endpoint", "Δ [95 %]", *(["test images"] if known else [])]
+    columns += ["p (t)", "p (sign flip)", "correlation of arms", "pairs ok/n"]
     note = "Two-sided p values of single tests, not adjusted for the number of rows."
+    if known:
+        note += (
+            " Test images: 95 % interval of Δ for these runs on other test images of the kind, by "
+            "a bootstrap over images, paired between the arms; and the share of images that one "
+            "arm of a pair gets right and the other does not. It holds no uncertainty of seeds, as "
+            "Δ's own interval holds none of images."
+        )
     return Table("differences", "Difference at equal budgets", columns, rows, note)
 
 

@@ -98,13 +98,18 @@ def _epochs(row: Row, goal: str) -> str:
     head = next(
         (f" {c}:" for c in (claims.SAVES, claims.MORE) if row["verdict"].startswith(c)), ":"
     )
-    ratio = words.factor(row)
+    ratio = _flowing(words.factor(row))
     if row["state"] == "measured":
         count = f"{row['epochs_variant']:.0f} instead of {row['target_epochs']} epochs"
         said = f"{count} (ρ {ratio}{_said(row)})"
     else:
         said = f"ρ {ratio}{_said(row)}"
     return f"{row['arm']}{head} {said} to {goal}; wall time {words.factor(row, 'pretrain_s')}"
+
+
+def _flowing(text: str) -> str:
+    """Words to stand inside brackets, so without brackets of their own."""
+    return text.replace(" (", ", ").replace(")", "")
 
 
 def _said(row: Row) -> str:
@@ -129,6 +134,6 @@ def _half(row: Row, analysis: Analysis) -> str:
 def _until(row: Row, found: claims.Half) -> str:
     seeds = f"at {row['n']} seed{'s' if row['n'] != 1 else ''}"
     if row["n"] < 2:
-        return f"{seeds} ({found.why})"
+        return f"{seeds} ({_flowing(found.why)})"
     told = f"about {found.seeds} would tell" if found.seeds else "more than 1000 would not tell"
-    return f"{seeds} ({found.why + '; ' if found.why else ''}{told})"
+    return f"{seeds} ({_flowing(found.why) + '; ' if found.why else ''}{told})"

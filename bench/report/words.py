@@ -60,6 +60,13 @@ def gain(row: Row) -> str:
     return f"{number(row['difference'], sign=True)} {spread}".strip()
 
 
+def over_images(row: Row) -> str:
+    """What the test images leave open of a difference: its interval, and how many images decide."""
+    if is_missing(row["images"]):
+        return NONE
+    return f"{interval(row['image_low'], row['image_high'], sign=True)}, {row['discordant']:.1%}"
+
+
 def ratio_of(row: Row, cost: str, unit: Callable[[Any], str]) -> str:
     """What the target costs: baseline → method."""
     return f"{unit(row[f'{cost}_base'])} → {unit(row[f'{cost}_variant'])}"

@@ -17,10 +17,10 @@ from bench.errors import unknown
 from bench.report import advice, contrast, gates, html, latex, markdown, plots, terminal
 from bench.report import draw as figures
 from bench.report.draw import Plot
-from bench.report.sections import Findings, Key, find
+from bench.report.sections import Findings, Folders, Key, find
 from bench.report.verdicts import verdicts
-from bench.stats.analysis import SECTION
-from bench.stats.analysis import rows_of as rows_of
+from bench.stats.analysis import SECTION, rows_of
+from bench.store.correct import read_correct
 from bench.store.files import read_json, write_bytes, write_json
 from bench.store.record import Record
 from bench.store.store import Store
@@ -134,13 +134,22 @@ def write_report(
     return [path for path, _ in files] + pictures
 
 
-def prepare(records: Iterable[Record], plan: Plan = None) -> Findings:
+def prepare(records: Iterable[Record], plan: Plan = None, store: Store | None = None) -> Findings:
     """What the records of a study say, in any order; ``plan`` are the values of plan.json.
+
+    With the runs' ``store`` at hand it knows their settings and which test images they got right.
 
     Raises:
         NothingMeasuredError: if no run has a score.
     """
-    return find((vars(record) for record in records), plan)
+    return find((vars(record) for record in records), plan, None if store is None else _of(store))
+
+
+def _of(store: Store) -> Folders:
+    return Folders(
+        correct=lambda run_id: read_correct(store.run(run_id)),
+        settings=lambda run_id: (store.run(run_id).config() or {}).get("config", {}),
+    )
 
 
 def _plots(found: Findings, store: Store | None) -> Plots:

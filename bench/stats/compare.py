@@ -88,9 +88,12 @@ def targets(scores: pd.DataFrame, analysis: Analysis) -> pd.DataFrame:
         base = by_arm.pop(names["base_arm"], pd.DataFrame())
         wanted = analysis.targets(int(epochs) for epochs in base.columns)
         for arm, variant in by_arm.items():
-            for rank, reference in enumerate(wanted):
-                row = {**names, "arm": arm, "target_epochs": reference, "main_target": rank == 0}
-                rows.append(row | _target_row(base, variant, reference, analysis))
+            found = [
+                {**names, "arm": arm, "target_epochs": reference, "main_target": rank == 0}
+                | _target_row(base, variant, reference, analysis)
+                for rank, reference in enumerate(wanted)
+            ]
+            rows += found + _beside(found, base, variant, analysis)
     frame = pd.DataFrame(rows)
     if frame.empty:
         return frame
@@ -101,6 +104,20 @@ def targets(scores: pd.DataFrame, analysis: Analysis) -> pd.DataFrame:
             values = family.get(name, pd.Series(math.nan, family.index)).astype(float)
             frame.loc[family.index, f"{name}_holm"] = means.holm(values.to_numpy())
     return frame
+
+
+def _beside(
+    found: list[dict[str, Any]], base: pd.DataFrame, variant: pd.DataFrame, analysis: Analysis
+) -> list[dict[str, Any]]:
+    """The largest budget as a target, where the only planned one is not defined."""
+    if len(found) != 1 or found[0]["state"] not in ("flat", "empty") or base.empty:
+        return []
+    largest = int(max(base.columns))
+    if largest == found[0]["target_epochs"]:
+        return []
+    row = {name: found[0][name] for name in (*ARM, "endpoint")}
+    row |= {"target_epochs": largest, "main_target": False}
+    return [row | _target_row(base, variant, largest, analysis)]
 
 
 def _target_row(

@@ -29,7 +29,7 @@ LEFT_OUT = ("checkpoints", "run.lock", ".index.json")
 
 RECORDS = (
     *("record.json", "config.json", "provenance.json", "status.json", "metrics.jsonl"),
-    *("plan.json", "resolved.yaml"),
+    *("correct.json", "plan.json", "resolved.yaml"),
 )
 """Files from which a report is made; no weights, no logs, no paths of a machine."""
 

@@ -43,7 +43,7 @@ def test_an_open_verdict_names_the_seeds_that_would_settle_it() -> None:
 def test_a_pilot_is_open_and_claims_nothing() -> None:
     found = answer(runs(RISING, seeds=range(2)))
     assert found.word == "open"
-    assert "pilot: no claim (2 of 5 seeds)" in found.sentence
+    assert "pilot: no claim, 2 of 5 seeds; about" in found.sentence
     one = answer(runs(RISING, seeds=[0]))
     assert (one.word, one.seeds) == ("open", None)
 
@@ -55,6 +55,12 @@ def test_where_the_planned_target_is_not_defined_the_largest_defined_one_stands_
     assert found.beside.startswith("Not planned: mae+mto saves epochs")
     assert "at 400 epochs" in found.beside
     assert found.beside_word == "refuted"
+    explicit = answer(runs(PLATEAU), PLAN)
+    assert (explicit.word, explicit.beside_word) == ("not measurable", "refuted")
+    assert "at its planned target" in explicit.sentence
+    unrun = answer(runs(RISING), {**PLAN, "target_epochs": 800})
+    assert (unrun.word, unrun.beside_word) == ("not measurable", "refuted")
+    assert "nothing can be said" in unrun.sentence
 
 
 def test_without_cells_at_half_the_epochs_the_saving_is_told_all_the_same() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,9 @@ from bench.report import claims, html, latex, markdown
 from bench.report import write as report
 from bench.report.sections import find
 from bench.stats.means import MIN_SEEDS
+from bench.store.files import write_json
 from bench.store.record import Record
+from bench.store.store import Store
 from tests.support.synthetic import PLAN, RISING, runs
 
 CLAIM = re.compile(r"\b(saves?|shown|refuted|needs more|more epochs|proven)\b")
@@ -125,3 +129,40 @@ def test_seeds_that_would_settle_it_do() -> None:
     many = runs({"mae": [80, 81, 82], "mae+mto": [80.85, 81.9, 82.9]}, seeds=range(2 * n))
     (row,) = [row for row in report.results(report.prepare(many))["targets"] if row["primary"]]
     assert row["half"] != "open"
+
+
+def spoken(path: Path) -> set[str]:
+    """Claim words in the texts of a module, its docstrings left out."""
+    tree = ast.parse(path.read_text())
+    bodies = (ast.Module, ast.FunctionDef, ast.ClassDef)
+    silent = {id(node) for body in ast.walk(tree) if isinstance(body, bodies) for node in [
+        s.value for s in body.body if isinstance(s, ast.Expr)]}  # fmt: skip
+    texts = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in silent
+    ]
+    return {word for word in claims.CLAIMS for text in texts if word in text}
+
+
+def test_no_other_module_speaks_a_claim_word() -> None:
+    """The page's explanations and the example of a gate name them; nothing else may."""
+    report_folder = Path(claims.__file__).parent
+    paths = [*report_folder.glob("*.py"), *(report_folder.parent / "commands").glob("*.py")]
+    found = {path.name: words for path in paths if (words := spoken(path))}
+    assert found.pop("claims.py") == set(claims.CLAIMS)
+    assert found == {"glossary.py": {"shown", "refuted"}, "gates.py": {"shown"}}
+
+
+def test_arms_of_other_settings_claim_nothing(tmp_path: Path) -> None:
+    """A folder of runs may hold arms that no one plan compared: their settings are looked at."""
+    store = Store(tmp_path)
+    records = runs(RISING)
+    for record in records:
+        blr = 2e-3 if record.plugins else 1e-3
+        pretrain = {"blr": blr, "epochs": record.epochs}
+        plain = {"pretrain": pretrain, "plugins": record.plugins, "seed": record.seed}
+        write_json(store.run(record.run_id).path / "config.json", {"config": plain})
+    rows = report.prepare(records, None, store).targets
+    assert set(rows["verdict"]) == {"no claim: arms differ in pretrain.blr (0.001 and 0.002)"}
+    assert set(report.prepare(records, None).targets["unfair"]) == {""}

@@ -1,0 +1,46 @@
+"""The test-set component of each difference, from which images the runs got right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from bench.report.checks import run_pairs
+from bench.stats.analysis import ARM, Analysis
+from bench.stats.images import image_gap
+
+Flags = npt.NDArray[np.bool_]
+Correct = Callable[[str], Mapping[str, Flags]]
+"""From the id of a cell to the test images it got right, by endpoint."""
+
+COLUMNS = ("image_low", "image_high", "discordant", "image_pairs", "images")
+KEY = [*ARM, "endpoint", "epochs"]
+
+
+def image_gaps(runs: pd.DataFrame, correct: Correct | None, analysis: Analysis) -> pd.DataFrame:
+    """A line a variant, budget and endpoint whose pairs all left their bits, on the same images."""
+    rows: list[dict[str, Any]] = []
+    if correct is not None:
+        for names, group in run_pairs(runs).groupby([*ARM, "epochs"]):
+            ours, theirs = ([correct(i) for i in group[c]] for c in ("run_id", "run_id_base"))
+            named = dict(zip([*ARM, "epochs"], names, strict=True))
+            for endpoint in analysis.endpoints:
+                found = _gap(ours, theirs, endpoint, analysis.alpha)
+                rows += [{**named, "endpoint": endpoint, **found}] if found else []
+    return pd.DataFrame(rows, columns=[*KEY, *COLUMNS])
+
+
+def _gap(
+    ours: list[Mapping[str, Flags]], theirs: list[Mapping[str, Flags]], endpoint: str, alpha: float
+) -> dict[str, Any]:
+    bits = [side.get(endpoint, np.zeros(0, bool)) for side in (*ours, *theirs)]
+    if len({len(each) for each in bits}) != 1 or not len(bits[0]):
+        return {}
+    stacked = np.stack(bits)
+    found = image_gap(stacked[: len(ours)], stacked[len(ours) :], alpha)
+    values = (found.low, found.high, found.discordant, found.pairs, found.images)
+    return dict(zip(COLUMNS, values, strict=True))

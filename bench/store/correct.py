@@ -1,0 +1,55 @@
+"""Which test images a run got right: one bit an image, beside its record.
+
+``correct.json`` in a cell's folder: endpoint to ``<number of images>:<bits in base64>``, the first
+image in the highest bit of the first byte.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.errors import StoreError
+from bench.store.files import read_json, write_json
+from bench.store.folder import RunFolder
+
+Flags = npt.NDArray[np.bool_]
+
+FILE = "correct.json"
+
+
+def pack(correct: Flags) -> str:
+    """Bits of one endpoint as text."""
+    bits = np.packbits(np.asarray(correct, dtype=np.bool_))
+    return f"{len(correct)}:{base64.b64encode(bits.tobytes()).decode()}"
+
+
+def unpack(text: str) -> Flags:
+    """The flags that :func:`pack` wrote.
+
+    Raises:
+        StoreError: if the text is torn.
+    """
+    count, _, encoded = text.partition(":")
+    try:
+        bits = np.frombuffer(base64.b64decode(encoded, validate=True), dtype=np.uint8)
+        if bits.size != -(-int(count) // 8):
+            raise ValueError(f"{bits.size} bytes for {count} images")
+        return np.unpackbits(bits, count=int(count)).astype(np.bool_)
+    except (ValueError, binascii.Error) as error:
+        raise StoreError(f"'{FILE}' holds bits that cannot be read: {error}.") from error
+
+
+def write_correct(folder: RunFolder, packed: Mapping[str, str]) -> None:
+    """Leaves the bits of each endpoint beside a cell's record."""
+    if packed:
+        write_json(folder.path / FILE, dict(packed))
+
+
+def read_correct(folder: RunFolder) -> dict[str, Flags]:
+    """The bits of each endpoint; nothing where a run left none."""
+    return {name: unpack(text) for name, text in (read_json(folder.path / FILE) or {}).items()}

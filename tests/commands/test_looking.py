@@ -1,0 +1,136 @@
+"""Sub-commands that look at what is there: what they answer, on studies that were never trained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bench.commands.tune import ranking
+from bench.run import main
+from bench.store.archive import export
+from bench.store.files import write_json
+from bench.store.record import Record
+from bench.store.states import RUNNING
+from bench.store.store import Store
+from tests.support.synthetic import PLAN, RISING, runs
+
+Shown = Callable[..., str]
+
+
+def stored(root: Path, name: str, records: Iterable[Record], planned: bool = True) -> Store:
+    """A results folder with one study of these runs."""
+    store, ids = Store(root), []
+    for record in records:
+        write_json(store.run(record.run_id).path / "record.json", asdict(record))
+        ids.append(record.run_id)
+    if planned:
+        write_json(root / "studies" / name / "plan.json", {**PLAN, "ids": ids})
+    return store
+
+
+@pytest.fixture
+def shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Shown:
+    """Runs a sub-command on the folder of the test, and gives what it prints."""
+
+    def call(*arguments: str, code: int = 0) -> str:
+        assert main([*arguments, "--out", str(tmp_path)]) == code
+        printed = capsys.readouterr()
+        return printed.out if code == 0 else printed.err
+
+    return call
+
+
+def test_status_counts_by_study_and_lists_the_runs_of_one(tmp_path: Path, shown: Shown) -> None:
+    store = stored(tmp_path, "mine", runs(RISING))
+    store.run("pre-alone").set_status("failed", failure="oom")
+    lines = shown("status").splitlines()
+    assert re.match(r"mine +30 +30 +0 +0 +0", lines[2])
+    assert re.match(r"\(in no study\) +1 +0 +0 +1 +0", lines[3])
+    listed = shown("status", "mine")
+    assert "fin-mae+mto-digits-e400-s4" in listed
+    assert "pre-alone" not in listed
+    assert "Did you mean 'mine'" in shown("status", "mien", code=2)
+
+
+def test_log_shows_epochs_losses_and_speed_of_a_running_run(tmp_path: Path, shown: Shown) -> None:
+    run = stored(tmp_path, "mine", runs(RISING)).run("pre-mae-now")
+    for epoch in range(1, 101):
+        run.append_metrics({"stage": "pretrain", "epoch": epoch, "step": epoch, "loss": 1 / epoch})
+    with run.lock():
+        run.set_status(RUNNING, step=100, total=400, images_per_s=1234.0, started=1.0)
+        text = shown("log", "pre-mae-now")
+    assert "1,234 images/s, step 100 of 400, ETA" in text
+    losses = re.findall(r"^pretrain +(\d+) +([\d.]+)$", text, re.MULTILINE)
+    assert (losses[0], losses[-1]) == (("1", "1.0000"), ("100", "0.0100"))
+    assert len(losses) == 12
+
+
+def test_ls_settings_tells_default_range_and_source(shown: Shown) -> None:
+    text = shown("ls", "settings", "mae")
+    assert re.search(r"^mae\.mask_ratio +0\.75 +float \(0, 1\)", text, re.MULTILINE)
+    assert "Did you mean 'mae'" in shown("ls", "settings", "maee", code=2)
+    assert re.search(r"^knn\.pool +\S+ +mean \| cls", shown("ls", "settings"), re.MULTILINE)
+
+
+def test_ls_published_names_method_epochs_and_source(shown: Shown) -> None:
+    lines = shown("ls", "published").splitlines()
+    assert any(re.match(r"mae +vit_base +1600 +fine-tune top-1 +83\.\d\d ", x) for x in lines)
+
+
+def test_ls_studies_tells_what_they_compare(tmp_path: Path, shown: Shown) -> None:
+    stored(tmp_path, "mine", runs(RISING))
+    assert re.search(r"^mine +mae,mae\+mto +100,200,400 +5", shown("ls", "studies"), re.MULTILINE)
+
+
+def test_power_takes_the_newest_study_with_results_and_names_it(
+    tmp_path: Path, shown: Shown
+) -> None:
+    stored(tmp_path, "mine", runs(RISING))
+    write_json(tmp_path / "studies" / "planned" / "plan.json", {**PLAN, "ids": ["fin-none"]})
+    assert shown("power").startswith("# Power of study mine\n")
+    (tmp_path / "studies" / "mine" / "plan.json").unlink()
+    assert "has a result yet" in shown("power", code=3)
+
+
+def test_power_prints_no_ratio_beyond_the_budgets(tmp_path: Path, shown: Shown) -> None:
+    stored(tmp_path, "mine", runs(RISING, noise=4.0))
+    text = shown("power")
+    assert "beyond the budgets (×2)" in text
+    assert all(float(ratio) <= 2 for ratio in re.findall(r"\| ×([\d.]+) \|", text))
+
+
+def test_compare_takes_names_folders_archives_and_report_json(tmp_path: Path, shown: Shown) -> None:
+    store = stored(tmp_path, "mine", runs(RISING))
+    study = tmp_path / "studies" / "mine"
+    archive = tmp_path / "packed.tar.gz"
+    export(store, [study, *(f.path for f in store.folders())], archive)
+    assert main(["report", "mine", "--out", str(tmp_path), "--format", "json"]) == 0
+    shown("ls")
+    paired = [shown("compare", "mine", other) for other in (str(study), str(archive))]
+    assert all("+0.00 [+0.00, +0.00] | 5 | 1.000 |" in text for text in paired)
+    assert paired[1].startswith("# mine against packed")
+    brief = shown("compare", "mine", str(study / "report.json"))
+    assert "| digits | mae | fine-tune top-1 | 100 | 80.00 ± " in brief
+    assert "nothing is paired" in brief
+    assert "no report.json" in shown("compare", "mine", str(study / "plan.json"), code=1)
+
+
+def test_tune_ranks_marks_the_best_and_says_what_the_seeds_tell_apart() -> None:
+    scores = {"blr=1": (70.0, 71.0, 72.0), "blr=2": (75.0, 76.1, 77.0), "blr=3": (74.9, 76.0, 77.1)}
+    rows = [
+        {"arm": "mae", "epochs": 100, "seed": seed, "settings": name, "finetune_top1": score}
+        | {"probe_top1": score - 10, "knn_top1": score - 20}
+        for name, found in scores.items()
+        for seed, score in enumerate(found)
+    ]
+    lines = ranking(pd.DataFrame(rows)).splitlines()
+    assert lines[0] == "mae, 100 epochs"
+    assert [line.split()[0] for line in lines[3:6]] == ["blr=2", "blr=3", "blr=1"]
+    assert lines[3].split()[1] == "*"
+    assert "not told apart" in lines[4]
+    assert re.search(r"-5\.03 \[.*\], told apart", lines[5])
