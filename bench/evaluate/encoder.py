@@ -65,18 +65,7 @@ class Encoder:
         return self.shorten(make_feed(self.images.train, subset, settings))
 
     def _feed_config(self, purpose: str, batch_size: int, augment: AugmentConfig) -> FeedConfig:
-        return FeedConfig(
-            data=self.config.data,
-            augment=augment,
-            image_size=self.config.model.image_size,
-            batch_size=batch_size,
-            drop_last=False,
-            streams=self.streams,
-            purpose=purpose,
-            device=self.device,
-            workers=self.session.workers,
-            world=self.session.world,
-        )
+        return self.session.feed_config(self.config, purpose, batch_size, augment)
 
     def classifier(self, drop_path: float, pool: str) -> Any:
         """A fresh classifier that starts from this encoder; its head is the task's to draw."""

@@ -18,9 +18,11 @@ import torch
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 
-from bench.data.batch import Feed, Step
+from bench.data.batch import Feed, FeedConfig, Step
 from bench.errors import NonFiniteLossError, StopRequestedError
 from bench.machine.world import SOLO, World
+from bench.plan.config import RunConfig
+from bench.plan.sections import AugmentConfig
 from bench.streams import Digest, Streams, preserved
 from bench.train import checkpoint
 from bench.train.monitor import GO_ON, REQUEUE, STOP, Monitor
@@ -39,6 +41,23 @@ class Session:
     micro_batch: int = 0
     workers: int = 0
     world: World = SOLO
+
+    def feed_config(
+        self, config: RunConfig, purpose: str, batch_size: int, augment: AugmentConfig
+    ) -> FeedConfig:
+        """Settings of a feed on this place; a last batch that is not full is kept."""
+        return FeedConfig(
+            data=config.data,
+            augment=augment,
+            image_size=config.model.image_size,
+            batch_size=batch_size,
+            drop_last=False,
+            streams=self.streams,
+            purpose=purpose,
+            device=self.device,
+            workers=self.workers,
+            world=self.world,
+        )
 
 
 @dataclass

@@ -89,19 +89,10 @@ class Pretraining:
         )
 
     def _feed_config(self) -> FeedConfig:
-        config, session = self.config, self.session
-        return FeedConfig(
-            data=config.data,
-            augment=config.pretrain.augment,
-            image_size=config.model.image_size,
-            batch_size=config.pretrain.batch_size,
-            drop_last=True,
-            streams=session.streams,
-            purpose="pretrain",
-            device=session.device,
-            workers=session.workers,
-            world=session.world,
-        )
+        recipe = self.config.pretrain
+        size, augment = recipe.batch_size, recipe.augment
+        config = self.session.feed_config(self.config, "pretrain", size, augment)
+        return dataclasses.replace(config, drop_last=True)
 
     @cached_property
     def _masks(self) -> Masks:
