@@ -110,14 +110,14 @@ class StudyView:
     def _tell(self, runs: Sequence[RunProgress]) -> None:
         """Without a terminal: a line when runs have finished, or when a minute has passed."""
         now = time.monotonic()
+        total, gained = _weights(runs)
+        self.begun = gained if self.begun is None else self.begun
         silent = now - self.told
         ended = all(r.state in (DONE, FAILED, BLOCKED) for r in runs)
         due = self.news is not None and (silent >= GAP_S or ended)
         if not due and silent < SILENCE_S:
             return
         done = sum(r.state == DONE for r in runs)
-        total, gained = _weights(runs)
-        self.begun = gained if self.begun is None else self.begun
         line = f"[{format_seconds(now - self.started)}] {done}/{len(runs)} runs done"
         if gained > self.begun and not ended:
             left = (total - gained) * (now - self.started) / (gained - self.begun)

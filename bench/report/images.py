@@ -15,7 +15,7 @@ from bench.stats.images import image_gap
 
 Flags = npt.NDArray[np.bool_]
 Correct = Callable[[str], Mapping[str, Flags]]
-"""From the id of a cell to the test images it got right, by endpoint."""
+"""From the id of a cell to the test images it got right, by endpoint: [draws, images]."""
 
 COLUMNS = ("image_low", "image_high", "discordant", "image_pairs", "images")
 KEY = [*ARM, "endpoint", "epochs"]
@@ -37,10 +37,9 @@ def image_gaps(runs: pd.DataFrame, correct: Correct | None, analysis: Analysis) 
 def _gap(
     ours: list[Mapping[str, Flags]], theirs: list[Mapping[str, Flags]], endpoint: str, alpha: float
 ) -> dict[str, Any]:
-    bits = [side.get(endpoint, np.zeros(0, bool)) for side in (*ours, *theirs)]
-    if len({len(each) for each in bits}) != 1 or not len(bits[0]):
+    bits = [side.get(endpoint, np.zeros((0, 0), bool)) for side in (*ours, *theirs)]
+    if len({each.shape for each in bits}) != 1 or not bits[0].size:
         return {}
-    stacked = np.stack(bits)
-    found = image_gap(stacked[: len(ours)], stacked[len(ours) :], alpha)
-    values = (found.low, found.high, found.discordant, found.pairs, found.images)
+    found = image_gap(np.concatenate(bits[: len(ours)]), np.concatenate(bits[len(ours) :]), alpha)
+    values = (found.low, found.high, found.discordant, len(ours), found.images)
     return dict(zip(COLUMNS, values, strict=True))

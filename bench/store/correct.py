@@ -1,14 +1,14 @@
 """Which test images a run got right: one bit an image, beside its record.
 
-``correct.json`` in a cell's folder: endpoint to ``<number of images>:<bits in base64>``, the first
-image in the highest bit of the first byte.
+``correct.json`` in a cell's folder: endpoint to a list, an entry a draw of labels (most often one):
+``<number of images>:<bits in base64>``, the first image in the highest bit of the first byte.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -44,12 +44,16 @@ def unpack(text: str) -> Flags:
         raise StoreError(f"'{FILE}' holds bits that cannot be read: {error}.") from error
 
 
-def write_correct(folder: RunFolder, packed: Mapping[str, str]) -> None:
-    """Leaves the bits of each endpoint beside a cell's record."""
-    if packed:
-        write_json(folder.path / FILE, dict(packed))
+def write_correct(folder: RunFolder, packed: Mapping[str, Sequence[str]]) -> None:
+    """Leaves the bits of each endpoint, draw by draw, beside a cell's record."""
+    write_json(folder.path / FILE, {name: list(draws) for name, draws in packed.items() if draws})
 
 
 def read_correct(folder: RunFolder) -> dict[str, Flags]:
-    """The bits of each endpoint; nothing where a run left none."""
-    return {name: unpack(text) for name, text in (read_json(folder.path / FILE) or {}).items()}
+    """The bits of each endpoint [draws, images]; nothing where a run left none.
+
+    Raises:
+        StoreError: if they cannot be read.
+    """
+    found = read_json(folder.path / FILE) or {}
+    return {name: np.stack([unpack(text) for text in draws]) for name, draws in found.items()}

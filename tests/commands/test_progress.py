@@ -38,3 +38,27 @@ def test_waiting_for_data_is_warned_about(capsys: pytest.CaptureFixture[str]) ->
 
 def test_an_evaluation_shows_no_speed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "img/s" not in shown(capsys, 1, images_per_s=50.0, data_wait_share=0.31)
+
+
+def test_without_a_terminal_a_line_comes_with_finished_runs_or_a_minute(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many quick runs share a line; a long one is heard of each minute; the last line ends it."""
+    clock = [0.0]
+    monkeypatch.setattr("bench.commands.progress.time.monotonic", lambda: clock[0])
+    found = [Progress(task) for arm in ("mae", "simmim") for task in tasks(arm)]
+    for run in found:
+        run.state = PENDING
+    view, told = StudyView(), []
+    for second in range(200):
+        clock[0] = float(second)
+        if second in (1, 3, 12):
+            found[(1, 3, 12).index(second)].state = DONE
+        if second == 199:
+            found[3].state = DONE
+        view(found)
+        told += [line for line in capsys.readouterr().err.splitlines() if "runs done" in line]
+    assert [line.split()[1] for line in told] == ["2/4", "3/4", "3/4", "3/4", "4/4"]
+    assert [line.split()[0] for line in told] == ["[0:10]", "[0:20]", "[1:20]", "[2:20]", "[3:19]"]
+    assert "ETA" in told[0]
+    assert "ETA" not in told[-1]

@@ -24,7 +24,7 @@ def with_bits(root: Path) -> tuple[list[Record], Store]:
     store, found = Store(root), []
     for i, record in enumerate(runs(RISING)):
         bits = np.random.default_rng(i).random(IMAGES) < (record.finetune_top1 or 0) / 100
-        write_correct(store.run(record.run_id), {"finetune_top1": pack(bits)})
+        write_correct(store.run(record.run_id), {"finetune_top1": [pack(bits)]})
         found.append(replace(record, finetune_top1=100 * float(bits.mean())))
     return found, store
 
@@ -51,7 +51,7 @@ def test_pairs_that_left_no_bits_or_other_images_have_none(lost: str, tmp_path: 
     path = store.run(records[0].run_id).path / FILE
     path.unlink()
     if lost == "an image":
-        write_correct(store.run(records[0].run_id), {"finetune_top1": pack(np.ones(3, bool))})
+        write_correct(store.run(records[0].run_id), {"finetune_top1": [pack(np.ones(3, bool))]})
     rows = report.prepare(records, None, store).differences
     at = (rows["epochs"] == records[0].epochs) & (rows["endpoint"] == "finetune_top1")
     assert rows.loc[at, "images"].isna().all()
