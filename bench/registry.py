@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, reduce
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from bench.errors import UsageError, unknown
@@ -186,6 +188,15 @@ def told(plugins: Iterable[str]) -> list[ConfiguredRow]:
 def null_plugin() -> str:
     """The name of the plug-in whose arm shows the noise floor."""
     return next(name for name, row in PLUGINS.rows.items() if row.null)
+
+
+def folder_of(target: str) -> Path | None:
+    """The folder of the module that a row names; None if it cannot be found."""
+    try:
+        spec = find_spec(target.partition(":")[0])
+    except ModuleNotFoundError:
+        return None
+    return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
 
 
 def packages() -> list[str]:

@@ -53,7 +53,36 @@ def load_preset(name: str) -> tuple[Layer, ...]:
     """
     if name not in preset_names():
         raise unknown("preset", name, preset_names())
-    return load_yaml(PRESETS / f"{name}.yaml")
+    *earlier, layer = load_yaml(PRESETS / f"{name}.yaml")
+    return (*earlier, _with_recipes(layer, name))
+
+
+def _with_recipes(layer: Layer, preset: str) -> Layer:
+    """A preset's layer with what every method sets of its own there (its ``recipes.yaml``)."""
+    for method in registry.METHODS.ordered():
+        own = _recipes(method).get(preset)
+        if own:
+            layer = merge({method: own}, layer)
+    return layer
+
+
+@cache
+def _recipes(method: str) -> Layer:
+    """A method's own settings by preset, from the file beside its configuration class.
+
+    Raises:
+        UsageError: if the file is no mapping of presets to settings.
+    """
+    folder = registry.folder_of(registry.METHODS.row(method).config)
+    path = folder / "recipes.yaml" if folder else None
+    if path is None or not path.is_file():
+        return {}
+    values = yaml.safe_load(path.read_text())
+    if not isinstance(values, dict) or not all(isinstance(v, dict) for v in values.values()):
+        raise UsageError(f"'{path}' must hold settings of '{method}' under names of presets.")
+    for name, own in values.items():
+        check_keys({method: own}, f"'{name}' of '{path}'")
+    return values
 
 
 def load_yaml(path: Path) -> tuple[Layer, ...]:

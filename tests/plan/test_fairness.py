@@ -52,7 +52,7 @@ def test_an_undeclared_difference_between_budgets_is_an_error() -> None:
     ("methods", "more", "trials", "message"),
     [
         ("mae", ("pretrain.warmup_share=0", "pretrain.warmup_epochs=40"), {}, "40% of its budget"),
-        ("mae", ("finetune.warmup_epochs=5",), {}, "fine-tuning ends in its warm-up (5 of 2"),
+        ("mae", ("finetune.warmup_epochs=2",), {}, "fine-tuning ends in its warm-up (2 of 2"),
         ("data2vec", ("data2vec.ema_span=0",), {}, "ema_decay=0.9998 does not scale"),
         ("data2vec", ("data2vec.ema_span=0.1",), {}, ""),
         ("mae", ("pretrain.schedule=multistep", "pretrain.milestones=[0.5]"), {}, ""),

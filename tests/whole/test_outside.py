@@ -13,6 +13,7 @@ import pytest
 from bench import registry
 from bench.launch.snapshot import take_snapshot
 from bench.machine import provenance
+from bench.plan import layers
 from bench.run import main
 from tests.conftest import TINY
 
@@ -91,6 +92,11 @@ gap = guest.statistic:margin
 """
 
 
+def _forget() -> None:
+    for kept in (registry._points, layers.load_preset, layers._recipes):
+        kept.cache_clear()
+
+
 @pytest.fixture
 def guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A distribution on the path that offers one thing of each kind."""
@@ -99,14 +105,15 @@ def guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (place / "guest" / "__init__.py").write_text("")
     for name, text in MODULES.items():
         (place / "guest" / f"{name}.py").write_text(text)
+    (place / "guest" / "recipes.yaml").write_text("digits: {mask_ratio: 0.5}\n")
     info = place / "guest_things-0.3.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: guest-things\nVersion: 0.3\n")
     (info / "entry_points.txt").write_text(ENTRY_POINTS)
     monkeypatch.syspath_prepend(place)
-    registry._points.cache_clear()
+    _forget()
     yield place
-    registry._points.cache_clear()
+    _forget()
     for name in [name for name in sys.modules if name.partition(".")[0] == "guest"]:
         del sys.modules[name]
 
@@ -128,6 +135,8 @@ def test_one_of_each_kind_is_used_by_its_name(guest: Path, tmp_path: Path) -> No
     assert record["data"] == "guest-digits"
     assert record["versions"]["guest-things"] == "0.3"
     for folder in out.glob("runs/pre-*"):
+        config = json.loads((folder / "config.json").read_text())["config"]
+        assert config["hyper"]["mask_ratio"] == 0.5, "its recipe for the preset"
         lines = [json.loads(text) for text in (folder / "sheet.txt").read_text().splitlines()]
         assert {values.pop("method") for values in lines} == {"guest"}
         logged = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
