@@ -43,6 +43,18 @@ class ConfiguredRow(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TaskRow(ConfiguredRow):
+    """An evaluation task, with its recipe as ``config``: its name in tables, its share of the time.
+
+    A ``standing`` task is part of every cell whose study names no tasks.
+    """
+
+    label: str
+    share: float = 0.0
+    standing: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetRow(Row):
     """A data set: the preset chosen when none is named, whether it needs a folder.
 
@@ -128,8 +140,11 @@ class Kind(Generic[R]):
         return {target.partition(":")[0].partition(".")[0] for target in targets}
 
 
-class ConfiguredKind(Kind[ConfiguredRow]):
-    """Methods and plug-ins: an implementation and its configuration class."""
+C = TypeVar("C", bound=ConfiguredRow)
+
+
+class ConfiguredKind(Kind[C]):
+    """Methods, plug-ins and tasks: an implementation and its configuration class."""
 
     def config(self, name: str) -> type:
         """The configuration dataclass of a name.
@@ -185,6 +200,16 @@ def told(plugins: Iterable[str]) -> list[ConfiguredRow]:
     return [PLUGINS.rows[name] for name in sorted(set(plugins)) if name in PLUGINS.rows]
 
 
+def endpoint(task: str) -> str:
+    """The endpoint that an evaluation task measures, as plans, records and reports call it."""
+    return f"{task}_top1"
+
+
+def standing_tasks() -> list[str]:
+    """The evaluation tasks of a study that names none."""
+    return [name for name, row in TASKS.rows.items() if row.standing]
+
+
 def null_plugin() -> str:
     """The name of the plug-in whose arm shows the noise floor."""
     return next(name for name, row in PLUGINS.rows.items() if row.null)
@@ -206,6 +231,10 @@ def packages() -> list[str]:
 
 def _configured(name: str, target: str) -> ConfiguredRow:
     return ConfiguredRow(target=target, config=f"{target}.Config")
+
+
+def _task(name: str, target: str) -> TaskRow:
+    return TaskRow(target=target, config=f"{target}.Config", label=name)
 
 
 def _dataset(name: str, target: str) -> DatasetRow:
@@ -292,6 +321,35 @@ DATASETS = Kind(
     _dataset,
 )
 
+TASKS = ConfiguredKind(
+    "evaluations",
+    "evaluation task",
+    {
+        "finetune": TaskRow(
+            target="bench.evaluate.finetune:finetune",
+            config="bench.evaluate.finetune:FinetuneConfig",
+            label="fine-tune",
+            share=0.8,
+            standing=True,
+        ),
+        "probe": TaskRow(
+            target="bench.evaluate.probe:probe",
+            config="bench.evaluate.probe:ProbeConfig",
+            label="linear-probe",
+            share=0.2,
+            standing=True,
+        ),
+        "knn": TaskRow(
+            target="bench.evaluate.knn:knn",
+            config="bench.evaluate.knn:KnnConfig",
+            label="k-NN",
+            standing=True,
+        ),
+    },
+    _task,
+)
+"""In the order of their parts in an id; the first is the primary endpoint."""
+
 MEASURES = Kind("measures", "measure", {"layers": Row(target="mto.probe:LayerProbe")}, _plain)
 """What is measured of the layers of any method along its training, both arms alike."""
 
@@ -320,6 +378,5 @@ STATISTICS = Kind(
     _statistic,
 )
 
-KINDS: dict[str, Kind[Any]] = {
-    kind.name: kind for kind in (METHODS, PLUGINS, DATASETS, MEASURES, LAUNCHERS, SINKS, STATISTICS)
-}
+_KINDS = (METHODS, PLUGINS, DATASETS, TASKS, MEASURES, LAUNCHERS, SINKS, STATISTICS)
+KINDS: dict[str, Kind[Any]] = {kind.name: kind for kind in _KINDS}

@@ -58,6 +58,7 @@ def add_study_flags(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--preset", help="model, recipe and data: see 'ls presets' (from --data)")
     group.add_argument("--recipe", metavar="NAME", help="one of the preset's named recipes")
+    group.add_argument("--tasks", nargs="+", metavar="T", help="evaluations: finetune,probe,knn")
     group.add_argument(
         "--init",
         default="",
@@ -155,6 +156,7 @@ def wish_of(args: argparse.Namespace) -> Wish:
         data=args.data or "",
         preset=args.preset or "",
         recipe=args.recipe,
+        tasks=args.tasks,
         config=args.config or "",
         settings=args.overrides,
         suite_seed=args.suite_seed,

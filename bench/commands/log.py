@@ -14,6 +14,7 @@ from bench.commands.top import eta
 from bench.errors import remedy
 from bench.report.words import duration, number
 from bench.store.folder import RunFolder
+from bench.store.record import load_record
 from bench.store.states import RUNNING
 from bench.store.store import Store
 
@@ -47,8 +48,10 @@ def _speed(folder: RunFolder, status: dict[str, Any]) -> str:
     if status["state"] == RUNNING and status.get("total"):
         parts.append(f"step {status.get('step', 0)} of {status['total']}")
         parts += [f"ETA {left}"] if (left := eta(status)) else []
-    for name, text in (("pretrain_s", "pre-training"), ("finetune_s", "fine-tuning")):
-        parts += [f"{text} {duration(result[name])}"] if result.get(name) else []
+    parts += [f"pre-training {duration(result['pretrain_s'])}"] if result.get("pretrain_s") else []
+    record = load_record(folder)
+    taken = record.seconds if record is not None else {}
+    parts += [f"{name} {duration(s)}" for name, s in taken.items()]
     return ", ".join(parts)
 
 

@@ -19,7 +19,7 @@ from bench.errors import unknown
 from bench.plan import layers
 from bench.report import reference
 from bench.report.words import number
-from bench.stats.analysis import ENDPOINTS
+from bench.stats.analysis import endpoint_label
 from bench.store import studies
 from bench.store.store import Store
 
@@ -141,7 +141,7 @@ def _published(_: argparse.Namespace) -> str:
     rows = [
         [
             *(row[name] for name in ("method", "encoder", "epochs")),
-            ENDPOINTS[reference.PROTOCOLS[row["protocol"]]],
+            endpoint_label(reference.PROTOCOLS[row["protocol"]]),
             number(float(row["top1"])),
             f"{row['implementation']}: {row['source']} ({row['quality']})",
         ]

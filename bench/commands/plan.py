@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from tabulate import tabulate
 
-from bench import library
+from bench import library, registry
 from bench.commands.flags import Command, add_all, means_of, wish_of
 from bench.commands.progress import format_seconds
 from bench.launch.base import survey
@@ -53,11 +53,12 @@ def _arm_table(study: Study) -> str:
             d["batch"],
             f"{d['lr']:.3g}",
             f"{d['warmup_epochs']:g} ({d['warmup_share']:.0%})",
-            f"{d['finetune_lr']:.3g}",
+            "" if d["task_lr"] is None else f"{d['task_lr']:.3g}",
         ]
         for (_, epochs), d in rows.items()
     ]
-    heads = ["arm", "epochs", "effective batch", "peak lr", "warm-up epochs", "fine-tune peak lr"]
+    label = registry.TASKS.row(study.cells[0].config.tasks[0][0]).label
+    heads = ["arm", "epochs", "effective batch", "peak lr", "warm-up epochs", f"{label} peak lr"]
     return tabulate(table, heads, tablefmt="simple")
 
 
@@ -89,7 +90,7 @@ def _cost_line(request: Request, measure: bool, states: Mapping[str, str]) -> st
         return f"cost: no measured speed yet of {names}; add --calibrate to time a few steps"
     return (
         f"cost of what is missing, at the speed of this machine: {found.pretrain_hours:.3g} "
-        f"{places.unit}-hours of pre-training, {found.finetune_hours:.3g} of fine-tuning; about "
+        f"{places.unit}-hours of pre-training, {found.evaluation_hours:.3g} of evaluation; about "
         f"{format_seconds(found.wall_s)} with {places.jobs} side by side; "
         f"{found.disk_mib:.3g} MiB on disk"
     )

@@ -15,6 +15,7 @@ from bench.errors import NothingMeasuredError
 from bench.report.words import duration
 from bench.store import studies
 from bench.store.folder import RunFolder, now
+from bench.store.record import load_record
 from bench.store.states import DONE, FAILED, PENDING, RUNNING
 from bench.store.store import Store
 
@@ -70,10 +71,11 @@ def state(folder: RunFolder, jobs: dict[str, str]) -> str:
 
 
 def _seconds(folder: RunFolder) -> float:
-    """Time a finished run spent computing; a cell counts its fine-tuning alone."""
-    result = folder.result() or {}
-    key = "finetune_s" if "pretrain_id" in result else "pretrain_s"
-    return float(result.get(key) or 0.0)
+    """Time a finished run spent training; of a cell that of its tasks."""
+    record = load_record(folder)
+    if record is not None:
+        return sum(record.seconds.values())
+    return float((folder.result() or {}).get("pretrain_s") or 0.0)
 
 
 def _ago(folders: list[RunFolder]) -> str:

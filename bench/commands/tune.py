@@ -24,13 +24,13 @@ from bench.library import Request
 from bench.plan import layers, typed
 from bench.plan.identity import digest
 from bench.plan.study import Study, make_study
+from bench.registry import endpoint
 from bench.report import words
-from bench.stats.analysis import ENDPOINTS
+from bench.stats.analysis import endpoint_label, endpoints_of
 from bench.stats.means import Array, estimate
 from bench.store.files import write_bytes
 
 TUNING_SEED = 1000
-SCORES = ["finetune_top1", "probe_top1", "knn_top1"]
 
 
 @dataclass(frozen=True)
@@ -73,27 +73,31 @@ def ranking(table: pd.DataFrame) -> str:
 
     The best of several means is lucky: it says where to look, not how good the setting is.
     """
-    score = next((s for s in SCORES if table[s].notna().any()), SCORES[0])
+    scores = endpoints_of(table)
+    score = next((s for s in scores if table[s].notna().any()), scores[0])
     parts = [
         f"{arm}, {epochs} epochs\n{_ranked(group, score)}"
         for (arm, epochs), group in table.groupby(["arm", "epochs"], sort=False)
     ]
-    note = f"* best mean {ENDPOINTS[score]}, and the luckiest; adjusted for the number of trials."
+    note = (
+        f"* best mean {endpoint_label(score)}, and the luckiest; adjusted for the number of trials."
+    )
     return "\n\n".join([*parts, note])
 
 
 def _ranked(group: pd.DataFrame, score: str) -> str:
+    endpoints = endpoints_of(group)
     scores = group.pivot_table(index="seed", columns="settings", values=score)
     order = scores.mean().sort_values(ascending=False).index
     alpha = 0.05 / max(1, len(order) - 1)
     rows = []
     for name in order:
         mine = group[group["settings"] == name]
-        shown = [words.mean_sd(mine[s].mean(), mine[s].std()) for s in SCORES]
+        shown = [words.mean_sd(mine[s].mean(), mine[s].std()) for s in endpoints]
         gap = (scores[name] - scores[order[0]]).dropna().to_numpy()
         said = _against(gap, alpha) if name != order[0] else ""
         rows.append([name + (" *" if name == order[0] else ""), *shown, str(len(mine)), said])
-    heads = ["settings", *(ENDPOINTS[s] for s in SCORES), "n", "against the best"]
+    heads = ["settings", *(endpoint_label(s) for s in endpoints), "n", "against the best"]
     return tabulate(rows, heads, tablefmt="simple", disable_numparse=True)
 
 
@@ -136,6 +140,10 @@ def _trial(request: Request, settings: list[str]) -> Trial:
     return Trial(" ".join(settings), replace(request.study, cells=cells))
 
 
+def _endpoints(request: Request) -> list[str]:
+    return [endpoint(name) for name in request.planned.resolver.tasks()]
+
+
 def _rows(request: Request, trial: Trial) -> list[dict[str, object]]:
     return [
         {
@@ -143,7 +151,7 @@ def _rows(request: Request, trial: Trial) -> list[dict[str, object]]:
             "epochs": record.epochs,
             "seed": record.seed,
             "settings": trial.settings,
-            **{score: getattr(record, score) for score in SCORES},
+            **{name: record.scores.get(name) for name in _endpoints(request)},
             "pretrain_loss": record.pretrain_loss,
             "run_id": record.run_id,
         }

@@ -206,9 +206,15 @@ def check_budget(labels: Tensor, config: RunConfig) -> None:
                 f"data.labels={wanted} needs {each} images of every class; the smallest has "
                 f"{int(counts.min())}: at most {int(counts.min()) * classes}."
             )
-    count, size = wanted or len(labels), min(config.probe.batch_size, wanted or len(labels))
+    for name, recipe in config.tasks:
+        if getattr(recipe, "BATCH_NORM", False):
+            _check_last_batch(name, recipe.batch_size, wanted or len(labels))
+
+
+def _check_last_batch(task: str, batch_size: int, count: int) -> None:
+    size = min(batch_size, count)
     if size == 1 or count % size == 1:
         raise DataError(
-            f"probe.batch_size={config.probe.batch_size} leaves one of {count} images to the last "
-            f"batch, which its batch norm cannot take. Set probe.batch_size={size + 1}."
+            f"{task}.batch_size={batch_size} leaves one of {count} images to the last "
+            f"batch, which its batch norm cannot take. Set {task}.batch_size={size + 1}."
         )

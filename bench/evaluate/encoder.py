@@ -5,10 +5,11 @@ B images, D width, K classes.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch import Tensor
 from bench.api import ClassifierOptions, Method
 from bench.data.batch import Feed, FeedConfig
 from bench.data.feed import evaluation_batches, make_feed
-from bench.data.images import ImageSet
+from bench.data.images import ImageSet, Split
 from bench.data.load import labelled_subset
 from bench.plan.config import RunConfig
 from bench.plan.sections import AugmentConfig
@@ -26,13 +27,10 @@ from bench.train.loop import Session, autocast
 EVAL_BATCH = 512
 """Images at once when nothing is trained."""
 
-Part = Literal["train", "test"]
-"""``train``: the images whose labels evaluation may use; ``test``: all test images."""
-
 
 @dataclass
 class Encoder:
-    """Built once a cell. What tasks share is computed once: frozen features, by pooling and part.
+    """Built once a cell. What tasks share is computed once: frozen features.
 
     ``shorten`` cuts the feeds that a task trains on, for a measurement of speed.
     """
@@ -43,7 +41,12 @@ class Encoder:
     config: RunConfig
     session: Session
     shorten: Callable[[Feed], Feed] = lambda feed: feed
-    _features: dict[tuple[str, Part], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    _features: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return self.images.classes
 
     @property
     def streams(self) -> Streams:
@@ -58,6 +61,10 @@ class Encoder:
     def labelled(self, draw: int = 0) -> Tensor:
         """Indices of the training images whose labels may be used; each ``draw`` is another."""
         return labelled_subset(self.images.train, self.config.data.labels, self.streams, draw)
+
+    def everything(self) -> Tensor:
+        """Indices of all training images."""
+        return torch.arange(len(self.images.train))
 
     def feed(self, purpose: str, subset: Tensor, batch_size: int, augment: AugmentConfig) -> Feed:
         """Batches of training images; ``purpose`` names what is drawn for them."""
@@ -95,27 +102,38 @@ class Encoder:
         return encoder.to(self.device).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def embed(self, images: Tensor, pool: str) -> Tensor:
-        """Frozen features [B, D] in float32, a limited number of images at a time."""
-        with autocast(self.device, self.config.probe.precision):
+    def embed(self, images: Tensor, pool: str, precision: str = "") -> Tensor:
+        """Frozen features [B, D] in float32, a limited number of images at a time.
+
+        ``precision`` of the encoder's products is by default the one it was pre-trained with.
+        """
+        with autocast(self.device, precision or self.config.pretrain.precision):
             parts = images.split(self.session.micro_batch or EVAL_BATCH)
             return torch.cat([self.frozen.features(part, pool).float() for part in parts])
 
-    def features(self, pool: str, part: Part) -> tuple[Tensor, Tensor]:
-        """Frozen features [n, D] in float32 and labels [n] of a part."""
-        if (pool, part) not in self._features:
-            self._features[pool, part] = self._compute(pool, part)
-        return self._features[pool, part]
+    def features(
+        self, pool: str, split: Split, subset: Tensor | None = None, precision: str = ""
+    ) -> tuple[Tensor, Tensor]:
+        """Frozen features [n, D] and labels [n] of some images of a split, by default of all.
 
-    @torch.no_grad()
-    def _compute(self, pool: str, part: Part) -> tuple[Tensor, Tensor]:
-        split = self.images.train if part == "train" else self.images.test
-        subset = self.labelled() if part == "train" else torch.arange(len(split))
+        Taken once for all tasks that ask for the same.
+        """
+        precision = precision or self.config.pretrain.precision
+        subset = torch.arange(len(split)) if subset is None else subset
+        images = hashlib.sha256(subset.numpy().tobytes()).digest()
+        key = (pool, split is self.images.train, images, precision)
+        if key not in self._features:
+            self._features[key] = self._compute(pool, split, subset, precision)
+        return self._features[key]
+
+    def _compute(
+        self, pool: str, split: Split, subset: Tensor, precision: str
+    ) -> tuple[Tensor, Tensor]:
         feed = self._feed_config("features", EVAL_BATCH, AugmentConfig())
         found, labels = [], []
         world = self.session.world
         for images, truth in evaluation_batches(split, subset[world.span(len(subset))], feed):
-            found.append(self.embed(images, pool))
+            found.append(self.embed(images, pool, precision))
             labels.append(truth)
         return world.gather(torch.cat(found)), world.gather(torch.cat(labels))
 

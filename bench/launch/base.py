@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from bench import registry
 from bench.plan.config import Resources
 from bench.plan.study import PRETRAIN, Task, plain_config
 from bench.store.files import write_json
@@ -114,9 +116,18 @@ def refresh(store: Store, progress: Progress) -> None:
     progress.status = store.run(progress.task.run_id).status()
     total = progress.status.get("total") or 0
     done = progress.status.get("step", 0) / total if total else 0.0
-    stages = {"pretrain": (0.0, 1.0), "finetune": (0.0, 0.8), "probe": (0.8, 0.2)}
-    start, width = stages.get(progress.status.get("stage", "").partition(" ")[0], (0.0, 0.0))
+    start, width = _part(progress.task, progress.status.get("stage", "").partition(" ")[0])
     progress.share = start + width * done
+
+
+def _part(task: Task, stage: str) -> tuple[float, float]:
+    """Where a stage begins in its run, and its usual share of it."""
+    if stage == PRETRAIN:
+        return 0.0, 1.0
+    shares = {name: registry.TASKS.row(name).share for name, _ in task.config.tasks}
+    before = itertools.takewhile(lambda name: name != stage, shares)
+    total = sum(shares.values()) or 1.0
+    return sum(shares[name] for name in before) / total, shares.get(stage, 0.0) / total
 
 
 def stop_dependents(progresses: Sequence[Progress]) -> None:

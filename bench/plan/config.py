@@ -6,12 +6,12 @@ workers, threads, launchers, logging) lives in :class:`Resources`, outside the h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from bench.api import VisionShape
 from bench.api.rules import Line, Name, Natural, Processes, Range, Ruled, Seed, Tag, Text
-from bench.plan.sections import DataConfig, FinetuneConfig, KnnConfig, PretrainConfig, ProbeConfig
+from bench.plan.sections import DataConfig, PretrainConfig
 
 Device = Annotated[str, Text(r"auto|cpu|cuda(:\d{1,2})?", "auto, cpu, cuda or cuda:NUMBER")]
 """What a run computes on; ``auto`` takes a GPU where there is one."""
@@ -26,8 +26,9 @@ class RunConfig(Ruled, section="run"):
 
     ``arm`` is the name shown in tables; ``alias`` sets two otherwise equal arms apart (an A/A
     comparison) and is empty in ordinary runs. ``hyper`` is the method's own configuration and
-    ``plugins`` the wrapped plug-ins with theirs, innermost first. ``init`` is the content hash of
-    a checkpoint that is evaluated instead of one pre-trained here; its path is a resource.
+    ``plugins`` the wrapped plug-ins with theirs, innermost first; ``tasks`` are the evaluation
+    tasks with their recipes, in the registry's order. ``init`` is the content hash of a checkpoint
+    that is evaluated instead of one pre-trained here; its path is a resource.
     """
 
     method: Name
@@ -39,9 +40,7 @@ class RunConfig(Ruled, section="run"):
     hyper: Settings
     plugins: tuple[tuple[Name, Settings], ...] = ()
     pretrain: PretrainConfig
-    finetune: FinetuneConfig
-    probe: ProbeConfig
-    knn: KnnConfig
+    tasks: tuple[tuple[Name, Settings], ...]
     init: Tag = ""
 
     @property
@@ -51,6 +50,15 @@ class RunConfig(Ruled, section="run"):
         for plugin, config in self.plugins:
             name += f"+{plugin}{getattr(config, 'label', '')}"
         return f"{name}@{self.alias}" if self.alias else name
+
+    def task(self, name: str) -> Settings:
+        """The recipe of an evaluation task; KeyError if the cell has no such task."""
+        return dict(self.tasks)[name]
+
+    def with_task(self, name: str, recipe: Settings) -> RunConfig:
+        """The same with another recipe of a task that it has."""
+        tasks = tuple((n, recipe if n == name else old) for n, old in self.tasks)
+        return replace(self, tasks=tasks)
 
     @property
     def base_arm(self) -> str:

@@ -7,6 +7,7 @@ know: a long warm-up, constants counted in steps, several fine-tuning recipes, u
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -110,7 +111,7 @@ def _check_declared(configs: Sequence[RunConfig]) -> None:
 
 def _quick_differences(one: RunConfig, two: RunConfig) -> Iterable[tuple[str, tuple[Any, Any]]]:
     """:func:`differences`, skipping the work when the shared sections are the same objects."""
-    shared = ("data", "model", "hyper", "finetune", "probe", "knn", "suite_seed", "init")
+    shared = ("data", "model", "hyper", "tasks", "suite_seed", "init")
     same = all(getattr(one, s) == getattr(two, s) for s in shared)
     if same and _without_epochs(one) == _without_epochs(two):
         return ()
@@ -134,10 +135,10 @@ def _long_warmups(configs: Sequence[RunConfig]) -> Iterable[str]:
 
 def _short_stages(configs: Sequence[RunConfig]) -> Iterable[str]:
     for config in configs:
-        for stage, recipe in (("fine-tuning", config.finetune), ("the probe", config.probe)):
-            if recipe.warmup_epochs >= recipe.epochs:
+        for task, recipe in config.tasks:
+            if getattr(recipe, "warmup_epochs", 0.0) >= getattr(recipe, "epochs", math.inf):
                 yield (
-                    f"{config.method}: {stage} ends in its warm-up ({recipe.warmup_epochs:g} of "
+                    f"{config.method}: {task} ends in its warm-up ({recipe.warmup_epochs:g} of "
                     f"{recipe.epochs} epochs): the rate never reaches its peak"
                 )
 

@@ -9,6 +9,7 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
+from bench import registry
 from bench.plan.config import RunConfig, Settings
 
 RECIPE_VERSION = 1
@@ -48,15 +49,34 @@ def pretrain_id(config: RunConfig) -> str:
 
 
 def cell_id(config: RunConfig) -> str:
-    """Id of the evaluation run of this cell (fine-tune, probe, k-NN)."""
-    evaluation = (config.data, config.finetune, config.probe, config.knn)
+    """Id of the evaluation run of this cell, with the recipes of all its tasks."""
+    evaluation = (config.data, *_task_parts(config.tasks))
     return _readable("fin", config) + digest(*_pretrain_parts(config), *evaluation)
+
+
+def score_key(config: RunConfig, task: str) -> str:
+    """What a task's score depends on beside the encoder: its recipe and the labels it may see."""
+    return digest(config.data, task, config.task(task))
+
+
+def _task_parts(tasks: tuple[tuple[str, Settings], ...]) -> list[Any]:
+    """A standing task's part is its bare recipe, None where it is left out; any other's is named.
+
+    So a cell of the standing tasks has the same id whatever tasks there are besides.
+    """
+    named = dict(tasks)
+    standing = registry.standing_tasks()
+    others = [(name, recipe) for name, recipe in tasks if name not in standing]
+    return [*(named.get(name) for name in standing), *others]
 
 
 def recipe_digest(config: RunConfig) -> str:
     """Hash of the evaluation recipe and data: equal for every cell one table may hold."""
-    finetune = dataclasses.replace(config.finetune, repeat=0)
-    return digest(config.data, config.model, finetune, config.probe, config.knn)
+    tasks = tuple(
+        (name, dataclasses.replace(recipe, repeat=0) if hasattr(recipe, "repeat") else recipe)
+        for name, recipe in config.tasks
+    )
+    return digest(config.data, config.model, *_task_parts(tasks))
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
@@ -70,7 +90,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
         "model": config.model.name,
         "epochs": config.pretrain.epochs,
         "seed": config.seed,
-        "repeat": config.finetune.repeat,
+        "repeat": max((getattr(recipe, "repeat", 0) for _, recipe in config.tasks), default=0),
         "recipe": recipe_digest(config),
     }
 

@@ -1,8 +1,8 @@
 """Layers of settings: presets, suite files and overrides, later ones winning.
 
-In each layer common sections (``data``, ``model``, ``pretrain``, ``finetune``, ``probe``, ``knn``)
-come first, then those nested under a method's name. A method's own settings are written
-``mae.mask_ratio=0.75``, a plug-in's ``mto.lambda_spa=0.5``, a section of one method
+In each layer common sections (``data``, ``model``, ``pretrain`` and one for each evaluation task,
+such as ``finetune``) come first, then those nested under a method's name. A method's own settings
+are written ``mae.mask_ratio=0.75``, a plug-in's ``mto.lambda_spa=0.5``, a section of one method
 ``mae.pretrain.blr=1e-3``.
 """
 
@@ -18,20 +18,18 @@ import yaml
 from bench import registry
 from bench.api import VisionShape
 from bench.errors import UsageError, unknown
-from bench.plan.sections import DataConfig, FinetuneConfig, KnnConfig, PretrainConfig, ProbeConfig
+from bench.plan.sections import DataConfig, PretrainConfig
 
 SECTIONS: dict[str, type] = {
     "data": DataConfig,
     "model": VisionShape,
     "pretrain": PretrainConfig,
-    "finetune": FinetuneConfig,
-    "probe": ProbeConfig,
-    "knn": KnnConfig,
 }
+"""Sections that every cell has beside its method's, plug-ins' and evaluation tasks'."""
 
 STUDY_KEYS = (
     *("methods", "epochs", "seeds", "suite_seed", "target", "margin", "extends", "trials"),
-    *("recipe", "recipes"),
+    *("recipe", "recipes", "tasks"),
 )
 
 Layer = Mapping[str, Any]
@@ -123,11 +121,11 @@ def merge(base: Layer, over: Layer) -> dict[str, Any]:
     return merged
 
 
-RIVALS = {
-    "pretrain": {"blr": "lr", "warmup_epochs": "warmup_share"},
-    "finetune": {"blr": "lr"},
-}
-"""By section: a setting, and the one that would silently win over it unless it is 0."""
+def rivals(section: str) -> Mapping[str, str]:
+    """Settings of a section, each with the one that would silently win over it unless it is 0."""
+    if section in registry.TASKS.ordered():
+        return getattr(registry.TASKS.config(section), "RIVALS", {})
+    return getattr(SECTIONS.get(section), "RIVALS", {})
 
 
 def clear_rivals(layer: Layer) -> dict[str, Any]:
@@ -135,7 +133,7 @@ def clear_rivals(layer: Layer) -> dict[str, Any]:
     cleared = {}
     for key, value in layer.items():
         if isinstance(value, Mapping):
-            pairs = RIVALS.get(key, {}).items()
+            pairs = rivals(key).items()
             off = {r: 0 for name, r in pairs if name in value and r not in value}
             value = {**clear_rivals(value), **off}
         cleared[key] = value
@@ -163,6 +161,7 @@ def check_keys(layer: Layer, where: str) -> None:
     known = {
         *SECTIONS,
         *STUDY_KEYS,
+        *registry.TASKS.names(),
         *registry.METHODS.names(),
         *registry.PLUGINS.names(),
     }
@@ -172,7 +171,7 @@ def check_keys(layer: Layer, where: str) -> None:
         if key not in STUDY_KEYS and not isinstance(value, Mapping):
             raise UsageError(f"section '{key}' in {where} must hold settings, not {value!r}.")
         if key in registry.METHODS.names():
-            inside = {*SECTIONS, *registry.PLUGINS.names()}
+            inside = {*SECTIONS, *registry.TASKS.names(), *registry.PLUGINS.names()}
             for name, inner in value.items():
                 if isinstance(inner, Mapping) and name not in inside:
                     raise unknown("section", f"{key}.{name}", {f"{key}.{n}" for n in inside})

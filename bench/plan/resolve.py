@@ -10,9 +10,9 @@ from typing import Any
 from bench import registry
 from bench.errors import UsageError
 from bench.plan.config import RunConfig
-from bench.plan.layers import SECTIONS, Layer, clear_rivals, merge
+from bench.plan.layers import SECTIONS, Layer, clear_rivals, merge, merged
 from bench.plan.loading import load_section
-from bench.plan.typed import Arm
+from bench.plan.typed import Arm, split_list
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,29 @@ class Resolver:
             init=self.init,
             hyper=hyper,
             plugins=tuple(_plugin(name, terms, values) for name, terms in arm.plugins),
+            tasks=tuple(
+                (name, load_section(registry.TASKS.config(name), values.get(name, {}), name))
+                for name in self.tasks()
+            ),
             **sections,
         )
+
+    def tasks(self) -> list[str]:
+        """Names of the evaluation tasks: those that the last layer to name any names.
+
+        Raises:
+            UsageError: for an unknown name, or an empty list.
+        """
+        named = merged(self.layers).get("tasks")
+        if named is None:
+            return registry.standing_tasks()
+        wanted = split_list(named)
+        for name in wanted:
+            registry.TASKS.config(name)
+        if not wanted:
+            known = ", ".join(registry.TASKS.ordered())
+            raise UsageError(f"no evaluation tasks given. Known: {known}. Example: tasks: [knn].")
+        return [name for name in registry.TASKS.ordered() if name in wanted]
 
     def _values(self, method: str) -> dict[str, Any]:
         """All layers merged for one method; its own settings lie at the top level."""
@@ -94,4 +115,11 @@ def run_from_plain(values: Mapping[str, Any]) -> RunConfig:
         (name, load_section(registry.PLUGINS.config(name), config, name))
         for name, config in plain.pop("plugins")
     )
-    return RunConfig(hyper=hyper, plugins=plugins, **sections, **plain)
+    tasks = tuple(
+        (name, load_section(registry.TASKS.config(name), plain.pop(name), name))
+        for name in registry.TASKS.ordered()
+        if name in plain
+    )
+    for name in plain.keys() - {f.name for f in dataclasses.fields(RunConfig)}:
+        registry.TASKS.config(name)  # says what is unknown, and what is not
+    return RunConfig(hyper=hyper, plugins=plugins, tasks=tasks, **sections, **plain)

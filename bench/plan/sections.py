@@ -6,7 +6,7 @@ Every field here can move a number and is part of the run id.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from bench import registry
 from bench.api.rules import (
@@ -18,9 +18,7 @@ from bench.api.rules import (
     Inside,
     Length,
     Name,
-    Natural,
     Part,
-    Positive,
     Range,
     Rising,
     Ruled,
@@ -31,12 +29,6 @@ from bench.errors import UsageError
 
 Aspect = Annotated[float, Range(0.01, 100)]
 """Width over height."""
-
-Alpha = Annotated[float, Range(0, 100)]
-"""Parameter of a Beta distribution that mixes images; 0 is off."""
-
-Std = Annotated[float, Range(0, 10)]
-"""Standard deviation of initial values."""
 
 Channels = Length(1, 16)
 
@@ -62,6 +54,10 @@ class AugmentConfig(Ruled, section="augment"):
     color_jitter: Annotated[float, Range(0, 2)] = 0.0
     auto_augment: Annotated[str, RandAugment] = ""
     random_erasing: Share = 0.0
+
+
+NOT_AUGMENTED = AugmentConfig()
+"""Whole images as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +100,8 @@ class PretrainConfig(Ruled, section="pretrain"):
     that of the matrix products, never guessed from the device; weights and losses are fp32.
     """
 
+    RIVALS: ClassVar[dict[str, str]] = {"blr": "lr", "warmup_epochs": "warmup_share"}
+
     epochs: Epochs
     batch_size: Count
     blr: Amount
@@ -121,67 +119,7 @@ class PretrainConfig(Ruled, section="pretrain"):
     augment: AugmentConfig = AugmentConfig()
 
 
-@dataclass(frozen=True, kw_only=True)
-class FinetuneConfig(Ruled, section="finetune"):
-    """Fine-tuning recipe, the same for every arm of a table.
-
-    The encoder is fine-tuned ``draws`` times, each on another draw of ``data.labels`` images and
-    another head; their mean is the one score of the pre-training.
-    """
-
-    epochs: Epochs
-    batch_size: Count
-    blr: Amount
-    lr: Amount = 0.0
-    lr_batch: Count = 256
-    min_lr: Amount = 1e-6
-    warmup_epochs: Amount = 0.0
-    layer_decay: Part = 1.0
-    weight_decay: Amount = 0.05
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
-    clip_grad: Amount = 0.0
-    drop_path: Decay = 0.0
-    pool: Literal["mean", "cls"] = "mean"
-    head_init_std: Std = 2e-5
-    mixup: Alpha = 0.0
-    cutmix: Alpha = 0.0
-    mixup_switch: Share = 0.5
-    label_smoothing: Decay = 0.0
-    draws: Annotated[int, Range(1, 1000)] = 1
-    repeat: Natural = 0
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    augment: AugmentConfig = AugmentConfig()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeConfig(Ruled, section="probe"):
-    """Linear probe on frozen features behind a batch norm without affine parameters (MAE).
-
-    ``lars`` is MAE's optimizer; ``sgd`` with the same momentum suits small sets.
-    """
-
-    optimizer: Literal["lars", "sgd"] = "lars"
-    epochs: Epochs = 90
-    batch_size: Count = 16384
-    blr: Amount = 0.1
-    lr_batch: Count = 256
-    warmup_epochs: Amount = 10.0
-    weight_decay: Amount = 0.0
-    pool: Literal["mean", "cls"] = "cls"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    augment: AugmentConfig = AugmentConfig()
-
-
-@dataclass(frozen=True, kw_only=True)
-class KnnConfig(Ruled, section="knn"):
-    """Weighted k-nearest-neighbour vote on frozen features, cosine similarity."""
-
-    k: Count = 20
-    temperature: Positive = 0.07
-    pool: Literal["mean", "cls"] = "mean"
-
-
-def peak_lr(recipe: PretrainConfig | FinetuneConfig | ProbeConfig) -> float:
+def peak_lr(recipe: Any) -> float:
     """Peak learning rate: the absolute one if given, else blr scaled by the effective batch."""
     absolute = float(getattr(recipe, "lr", 0.0))
     return absolute or recipe.blr * recipe.batch_size / recipe.lr_batch

@@ -7,6 +7,7 @@ the images can tell is asked of them (:mod:`bench.work.vet`).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from bench.errors import UsageError
 from bench.plan.config import RunConfig
@@ -49,28 +50,30 @@ def _geometry(config: RunConfig) -> Iterator[str]:
 
 
 def _rates(config: RunConfig) -> Iterator[str]:
-    for name in ("finetune",) if config.init else ("pretrain", "finetune"):
-        recipe = getattr(config, name)
+    for name, recipe in _stages(config):
         peak = peak_lr(recipe)
         if not peak > 0:
-            yield f"{name}.lr and {name}.blr are 0, so nothing would be learnt. Set one."
-        elif recipe.min_lr > peak:
+            rates = [f"{name}.{rate}" for rate in ("lr", "blr") if hasattr(recipe, rate)]
+            are = f"{' and '.join(rates)} {'are' if len(rates) > 1 else 'is'}"
+            yield f"{are} 0, so nothing would be learnt. Set one."
+        elif getattr(recipe, "min_lr", 0.0) > peak:
             yield f"{name}.min_lr={recipe.min_lr:g} is above the peak rate {peak:g}."
-    if not peak_lr(config.probe) > 0:
-        yield "probe.blr is 0, so the probe would learn nothing."
     if config.pretrain.schedule == "multistep" and not config.pretrain.milestones:
         yield "pretrain.schedule=multistep needs pretrain.milestones, as [0.875]."
 
 
 def _lengths(config: RunConfig) -> Iterator[str]:
-    lengths = {
-        "pretrain": (warmup(config.pretrain), config.pretrain.epochs),
-        "finetune": (config.finetune.warmup_epochs, config.finetune.epochs),
-        "probe": (config.probe.warmup_epochs, config.probe.epochs),
-    }
-    for name, (warm, epochs) in lengths.items():
-        if warm > epochs and not (name == "pretrain" and config.init):
+    for name, recipe in _stages(config):
+        warm = warmup(recipe) if name == "pretrain" else recipe.warmup_epochs
+        if warm > recipe.epochs:
             yield (
-                f"{name}.warmup_epochs={warm:g} are more than all its {epochs} epochs: the peak "
-                f"rate would never be reached. Set {name}.warmup_epochs lower."
+                f"{name}.warmup_epochs={warm:g} are more than all its {recipe.epochs} epochs: the "
+                f"peak rate would never be reached. Set {name}.warmup_epochs lower."
             )
+
+
+def _stages(config: RunConfig) -> Iterator[tuple[str, Any]]:
+    """What trains, by section: pre-training unless its encoder is given, and tasks with a rate."""
+    if not config.init:
+        yield "pretrain", config.pretrain
+    yield from ((name, recipe) for name, recipe in config.tasks if hasattr(recipe, "blr"))

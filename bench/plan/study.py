@@ -13,6 +13,7 @@ from bench.plan.identity import cell_id, pretrain_id, recipe_digest, to_plain
 from bench.plan.resolve import Resolver
 from bench.plan.sections import peak_lr, warmup
 from bench.plan.typed import Arm
+from bench.registry import endpoint
 
 PRETRAIN, CELL = "pretrain", "cell"
 
@@ -63,6 +64,7 @@ class Study:
     def to_plain(self) -> dict[str, Any]:
         """What plan.json freezes."""
         configs = [c.config for c in self.cells]
+        endpoints = [endpoint(name) for name, _ in configs[0].tasks]
         return {
             "schema": 1,
             "preset": self.preset,
@@ -70,8 +72,8 @@ class Study:
             "budgets": sorted({c.pretrain.epochs for c in configs}),
             "seeds": sorted({c.seed for c in configs}),
             "target_epochs": self.target_epochs,
-            "endpoint": "finetune_top1",
-            "secondary": ["probe_top1", "knn_top1"],
+            "endpoint": endpoints[0],
+            "secondary": endpoints[1:],
             "margin": self.margin,
             "alpha": self.alpha,
             "recipe": recipe_digest(configs[0]),
@@ -106,10 +108,12 @@ def describe(config: RunConfig) -> dict[str, Any]:
         "lr": peak_lr(pretrain),
         "warmup_epochs": warmup(pretrain),
         "warmup_share": warmup(pretrain) / pretrain.epochs,
-        "finetune_lr": peak_lr(config.finetune),
+        "task_lr": peak_lr(config.tasks[0][1]) if hasattr(config.tasks[0][1], "blr") else None,
     }
 
 
 def plain_config(config: RunConfig) -> dict[str, Any]:
-    """The resolved configuration as plain values, as stored in config.json."""
-    return {f.name: to_plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    """The resolved configuration as plain values, as stored in config.json, a task a section."""
+    plain = {f.name: to_plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    tasks: list[list[Any]] = plain.pop("tasks")
+    return {**plain, **dict(tasks)}

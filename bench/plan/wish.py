@@ -26,8 +26,9 @@ Words = str | Sequence[str]
 class Wish:
     """A study as typed; what is not said comes from the suite file, then from the preset.
 
-    ``data`` is a name with a folder where it needs one, ``config`` a suite file, ``settings`` are
-    ``SECTION.KEY=VALUE`` and ``init`` a checkpoint to evaluate instead of pre-training.
+    ``data`` is a name with a folder where it needs one, ``tasks`` are evaluation tasks (else
+    the standing ones), ``config`` a suite file, ``settings`` are ``SECTION.KEY=VALUE`` and
+    ``init`` a checkpoint to evaluate instead of pre-training.
     """
 
     methods: Words | None = None
@@ -36,6 +37,7 @@ class Wish:
     data: str = ""
     preset: str = ""
     recipe: str | None = None
+    tasks: Words | None = None
     config: str = ""
     settings: Sequence[str] = ()
     suite_seed: int | None = None
@@ -100,6 +102,7 @@ def plan_wish(wish: Wish, init_hash: str = "") -> Planned:
     preset, layers, values = _layers(wish, data)
     suite_seed = _first(wish.suite_seed, values.get("suite_seed"), 0)
     resolver = Resolver(tuple(layers), suite_seed, init_hash)
+    _check_tasks(parse_overrides(wish.settings), resolver.tasks())
     arms = parse_arms(_wanted(wish.methods, values, "methods"))
     budgets = parse_epochs(_wanted(wish.epochs, values, "epochs"))
     seeds = parse_seeds(_wanted(wish.seeds, values, "seeds"))
@@ -128,7 +131,19 @@ def _layers(wish: Wish, data: str) -> tuple[str, list[Mapping[str, Any]], dict[s
     check_keys(merged([*file, recipe]), "the suite file")
     check_keys(typed, "the settings")
     layers = [*base, *file, recipe, _sizes_of_another(data, values), typed]
-    return preset, [*layers, *([{"data": {"name": data}}] if data else [])], values
+    layers += [{"data": {"name": data}}] if data else []
+    layers += [{"tasks": wish.tasks}] if wish.tasks else []
+    return preset, layers, values
+
+
+def _check_tasks(typed: Mapping[str, Any], tasks: Sequence[str]) -> None:
+    """A setting of a task that the study does not have would silently do nothing."""
+    for name in typed:
+        if name in registry.TASKS.ordered() and name not in tasks:
+            raise UsageError(
+                f"'{name}' is not among the evaluations of this study ({', '.join(tasks)}). "
+                f"Add it: --tasks {','.join([*tasks, name])}."
+            )
 
 
 def _sizes_of_another(name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from bench.report import markdown, words
 from bench.report.sections import Findings, Section
 from bench.report.tables import Table
 from bench.stats import power
-from bench.stats.analysis import ENDPOINTS, rows_of
+from bench.stats.analysis import endpoint_label, rows_of
 from bench.stats.means import MIN_SEEDS, smallest_sign_flip_p
 from bench.stats.noise import NULL
 from bench.stats.power import POWER
@@ -24,7 +24,7 @@ def text(study: Findings, seeds: list[int]) -> str:
         for (arm, endpoint), group in _spread(section).groupby(["arm", "endpoint"]):
             row = rows_of(group)[0]
             table = _table(section, row, seeds)
-            lines += [f"### {arm}, {ENDPOINTS[str(endpoint)]}, {section.key[0]}", ""]
+            lines += [f"### {arm}, {endpoint_label(str(endpoint))}, {section.key[0]}", ""]
             lines += [*markdown.table_lines(table), "", table.note, ""]
     if not lines:
         return "Nothing to advise on: it takes two seeds of a baseline and of a variant.\n"

@@ -10,7 +10,7 @@ import pandas as pd
 from bench.report import checks, markdown, words
 from bench.report.sections import Findings
 from bench.report.tables import Table
-from bench.stats.analysis import ENDPOINTS, rows_of
+from bench.stats.analysis import endpoint_label, rows_of
 from bench.stats.means import estimate
 
 Rows = Iterable[Mapping[str, Any]]
@@ -63,7 +63,7 @@ def _outer(a: Rows, b: Rows, key: list[str], values: list[str]) -> pd.DataFrame:
 
 def _named(row: dict[str, Any], columns: list[str]) -> list[str]:
     """The cell a row is about, without its model."""
-    shown = {**row, "endpoint": ENDPOINTS.get(row["endpoint"], row["endpoint"])}
+    shown = {**row, "endpoint": endpoint_label(row["endpoint"])}
     return [str(shown[name]) for name in columns if name != "model"]
 
 
@@ -85,7 +85,7 @@ def _accuracy(a: Findings, b: Findings, names: tuple[str, str]) -> Table:
         found = estimate((pairs["score_b"] - pairs["score_a"]).to_numpy(), a.analysis.alpha)
         gain = {"difference": found.mean, "low": found.low, "high": found.high}
         shown = [str(cell[name]) for name in ("data", "arm", "epochs")]
-        shown.append(ENDPOINTS[str(cell["endpoint"])])
+        shown.append(endpoint_label(str(cell["endpoint"])))
         shown += [_mean(group["score_a"]), _mean(group["score_b"])]
         rows.append([*shown, words.gain(gain), str(found.n), words.p_value(found.p)])
     columns = ["data", "method", "epochs", "endpoint", *names]
@@ -106,7 +106,12 @@ def _rho(a: Findings, b: Findings, names: tuple[str, str]) -> Table:
     both = a.targets[columns].merge(b.targets[columns], on=key, how="outer", suffixes=("_a", "_b"))
     rows = []
     for row in rows_of(both.fillna(words.NONE)):
-        shown = [row["data"], row["arm"], ENDPOINTS[row["endpoint"]], str(row["target_epochs"])]
+        shown = [
+            row["data"],
+            row["arm"],
+            endpoint_label(row["endpoint"]),
+            str(row["target_epochs"]),
+        ]
         said = [row[f"{name}_{side}"] for side in "ab" for name in ("rho_words", "verdict")]
         rows.append([*shown, *said])
     heads = [*key[:1], "method", *key[3:], *_target_heads(names)]

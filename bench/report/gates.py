@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bench import registry
 from bench.errors import GateError, UsageError, unknown
 from bench.report import claims
 from bench.report.words import TIMES
@@ -152,6 +153,9 @@ def _arguments(inside: str) -> tuple[str, dict[str, str]]:
         key, value = option.groups()
         if key not in FILTERS:
             raise unknown("gate option", key, FILTERS)
+        known = [registry.endpoint(name) for name in registry.TASKS.ordered()]
+        if key == "endpoint" and value not in known:
+            raise unknown("endpoint", value, known)
         options[key] = value
         inside = inside[: option.start()]
     return inside.strip(), options

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.report import words
 from bench.report.sections import Section
-from bench.stats.analysis import ENDPOINTS, rows_of
+from bench.stats.analysis import endpoint_label, rows_of
 from bench.stats.noise import NULL, RATIOS, floors
 from bench.stats.power import POWER
 
@@ -33,7 +33,7 @@ def sentences(section: Section) -> list[tuple[str, str]]:
             f"resolve {words.number(r['resolved'])}"
             for r in mine
         ]
-        name = ENDPOINTS[section.analysis.endpoint]
+        name = endpoint_label(section.analysis.endpoint)
         said = f"Noise floor of {base} ({base}{NULL}, {name}): {'; '.join(parts)}."
         lines.append((base, said))
     return lines
@@ -56,7 +56,7 @@ def table_rows(section: Section) -> list[list[str]]:
     return [
         [
             row["base_arm"],
-            ENDPOINTS[row["endpoint"]],
+            endpoint_label(row["endpoint"]),
             str(row["epochs"]),
             words.mean_sd(row["mean"], row["seed_sd"]),
             words.number(row["gain"], sign=True),

@@ -14,7 +14,7 @@ from bench.report import words
 from bench.report.draw import Plot, Series
 from bench.report.sections import Section
 from bench.report.tables import caption
-from bench.stats.analysis import ENDPOINTS, rows_of
+from bench.stats.analysis import endpoint_label, rows_of
 from bench.stats.means import t_quantile
 
 Lines = list[dict[str, Any]]
@@ -49,7 +49,7 @@ def _arms(frame: pd.DataFrame) -> list[str]:
 
 def _accuracy(section: Section, family: pd.DataFrame, endpoint: str) -> Plot:
     frame = family[family["endpoint"] == endpoint]
-    label = ENDPOINTS[endpoint]
+    name = endpoint_label(endpoint)
     series = [_band(frame[frame["arm"] == arm], arm, section, "epochs") for arm in _arms(frame)]
     levels = {
         f"target: {row['base_arm']} at {row['target_epochs']}": row["target_top1"]
@@ -59,9 +59,9 @@ def _accuracy(section: Section, family: pd.DataFrame, endpoint: str) -> Plot:
     }
     return Plot(
         name=f"accuracy_{_base(family)}_{endpoint}",
-        title=f"{_base(family)}: {label} (%), mean and 95 % interval over seeds",
+        title=f"{_base(family)}: {name} (%), mean and 95 % interval over seeds",
         x_label="pre-training epochs (each budget a run of its own)",
-        y_label=f"{label} (%)",
+        y_label=f"{name} (%)",
         lead=endpoint == section.analysis.endpoint,
         series=tuple(series),
         log_x=True,
@@ -119,7 +119,7 @@ def _forest_row(row: words.Row, primary: str) -> Series:
     return Series(
         label=f"{row['arm']}, at {row['target_epochs']}",
         arm=row["arm"],
-        group=f"{ENDPOINTS[row['endpoint']]}{' (primary)' if strong else ''}",
+        group=f"{endpoint_label(row['endpoint'])}{' (primary)' if strong else ''}",
         x=() if undefined or math.isnan(row["rho"]) else (row["rho"],),
         low=() if undefined else (row["rho_low"],),
         high=() if undefined else (row["rho_high"],),
@@ -142,7 +142,7 @@ def _accuracy_by_cost(section: Section, family: pd.DataFrame) -> Plot:
         name=f"cost_{_base(family)}_{endpoint}",
         title=f"{_base(family)}: accuracy against the cost of pre-training",
         x_label="device-hours of pre-training, mean of one run",
-        y_label=f"{ENDPOINTS[endpoint]} (%)",
+        y_label=f"{endpoint_label(endpoint)} (%)",
         series=tuple(series),
         log_x=True,
         ticks=tuple(float(f"{tick:.2g}") for tick in ticks),

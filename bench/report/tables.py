@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bench import registry
 from bench.report import checks, claims, noise, reference, words
 from bench.report.sections import Section
-from bench.stats.analysis import COSTS, ENDPOINTS, PER_EPOCH, rows_of
+from bench.stats.analysis import COSTS, PER_EPOCH, endpoint_label, rows_of
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def accuracy_table(section: Section) -> Table:
         mine = rate[arm, epochs]
         row += [f"{shown['n_ok']}/{shown['n']}", words.number(mine["images_per_s"], 0)]
         rows.append([*row, words.duration(mine["pretrain_s"])])
-    heads = [h for e in endpoints for h in (ENDPOINTS[e], "Δ [95 %]")]
+    heads = [h for e in endpoints for h in (endpoint_label(e), "Δ [95 %]")]
     columns = ["method", "epochs", *heads, "n ok/n", "images/s", "pre-training"]
     note = (
         f"{_excluding(section)} Mean ± sample sd over seeds, in per cent, after the last epoch. Δ "
@@ -142,7 +142,7 @@ def difference_table(section: Section) -> Table:
         [
             row["arm"],
             str(row["epochs"]),
-            ENDPOINTS[row["endpoint"]],
+            endpoint_label(row["endpoint"]),
             words.gain(row),
             *([words.over_images(row)] if known else []),
             words.p_value(row["p"]),
@@ -175,7 +175,7 @@ def target_table(section: Section) -> Table:
     columns += ["ρ epochs [95 %]", "ρ wall time", "p (t)", "p (sign flip)"]
     columns += [*(row.head for row in _shown_statistics()), "n/seeds", "verdict"]
     tested = {row["endpoint"]: row["comparisons"] for row in section.rows["targets"]}
-    counts = ", ".join(f"{ENDPOINTS[name]} {count:.0f}" for name, count in tested.items())
+    counts = ", ".join(f"{endpoint_label(name)} {count:.0f}" for name, count in tested.items())
     note = (
         "ρ = the baseline's epochs over the method's epochs to the same accuracy; above 1 the "
         "method needs fewer. The target is the baseline's mean at its epochs. The interval inverts "
@@ -190,7 +190,7 @@ def target_table(section: Section) -> Table:
 def _target_row(row: words.Row, section: Section) -> list[str]:
     return [
         row["arm"],
-        ENDPOINTS[row["endpoint"]] + (" *" if row["primary"] else ""),
+        endpoint_label(row["endpoint"]) + (" *" if row["primary"] else ""),
         words.number(row["target_top1"]),
         str(row["target_epochs"]),
         words.number(row["epochs_variant"], 0),
@@ -218,7 +218,7 @@ def half_table(section: Section) -> Table:
         area = words.number(row.get("rauc"), 4)
         spread = words.interval(row.get("rauc_low"), row.get("rauc_high"), 4)
         half = row["target_epochs"] / 2
-        name = ENDPOINTS[row["endpoint"]]
+        name = endpoint_label(row["endpoint"])
         gap = words.number(row.get("half_difference"), sign=True)
         limits = words.interval(row.get("half_low"), row.get("half_high"), sign=True)
         budgets = f"{half:g} against {row['target_epochs']}"
@@ -266,7 +266,7 @@ def saving_table(section: Section) -> Table:
     rows = [
         [
             row["arm"],
-            f"{ENDPOINTS[row['endpoint']]} {words.number(row['target_top1'])} %",
+            f"{endpoint_label(row['endpoint'])} {words.number(row['target_top1'])} %",
             words.factor(row),
             *(words.factor(row, axis) for axis in COSTS),
             words.ratio_of(row, "device_hours", words.device_time),
@@ -321,7 +321,7 @@ def reference_table(section: Section) -> Table:
             row["implementation"],
             row["encoder"],
             str(row["epochs"]),
-            ENDPOINTS[row["endpoint"]],
+            endpoint_label(row["endpoint"]),
             words.number(row["published"]),
             words.number(row["ours"]),
             words.number(row["ours"] - row["published"], sign=True),

@@ -10,7 +10,7 @@ from bench.report import checks, noise, words
 from bench.report.sections import Findings, Section
 from bench.report.tables import matched
 from bench.report.verdicts import NO_COMPARISON, verdicts
-from bench.stats.analysis import ENDPOINTS
+from bench.stats.analysis import endpoint_label
 
 COLUMNS = 80
 REMARKS = 3
@@ -54,7 +54,7 @@ def _table(section: Section) -> str:
         ]
         for row in rows
     ]
-    heads = ["method", "epochs", ENDPOINTS[endpoint], "Δ [95 %]", "n"]
+    heads = ["method", "epochs", endpoint_label(endpoint), "Δ [95 %]", "n"]
     drawn = tabulate(shown, heads, tablefmt="simple", disable_numparse=True)
     return f"{_wrapped(_about(section))}\n{drawn}"
 

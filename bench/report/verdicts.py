@@ -13,7 +13,7 @@ from typing import Any
 from bench.report import claims, words
 from bench.report.sections import Section
 from bench.report.words import Row
-from bench.stats.analysis import ENDPOINTS, Analysis
+from bench.stats.analysis import Analysis, endpoint_label
 from bench.stats.noise import NULL
 
 QUESTION = "Does it reach the baseline's accuracy in half the epochs, how sure, and at what cost?"
@@ -82,7 +82,7 @@ def _verdict(rows: list[dict[str, Any]], analysis: Analysis) -> Verdict:
 
 
 def _sentence(row: Row, analysis: Analysis) -> str:
-    name = ENDPOINTS[row["endpoint"]].removesuffix(" top-1")
+    name = endpoint_label(row["endpoint"]).removesuffix(" top-1")
     goal = f"{row['base_arm']}'s {name} accuracy at {row['target_epochs']} epochs"
     barred = claims.obstacle(row)
     if barred is not None and barred.kind != claims.PILOT:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.stats.analysis import ENDPOINTS, PER_EPOCH
+from bench.stats.analysis import PER_EPOCH, endpoint_label
 from bench.stats.means import smallest_sign_flip_p
 
 NONE = "—"
@@ -167,7 +167,7 @@ def seeds(row: Row) -> str:
 
 def sentence(row: Row) -> str:
     """One line on one comparison: how many epochs are saved, or why nothing can be said."""
-    goal = f"{row['arm']}, {ENDPOINTS[row['endpoint']]} of {row['base_arm']}"
+    goal = f"{row['arm']}, {endpoint_label(row['endpoint'])} of {row['base_arm']}"
     goal += f" at {row['target_epochs']} epoch{'s' if row['target_epochs'] != 1 else ''}"
     if row["state"] == "empty":
         return f"{goal}: {row['verdict']}."

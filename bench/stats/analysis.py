@@ -6,16 +6,15 @@ Units of the columns are in results/README.md.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import pandas as pd
 
-ENDPOINTS = {
-    "finetune_top1": "fine-tune top-1",
-    "probe_top1": "linear-probe top-1",
-    "knn_top1": "k-NN top-1",
-}
+from bench import registry
+
+PRIMARY = next(iter(registry.TASKS.rows))
+"""The task whose accuracy a study is about unless its plan names another."""
 
 COSTS = {
     "pretrain_s": "wall time",
@@ -26,13 +25,29 @@ COSTS = {
 
 PER_EPOCH = {name: f"{name}_per_epoch" for name in COSTS}
 
-RATES = ("images_per_s", "peak_memory_mib", "data_wait_share", "finetune_s")
+RATES = ("images_per_s", "peak_memory_mib", "data_wait_share", f"{PRIMARY}_s")
 
 SECTION = ["data", "model", "recipe"]
 
 ARM = [*SECTION, "base_arm", "arm"]
 
 CELL = [*ARM, "epochs", "seed"]
+
+
+def endpoint_label(endpoint: str) -> str:
+    """An endpoint as tables call it."""
+    task = endpoint.removesuffix("_top1")
+    known = task in registry.TASKS.ordered()  # an outside one need not be installed to be read of
+    return f"{registry.TASKS.row(task).label if known else task} top-1"
+
+
+def endpoints_of(frame: pd.DataFrame) -> list[str]:
+    """The columns that hold accuracies."""
+    return [str(name) for name in frame.columns if str(name).endswith("_top1")]
+
+
+def _others(primary: str) -> tuple[str, ...]:
+    return tuple(registry.endpoint(name) for name in registry.TASKS.ordered() if name != primary)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +64,8 @@ class Analysis:
     arms: tuple[str, ...] = ()
     alpha: float = 0.05
     margin: float = 0.1
-    endpoint: str = "finetune_top1"
-    secondary: tuple[str, ...] = ("probe_top1", "knn_top1")
+    endpoint: str = registry.endpoint(PRIMARY)
+    secondary: tuple[str, ...] = field(default_factory=lambda: _others(PRIMARY))
     ids: tuple[str, ...] = ()
     recipe: str = ""
     warnings: tuple[str, ...] = ()

@@ -12,7 +12,16 @@ from typing import Any
 
 import pandas as pd
 
-from bench.stats.analysis import ARM, CELL, COSTS, ENDPOINTS, PER_EPOCH, RATES, SECTION, Analysis
+from bench.stats.analysis import (
+    ARM,
+    CELL,
+    COSTS,
+    PER_EPOCH,
+    RATES,
+    SECTION,
+    Analysis,
+    endpoints_of,
+)
 
 
 def tidy(rows: Iterable[Mapping[str, Any]], analysis: Analysis) -> pd.DataFrame:
@@ -21,16 +30,18 @@ def tidy(rows: Iterable[Mapping[str, Any]], analysis: Analysis) -> pd.DataFrame:
     ``ambiguous`` marks runs of one cell and repeat under several ids, of which the plan names none
     or several: none of them is used, since choosing one would be choosing a result.
     """
-    unique = {row["run_id"]: row | {"broken": _is_broken(row)} for row in map(dict, rows)}
+    unique = {row["run_id"]: _flat(row) for row in rows}
     frame = pd.DataFrame([unique[k] for k in sorted(unique)])
     if frame.empty:
         return frame
-    names = [*ENDPOINTS, *COSTS, *RATES, "pretrain_loss"]
+    expected = [*analysis.endpoints, *COSTS, *RATES, "pretrain_loss"]
+    frame[[name for name in expected if name not in frame]] = math.nan
+    names = list(dict.fromkeys([*expected, *endpoints_of(frame)]))
     frame[names] = frame[names].astype(float)
     frame["recipe"] = frame["recipe"].replace("", analysis.recipe)  # failed before it was known
     frame["ok"] = (frame["status"] == "done") & ~frame["broken"]
     frame.loc[frame["broken"] & (frame["status"] == "done"), "failure"] = "nan"
-    frame.loc[~frame["ok"], list(ENDPOINTS)] = math.nan
+    frame.loc[~frame["ok"], endpoints_of(frame)] = math.nan
     key = [*CELL, "repeat"]
     frame = frame.sort_values([*key, "run_id"], ignore_index=True)
     frame["in_plan"] = frame["run_id"].isin(analysis.ids)
@@ -39,9 +50,12 @@ def tidy(rows: Iterable[Mapping[str, Any]], analysis: Analysis) -> pd.DataFrame:
     return frame.assign(ambiguous=frame.duplicated(key, keep=False)).reset_index(drop=True)
 
 
-def _is_broken(row: Mapping[str, Any]) -> bool:
-    scores = (row.get(name) for name in ENDPOINTS)
-    return any(score is not None and not math.isfinite(score) for score in scores)
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A record's values with a column for each endpoint and for the seconds of each task."""
+    scores, seconds = row["scores"], row["seconds"]
+    rest = {k: v for k, v in row.items() if k not in ("scores", "seconds")}
+    broken = not all(map(math.isfinite, scores.values()))
+    return {**rest, **scores, **{f"{k}_s": v for k, v in seconds.items()}, "broken": broken}
 
 
 def cells(runs: pd.DataFrame) -> pd.DataFrame:
@@ -50,19 +64,19 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
     A seed one of whose repeats failed counts as failed (``ok`` False) and has no score.
     """
     used = runs[~runs["ambiguous"]]
-    numbers = [*ENDPOINTS, *COSTS, *RATES]
+    numbers = [*endpoints_of(used), *COSTS, *RATES]
     grouped = used.groupby(CELL, sort=True)
     frame = grouped[numbers].mean()
     frame["ok"] = grouped["ok"].all()
     frame["repeats"] = grouped.size()
-    frame.loc[~frame["ok"], list(ENDPOINTS)] = math.nan
+    frame.loc[~frame["ok"], endpoints_of(frame)] = math.nan
     return frame.reset_index()
 
 
 def long(cell_frame: pd.DataFrame) -> pd.DataFrame:
     """One line a cell and endpoint, without endpoints that a finished cell did not measure."""
     keep = [*CELL, "ok"]
-    frame = cell_frame.melt(keep, list(ENDPOINTS), var_name="endpoint", value_name="score")
+    frame = cell_frame.melt(keep, endpoints_of(cell_frame), var_name="endpoint", value_name="score")
     measured = frame.groupby([*SECTION, "endpoint"])["score"].transform("count") > 0
     return frame[(frame["score"].notna() | ~frame["ok"]) & measured]
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from bench.errors import StoreError
+from bench.registry import endpoint
 from bench.store.folder import RunFolder
 from bench.store.states import DONE
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of record.json; :func:`migrate` brings older ones up to it."""
 
 WAIT_LIMIT = 0.05
@@ -20,7 +21,8 @@ WAIT_LIMIT = 0.05
 class Record:
     """The result of one cell, as the report reads it. Accuracies in per cent, times in seconds.
 
-    ``finetune_top1``, ``probe_top1`` and ``knn_top1`` are measured after the last epoch.
+    ``scores`` are top-1 accuracies after the last epoch by endpoint (``finetune_top1``),
+    ``seconds`` what the tasks that train took, by task.
     ``pretrain_s`` is the time inside pre-training over all attempts, ``images_per_s`` the
     pre-training rate after the first epoch, ``device_hours`` pre-training time times the devices
     (or cores) used, ``flops`` those of pre-training (forward and backward, plug-ins included).
@@ -41,14 +43,12 @@ class Record:
     repeat: int = 0
     status: str = DONE
     failure: str = ""
-    finetune_top1: float | None = None
-    probe_top1: float | None = None
-    knn_top1: float | None = None
+    scores: dict[str, float] = field(default_factory=dict)
     pretrain_loss: float | None = None
     images_seen: int = 0
     images_per_s: float | None = None
     pretrain_s: float | None = None
-    finetune_s: float | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
     device: str = ""
     device_hours: float | None = None
     flops: float | None = None
@@ -75,9 +75,20 @@ def migrate(values: dict[str, Any]) -> dict[str, Any]:
             f"record of {values.get('run_id', '?')} has schema {version}, this software knows "
             f"up to {SCHEMA}. Update mto-bench to read it."
         )
-    if version < 1:
-        values = {**values, "schema": 1}
-    return values
+    return values if version == SCHEMA else _from_schema_1(values)
+
+
+def _from_schema_1(values: dict[str, Any]) -> dict[str, Any]:
+    """Scores had a field each, and fine-tuning alone was timed."""
+    old = dict(values)
+    fields_of = {name: old.pop(f"{name}_top1", None) for name in ("finetune", "probe", "knn")}
+    took = old.pop("finetune_s", None)
+    return {
+        **old,
+        "schema": 2,
+        "scores": {endpoint(n): v for n, v in fields_of.items() if v is not None},
+        "seconds": {} if took is None else {"finetune": took},
+    }
 
 
 def load_record(folder: RunFolder) -> Record | None:

@@ -6,15 +6,13 @@ from typing import Any
 
 import torch
 from timm.optim import (
-    Lars,
-    param_groups_layer_decay,
     param_groups_weight_decay,
 )
 from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
-from bench.plan.sections import FinetuneConfig, PretrainConfig, ProbeConfig, peak_lr, warmup
+from bench.plan.sections import PretrainConfig, peak_lr, warmup
 from bench.train.adamw import AdamW
 
 
@@ -23,41 +21,11 @@ def pretrain_optimizer(
 ) -> torch.optim.Optimizer:
     """AdamW with the originals' groups: vectors and biases are not decayed, nor ``spared``."""
     groups = param_groups_weight_decay(module, recipe.weight_decay, no_weight_decay_list=spared)
-    return _adamw(groups, peak_lr(recipe), recipe.betas)
+    return adamw(groups, peak_lr(recipe), recipe.betas)
 
 
-def finetune_optimizer(module: nn.Module, recipe: FinetuneConfig) -> torch.optim.Optimizer:
-    """AdamW with layer-wise learning-rate decay; the head learns at the full rate.
-
-    ``module`` is a :class:`bench.api.Classifier`.
-    """
-    groups = param_groups_layer_decay(
-        module,
-        weight_decay=recipe.weight_decay,
-        no_weight_decay_list=module.no_weight_decay(),  # type: ignore[operator]
-        layer_decay=recipe.layer_decay,
-    )
-    return _adamw(groups, peak_lr(recipe), recipe.betas)
-
-
-def probe_optimizer(module: nn.Module, recipe: ProbeConfig) -> torch.optim.Optimizer:
-    """SGD of momentum 0.9, with LARS' trust ratio (coefficient 1e-3) for matrices if so asked.
-
-    As in MAE's util/lars.py the ratio applies without weight decay too, which timm's ``Lars``
-    does only when told to, and never to vectors, which are not decayed either.
-    """
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(module.parameters(), peak_lr(recipe), momentum=0.9)
-    matrices = [p for p in module.parameters() if p.ndim > 1]
-    vectors = [p for p in module.parameters() if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": recipe.weight_decay, "always_adapt": True},
-        {"params": vectors, "weight_decay": 0.0, "always_adapt": False},
-    ]
-    return Lars(groups, lr=peak_lr(recipe), momentum=0.9, trust_coeff=0.001)
-
-
-def _adamw(groups: list[Any], lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
+def adamw(groups: list[Any], lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
+    """AdamW on parameter groups that say their own weight decay."""
     return AdamW(groups, lr=lr, weight_decay=0.0, betas=betas, fused=True)
 
 

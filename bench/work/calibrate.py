@@ -9,10 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from bench import registry
 from bench.data import load
 from bench.data.batch import Feed, Step
 from bench.evaluate.encoder import Encoder
-from bench.evaluate.finetune import finetune
+from bench.evaluate.task import Score
 from bench.machine.device import pick_device, settle
 from bench.plan.config import Resources, RunConfig
 from bench.store.folder import RunFolder
@@ -54,14 +55,22 @@ def calibrate(config: RunConfig, resources: Resources) -> Speed:
         pretraining = Pretraining(module, images, short, session, _shorten)
         rate = float(pretraining.run()["images_per_s"] or 0.0)
         weights = module.encoder().state_dict()
-        _, seconds = finetune(Encoder(module, weights, images, short, session, _shorten))
-        labelled = config.data.labels or len(images.train)
-        steps = -(-labelled // config.finetune.batch_size)
-        seconds *= config.finetune.epochs * steps / (2 * min(STEPS, steps))
+        encoder = Encoder(module, weights, images, short, session, _shorten)
+        seconds = _evaluation_s(encoder, config)
         kept = sum(t.numel() * t.element_size() for t in module.state_dict().values())
         kept += sum(t.numel() * t.element_size() for t in weights.values())
         epoch_images = len(images.train) // config.pretrain.batch_size * config.pretrain.batch_size
         return Speed(rate, epoch_images or len(images.train), seconds, kept / 2**20)
+
+
+def _evaluation_s(encoder: Encoder, config: RunConfig) -> float:
+    """Seconds of the first task that trains, from two short epochs of it; the longest by far."""
+    for name, recipe in config.tasks:
+        if hasattr(recipe, "epochs"):
+            score: Score = registry.TASKS.load(name)(encoder, encoder.config.task(name))
+            steps = -(-(config.data.labels or len(encoder.images.train)) // recipe.batch_size)
+            return (score.seconds or 0.0) * recipe.epochs * steps / (2 * min(STEPS, steps))
+    return 0.0
 
 
 def _shorten(feed: Feed) -> Feed:
@@ -69,8 +78,9 @@ def _shorten(feed: Feed) -> Feed:
 
 
 def _with_epochs(config: RunConfig, epochs: int) -> RunConfig:
-    return replace(
-        config,
-        pretrain=replace(config.pretrain, epochs=epochs),
-        finetune=replace(config.finetune, epochs=epochs, warmup_epochs=0.0),
+    short = {"epochs": epochs, "warmup_epochs": 0.0}
+    tasks = tuple(
+        (name, replace(recipe, **short) if hasattr(recipe, "epochs") else recipe)
+        for name, recipe in config.tasks
     )
+    return replace(config, pretrain=replace(config.pretrain, epochs=epochs), tasks=tasks)

@@ -16,14 +16,14 @@ SpeedKey = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Speed:
-    """Measured speed of an arm: pre-training images/s and images an epoch, fine-tune seconds.
+    """Measured speed of an arm: pre-training images/s and images an epoch, seconds of evaluation.
 
     ``disk_mib`` is what one pre-training leaves on disk.
     """
 
     images_per_s: float
     epoch_images: float
-    finetune_s: float
+    evaluation_s: float
     disk_mib: float = 0.0
 
 
@@ -32,7 +32,7 @@ class Cost:
     """Cost of a set of runs: device-hours of each stage, wall time in seconds, disk in MiB."""
 
     pretrain_hours: float
-    finetune_hours: float
+    evaluation_hours: float
     wall_s: float
     disk_mib: float
     unknown: tuple[str, ...] = ()
@@ -42,13 +42,13 @@ def stored_speeds(records: Sequence[Record]) -> dict[SpeedKey, Speed]:
     """Median speeds of earlier runs, by (arm, data, model)."""
     groups: dict[SpeedKey, list[Record]] = {}
     for record in records:
-        if record.status == DONE and record.images_per_s and record.finetune_s is not None:
+        if record.status == DONE and record.images_per_s:
             groups.setdefault((record.arm, record.data, record.model), []).append(record)
     return {
         key: Speed(
             median(r.images_per_s or 0.0 for r in group),
             median(r.images_seen / r.epochs for r in group),
-            median(r.finetune_s or 0.0 for r in group),
+            median(sum(r.seconds.values()) for r in group),
         )
         for key, group in groups.items()
     }
@@ -62,7 +62,7 @@ def speed_key(task: Task) -> SpeedKey:
 def cost(tasks: Sequence[Task], speeds: Mapping[SpeedKey, Speed], slots: tuple[int, int]) -> Cost:
     """Cost of computing the tasks; ``slots`` is (runs side by side, devices or threads a run)."""
     jobs, units = slots
-    pretrain = finetune = disk = longest = 0.0
+    pretrain = evaluation = disk = longest = 0.0
     unknown = []
     for task in tasks:
         speed = speeds.get(speed_key(task))
@@ -74,9 +74,9 @@ def cost(tasks: Sequence[Task], speeds: Mapping[SpeedKey, Speed], slots: tuple[i
             pretrain += seconds
             disk += speed.disk_mib
         else:
-            seconds = speed.finetune_s
-            finetune += seconds
+            seconds = speed.evaluation_s
+            evaluation += seconds
         longest = max(longest, seconds)
-    wall = max((pretrain + finetune) / jobs, longest)
+    wall = max((pretrain + evaluation) / jobs, longest)
     hours = units / 3600
-    return Cost(pretrain * hours, finetune * hours, wall, disk, tuple(dict.fromkeys(unknown)))
+    return Cost(pretrain * hours, evaluation * hours, wall, disk, tuple(dict.fromkeys(unknown)))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bench import registry
 from bench.data.listing import same_images
 from bench.errors import DataError, UsageError
 from bench.machine import provenance
@@ -17,6 +19,7 @@ from bench.plan.study import PRETRAIN, Task
 from bench.store.files import read_json, write_json
 from bench.store.folder import RunFolder
 from bench.store.record import Record
+from bench.store.scores import KeptScore
 from bench.train import checkpoint
 from bench.train.method import build_method
 from bench.train.monitor import Monitor
@@ -84,13 +87,17 @@ def import_encoder(folder: RunFolder, task: Task, path: str, world: World) -> di
     return {"stage": PRETRAIN, "run_id": folder.run_id, "notes": notes}
 
 
-def record_of(task: Task, parent: RunFolder, scores: dict[str, Any], origin: Any) -> dict[str, Any]:
+def record_of(
+    task: Task, parent: RunFolder, scores: Mapping[str, KeptScore], origin: dict[str, Any]
+) -> dict[str, Any]:
     """A cell's result; code and hardware are those of its pre-training, which its times are of."""
     config: RunConfig = task.config
-    here, origin = origin, read_json(parent.path / "provenance.json") or origin
+    origin = read_json(parent.path / "provenance.json") or origin
     measured = dict(parent.result() or {})
-    if here["code"]["commit"] != origin["code"]["commit"]:
-        note = f"evaluated with other code than pre-trained: {here['code']['commit'][:10]}"
+    others = sorted({s.commit for s in scores.values()} - {origin["code"]["commit"]})
+    if others:
+        names = ", ".join(commit[:10] for commit in others)
+        note = f"evaluated with other code than pre-trained: {names}"
         measured["notes"] = [*measured.get("notes", []), note]
     measured.pop("stage", None)
     measured.pop("run_id", None)
@@ -100,10 +107,11 @@ def record_of(task: Task, parent: RunFolder, scores: dict[str, Any], origin: Any
         **identity(config),
         device=origin["hardware"]["device"],
         commit=origin["code"]["commit"],
-        dirty=bool(origin["code"]["dirty"] or here["code"]["dirty"]),
+        dirty=bool(origin["code"]["dirty"]) or any(s.dirty for s in scores.values()),
         hardware=provenance.hardware_label(origin["hardware"]),
         versions=origin["versions"],
+        scores={registry.endpoint(name): s.top1 for name, s in scores.items()},
+        seconds={name: s.seconds for name, s in scores.items() if s.seconds is not None},
         **measured,
-        **scores,
     )
     return asdict(record)

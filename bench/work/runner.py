@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from bench.data import load
 from bench.data.gate import check_budget
@@ -22,6 +23,7 @@ from bench.plan.identity import to_plain
 from bench.plan.study import PRETRAIN, Task, plain_config
 from bench.store.files import write_json
 from bench.store.folder import RunFolder
+from bench.store.scores import KeptScores
 from bench.store.states import DONE, FAILED, RUNNING, STOPPED
 from bench.store.store import Store
 from bench.streams import Streams
@@ -129,7 +131,7 @@ def _compute(store: Store, task: Task, resources: Resources, place: Place) -> No
     seen = images.fingerprint()
     check_images(seen, folder, store.run(task.parent) if task.parent else folder)
     facts = {**provenance.hardware(device, threads), "processes": world.size}
-    origin = {
+    origin: dict[str, Any] = {
         "code": provenance.code(),
         "versions": provenance.versions(),
         "hardware": facts,
@@ -144,10 +146,16 @@ def _compute(store: Store, task: Task, resources: Resources, place: Place) -> No
         result = pretrain(Pretraining(build_method(config), images, config, session), threads)
     else:
         weights = checkpoint.load_weights(store.run(task.parent).encoder)
-        scores = evaluate(Encoder(build_method(config), weights, images, config, session))
-        result = record_of(task, store.run(task.parent), scores, origin)
+        encoder = Encoder(build_method(config), weights, images, config, session)
+        parent = store.run(task.parent)
+        result = record_of(task, parent, evaluate(encoder, KeptScores(parent), _by(origin)), origin)
     if world.leads:
         leave_result(monitor, result, images.notes())
+
+
+def _by(origin: dict[str, Any]) -> dict[str, Any]:
+    """Which code a score is computed by."""
+    return {"commit": origin["code"]["commit"], "dirty": bool(origin["code"]["dirty"])}
 
 
 class _logging_to:

@@ -51,9 +51,9 @@ def vet(configs: Sequence[RunConfig], resources: Resources, place: Place) -> lis
     if place.here:
         _check_device(resources.device)
     notes: dict[str, None] = {}
-    for config in _distinct(configs, lambda c: (c.data, c.probe.batch_size, c.model)):
+    for config in _distinct(configs, lambda c: (c.data, c.tasks, c.model)):
         notes |= dict.fromkeys(check_images(config, resources))
-    models = _distinct(configs, lambda c: (c.method, c.hyper, c.plugins, c.model, c.finetune))
+    models = _distinct(configs, lambda c: (c.method, c.hyper, c.plugins, c.model, c.tasks))
     for config in models:
         try:
             check_model(config, resources, place)
@@ -128,15 +128,19 @@ def check_model(config: RunConfig, resources: Resources, place: Place) -> None:
         method = _built(partial(registry.PLUGINS.load(name), method, settings))
         if hasattr(settings, "check_layers"):
             settings.check_layers(_token_layers(bare, config), config.model.heads)
-    options = ClassifierOptions(
-        classes=2, drop_path=config.finetune.drop_path, pool=config.finetune.pool
-    )
-    _built(lambda: method.classifier(options).load_encoder(method.encoder().state_dict()))
+    for _, recipe in config.tasks:
+        if hasattr(recipe, "drop_path"):
+            options = ClassifierOptions(classes=2, drop_path=recipe.drop_path, pool=recipe.pool)
+            _built(partial(_start_classifier, method, options))
     _check_memory(method, resources, place)
     if resources.init_path:
         released.encoder_weights(method, Path(resources.init_path))
     else:
         check_masks(method, config)
+
+
+def _start_classifier(method: Any, options: ClassifierOptions) -> None:
+    method.classifier(options).load_encoder(method.encoder().state_dict())
 
 
 def _built(make: Callable[[], Any]) -> Any:

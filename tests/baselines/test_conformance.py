@@ -13,11 +13,11 @@ from torch import Tensor
 
 from bench import registry
 from bench.api import Batch, ClassifierOptions, MaskEmbedding, TokenLayer
+from bench.evaluate.finetune import finetune_optimizer
 from bench.plan import resolve, typed
 from bench.plan.config import RunConfig
 from bench.plan.layers import load_preset
 from bench.streams import Streams
-from bench.train import optim
 from bench.train.method import build_method
 
 BARE = registry.METHODS.names()
@@ -234,8 +234,8 @@ def test_the_encoder_travels_to_a_classifier(method: Any) -> None:
     assert model(images).shape == (4, 7)
     features = method.encoder().features(images, "mean")
     assert features.shape == (4, method.shape.width)
-    recipe = config_of("mae").finetune
-    groups = optim.finetune_optimizer(model, recipe).param_groups
+    recipe = config_of("mae").task("finetune")
+    groups = finetune_optimizer(model, recipe).param_groups
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert sum(p.numel() for g in groups for p in g["params"]) == trained
 

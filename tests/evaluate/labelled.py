@@ -15,13 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench import registry
 from bench.api import ClassifierOptions
 from bench.data.images import ArraySplit, ImageSet
 from bench.data.load import labelled_subset
 from bench.evaluate.encoder import Encoder as Evaluated
-from bench.evaluate.evaluation import evaluate
+from bench.evaluate.finetune import FinetuneConfig
+from bench.evaluate.knn import KnnConfig
+from bench.evaluate.probe import ProbeConfig
 from bench.plan.config import RunConfig
-from bench.plan.sections import DataConfig, FinetuneConfig, KnnConfig, ProbeConfig
+from bench.plan.sections import DataConfig
 from bench.store.folder import RunFolder
 from bench.streams import Streams
 from bench.train.loop import Session
@@ -110,16 +113,18 @@ def plain(train: int = 200, test: int = 600) -> ImageSet:
 def config(**sections: Mapping[str, Any]) -> RunConfig:
     """A configuration that learns such a set in a moment; ``sections`` change fields of it."""
     recipes: dict[str, Any] = {
-        "data": DataConfig(name="digits", mean=(0.0,), std=(1.0,)),
         "finetune": FinetuneConfig(epochs=5, batch_size=20, blr=0, lr=0.1, head_init_std=0.02),
         "probe": ProbeConfig(
             optimizer="sgd", epochs=10, batch_size=20, blr=5.0, warmup_epochs=0, pool="mean"
         ),
         "knn": KnnConfig(k=5),
     }
-    for name, changes in sections.items():
-        recipes[name] = dataclasses.replace(recipes[name], **changes)
-    return dataclasses.replace(tiny_study("mae").cells[0].config, **recipes)
+    data = DataConfig(name="digits", mean=(0.0,), std=(1.0,), **sections.get("data", {}))
+    tasks = tuple(
+        (name, dataclasses.replace(recipe, **sections.get(name, {})))
+        for name, recipe in recipes.items()
+    )
+    return dataclasses.replace(tiny_study("mae").cells[0].config, data=data, tasks=tasks)
 
 
 def used(images: ImageSet, settings: RunConfig) -> Tensor:
@@ -131,18 +136,19 @@ def streams(settings: RunConfig) -> Streams:
     return Streams(settings.suite_seed, settings.seed)
 
 
-def evaluation(
+def encoder(
     folder: Path,
     images: ImageSet,
     settings: RunConfig | None = None,
     weights: dict[str, Tensor] | None = None,
 ) -> Evaluated:
-    """The evaluation of an encoder with these weights, by default :data:`LOADED`."""
+    """What tasks receive: an encoder with these weights, by default :data:`LOADED`."""
     settings = settings or config()
     monitor = Monitor(RunFolder(folder), checkpoint_every_s=1e9)
     session = Session(torch.device("cpu"), streams(settings), monitor)
     method: Any = Method()
-    return Evaluated(method, LOADED if weights is None else weights, images, settings, session)
+    given = LOADED if weights is None else weights
+    return Evaluated(method, given, images, settings, session)
 
 
 def scores(
@@ -152,5 +158,10 @@ def scores(
     weights: dict[str, Tensor] | None = None,
 ) -> dict[str, float]:
     """Accuracies in per cent by the names of the tasks."""
-    found = evaluate(evaluation(folder, images, settings, weights))
-    return {name: found[f"{name}_top1"] for name in ("finetune", "probe", "knn")}
+    return run(encoder(folder, images, settings, weights))
+
+
+def run(given: Evaluated) -> dict[str, float]:
+    """Accuracies of all tasks of the encoder's configuration."""
+    load = registry.TASKS.load
+    return {name: load(name)(given, recipe).top1 for name, recipe in given.config.tasks}

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from bench.data.images import ImageSet
-from bench.evaluate.evaluation import evaluate
 from bench.evaluate.finetune import finetune, finetune_once
 from tests.evaluate import labelled
 from tests.evaluate.labelled import K, config, labels, one_hot, plain, scores, split
@@ -65,12 +64,12 @@ def test_only_the_labelled_images_are_learnt_from(tmp_path: Path) -> None:
 
 def test_labels_20_means_twenty_rows(tmp_path: Path) -> None:
     images, settings = plain(), config(data={"labels": 20})
-    run = labelled.evaluation(tmp_path, images, settings)
-    evaluate(run)
-    method: labelled.Method = run.method  # type: ignore[assignment]
+    given = labelled.encoder(tmp_path, images, settings)
+    labelled.run(given)
+    method: labelled.Method = given.method  # type: ignore[assignment]
     assert method.vit.seen == 20 + len(images.test), "features are taken once for both tasks"
     (tuned,) = method.made
-    assert tuned.seen == 20 * settings.finetune.epochs + len(images.test)
+    assert tuned.seen == 20 * settings.task("finetune").epochs + len(images.test)
 
 
 @pytest.mark.parametrize("telling", ["cls", "mean"])
@@ -111,9 +110,9 @@ def test_fine_tuning_starts_from_the_weights_and_from_a_head_of_the_recipe(tmp_p
     """Without a learning rate both are as they started."""
     still = {"lr": 0.0, "min_lr": 0.0, "head_init_std": 0.5}
     settings = config(finetune={**still, "drop_path": 0.1, "pool": "cls"})
-    run = labelled.evaluation(tmp_path, plain(), settings)
-    evaluate(run)
-    (model,) = run.method.made  # type: ignore[attr-defined]
+    given = labelled.encoder(tmp_path, plain(), settings)
+    labelled.run(given)
+    (model,) = given.method.made  # type: ignore[attr-defined]
     assert torch.equal(model.weight, torch.eye(K))
     assert 0.2 < model.head.weight.std() < 0.9
     assert not model.head.bias.any()
@@ -125,9 +124,9 @@ def test_the_head_is_drawn_anew_for_each_repeat_and_seed(tmp_path: Path) -> None
     for number, (repeat, seed) in enumerate([(0, 0), (1, 0), (0, 1), (0, 0)]):
         settings = config(finetune={"lr": 0.0, "min_lr": 0.0, "repeat": repeat})
         object.__setattr__(settings, "seed", seed)
-        run = labelled.evaluation(tmp_path / str(number), plain(), settings)
-        evaluate(run)
-        heads.append(run.method.made[0].head.weight)  # type: ignore[attr-defined]
+        given = labelled.encoder(tmp_path / str(number), plain(), settings)
+        labelled.run(given)
+        heads.append(given.method.made[0].head.weight)  # type: ignore[attr-defined]
     assert torch.equal(heads[0], heads[3])
     for other in heads[1:3]:
         assert not (heads[0] == other).any()
@@ -137,30 +136,30 @@ def test_every_repeat_takes_the_images_in_the_same_order_by_another_noise(tmp_pa
     """The second repeat is another fine-tuning of the same labels: its head ends elsewhere."""
     ends = []
     for repeat in (0, 1):
-        run = labelled.evaluation(
+        given = labelled.encoder(
             tmp_path / str(repeat), plain(), config(finetune={"repeat": repeat})
         )
-        assert evaluate(run)["finetune_top1"] == 100.0
-        ends.append(run.method.made[0].head.weight)  # type: ignore[attr-defined]
+        assert labelled.run(given)["finetune"] == 100.0
+        ends.append(given.method.made[0].head.weight)  # type: ignore[attr-defined]
     assert not torch.equal(*ends)
 
 
 def test_draws_of_labels_are_averaged_as_one_score(tmp_path: Path) -> None:
     """Three draws: three classifiers, each from another head, and the mean of their accuracies."""
     few = config(data={"labels": 20}, finetune={"draws": 3, "epochs": 3})
-    run = labelled.evaluation(tmp_path / "all", plain(), few)
-    score = finetune(run)[0]
+    given = labelled.encoder(tmp_path / "all", plain(), few)
+    score = finetune(given, few.task("finetune")).top1
     single = []
     for draw in range(3):
-        one = labelled.evaluation(tmp_path / str(draw), plain(), few)
-        single.append(finetune_once(one, draw)[0])
-        made = run.method.made[draw], one.method.made[0]  # type: ignore[attr-defined]
+        one = labelled.encoder(tmp_path / str(draw), plain(), few)
+        single.append(finetune_once(one, few.task("finetune"), draw).top1)
+        made = given.method.made[draw], one.method.made[0]  # type: ignore[attr-defined]
         assert torch.equal(made[0].head.weight, made[1].head.weight)
     assert score == pytest.approx(sum(single) / 3)
-    weights = [m.head.weight for m in run.method.made]  # type: ignore[attr-defined]
+    weights = [m.head.weight for m in given.method.made]  # type: ignore[attr-defined]
     assert not torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[1], weights[2])
-    stages = {line["stage"] for line in run.session.monitor.folder.metrics()}
+    stages = {line["stage"] for line in given.session.monitor.folder.metrics()}
     assert stages == {"finetune", "finetune 1", "finetune 2"}
 
 
@@ -170,9 +169,9 @@ def test_a_training_set_of_one_batch_is_enough(tmp_path: Path) -> None:
 
 
 def test_what_the_head_learns_is_logged_by_epoch(tmp_path: Path) -> None:
-    run = labelled.evaluation(tmp_path, plain())
-    evaluate(run)
-    lines = run.session.monitor.folder.metrics()
+    given = labelled.encoder(tmp_path, plain())
+    labelled.run(given)
+    lines = given.session.monitor.folder.metrics()
     tuned = [line for line in lines if line["stage"] == "finetune"]
     assert [(line["epoch"], line["step"]) for line in tuned] == [(e, 10 * e) for e in range(1, 6)]
     assert tuned[-1]["loss"] < tuned[0]["loss"]

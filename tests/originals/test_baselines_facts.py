@@ -15,6 +15,7 @@ from baselines.mae.model import MAE
 from baselines.simmim.config import SimMIMConfig
 from baselines.simmim.model import SimMIM
 from bench.api import ClassifierOptions, VisionShape
+from bench.evaluate.finetune import finetune_optimizer
 from bench.plan import resolve, typed
 from bench.plan.config import RunConfig
 from bench.plan.layers import load_preset, load_recipe, merged
@@ -116,7 +117,7 @@ def test_layer_scales_equal_maes_for_vit_b(name: str, small: VisionShape) -> Non
     config = resolved(name)
     kind = {"mae": MAE, "simmim": SimMIM, "data2vec": Data2Vec}[name]
     model = kind(small, config.hyper).classifier(ClassifierOptions(classes=5))
-    optimizer = optim.finetune_optimizer(model, config.finetune)
+    optimizer = finetune_optimizer(model, config.task("finetune"))
     names = {id(p): n for n, p in model.named_parameters()}
     scale = {names[id(p)]: g["lr_scale"] for g in optimizer.param_groups for p in g["params"]}
     decay = {names[id(p)]: g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
@@ -129,7 +130,8 @@ def test_layer_scales_equal_maes_for_vit_b(name: str, small: VisionShape) -> Non
         assert decay["pos_embed"] == 0
     optim.cosine(optimizer, 100, 0).step_update(0)
     rates = {g["lr"] / g["lr_scale"] for g in optimizer.param_groups}
-    assert max(rates) == pytest.approx(min(rates)) == pytest.approx(peak_lr(config.finetune))
+    peak = peak_lr(config.task("finetune"))
+    assert max(rates) == pytest.approx(min(rates)) == pytest.approx(peak)
 
 
 def layer_of(name: str) -> int:
@@ -185,20 +187,20 @@ def test_peak_rates_of_the_papers() -> None:
     assert peak_lr(resolved("mae").pretrain) == pytest.approx(2.4e-3)
     assert peak_lr(resolved("simmim").pretrain) == pytest.approx(4e-4)
     assert peak_lr(resolved("data2vec").pretrain) == pytest.approx(2e-3)
-    assert peak_lr(resolved("mae").finetune) == pytest.approx(2e-3)
-    assert peak_lr(resolved("mae").probe) == pytest.approx(6.4)
-    assert peak_lr(resolved("simmim", recipe="own").finetune) == pytest.approx(5e-3)
-    assert peak_lr(resolved("data2vec", recipe="own").finetune) == pytest.approx(4e-3)
+    assert peak_lr(resolved("mae").task("finetune")) == pytest.approx(2e-3)
+    assert peak_lr(resolved("mae").task("probe")) == pytest.approx(6.4)
+    assert peak_lr(resolved("simmim", recipe="own").task("finetune")) == pytest.approx(5e-3)
+    assert peak_lr(resolved("data2vec", recipe="own").task("finetune")) == pytest.approx(4e-3)
 
 
 def test_recipes_by_name_differ_where_paper_and_repository_do() -> None:
-    repo, paper = (resolved("mae", recipe=r).finetune for r in ("repo", "paper"))
+    repo, paper = (resolved("mae", recipe=r).task("finetune") for r in ("repo", "paper"))
     assert (repo.blr, repo.layer_decay) == (5e-4, 0.65)
     assert (paper.blr, paper.layer_decay) == (1e-3, 0.75)
-    large = resolved("mae", "imagenet-l").finetune
+    large = resolved("mae", "imagenet-l").task("finetune")
     assert (large.epochs, large.blr, large.layer_decay, large.drop_path) == (50, 1e-3, 0.75, 0.2)
     assert resolved("mae", recipe="repo") == resolved("mae")
-    assert resolved("data2vec", recipe="own").finetune.weight_decay == 0
+    assert resolved("data2vec", recipe="own").task("finetune").weight_decay == 0
     with pytest.raises(Exception, match="Did you mean 'paper'"):
         resolved("mae", recipe="papers")
 
@@ -248,6 +250,7 @@ def test_data2vecs_rate_ends_at_its_floor() -> None:
 
 
 def test_gpu_presets_say_bf16_and_small_ones_fp32() -> None:
-    for section in ("pretrain", "finetune", "probe"):
-        assert getattr(resolved("mae"), section).precision == "bf16"
-        assert getattr(resolved("mae", "digits"), section).precision == "fp32"
+    for preset, precision in (("imagenet", "bf16"), ("digits", "fp32")):
+        config = resolved("mae", preset)
+        recipes = [config.pretrain, config.task("finetune"), config.task("probe")]
+        assert [recipe.precision for recipe in recipes] == [precision] * 3

@@ -19,10 +19,9 @@ from bench.data.augment import augmented, centred
 from bench.data.batch import Step
 from bench.data.crops import crop_boxes
 from bench.errors import NonFiniteLossError
-from bench.evaluate.finetune import FinetuneLoss
-from bench.evaluate.probe import probe_head
-from bench.plan.config import RunConfig
-from bench.plan.sections import AugmentConfig, FinetuneConfig, ProbeConfig
+from bench.evaluate.finetune import FinetuneConfig, FinetuneLoss
+from bench.evaluate.probe import ProbeConfig, probe_head, probe_optimizer
+from bench.plan.sections import AugmentConfig
 from bench.store.folder import RunFolder
 from bench.streams import Streams
 from bench.train import checkpoint, loop, optim
@@ -40,8 +39,7 @@ def session(folder: Path, micro_batch: int = 0) -> Session:
 
 
 def test_the_last_mixed_image_of_an_odd_batch_stays_whole(tmp_path: Path) -> None:
-    config = resolved("mae")
-    loss = FinetuneLoss(None, config, session(tmp_path), classes=4, name="0")
+    loss = FinetuneLoss(None, resolved("mae").task("finetune"), session(tmp_path), classes=4)
     images, labels = torch.randn(5, 3, 8, 8), torch.tensor([0, 1, 2, 3, 1])
     with Streams(0, 0).scoped("test", 0):
         mixed, soft = loss._mix(images, labels)
@@ -65,10 +63,8 @@ class Linear(nn.Module):
         return self.head(images.flatten(1))
 
 
-def plain_recipe() -> RunConfig:
-    config = resolved("mae", "digits")
-    recipe = FinetuneConfig(epochs=1, batch_size=7, blr=0.0, lr=0.1, precision="fp32")
-    return dataclasses.replace(config, finetune=recipe)
+def plain_recipe() -> FinetuneConfig:
+    return FinetuneConfig(epochs=1, batch_size=7, blr=0.0, lr=0.1, precision="fp32")
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 3, 7])
@@ -85,7 +81,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(
         torch.manual_seed(0)
         model = Linear()
         where = session(tmp_path, size)
-        for loss in FinetuneLoss(model, plain_recipe(), where, classes=4, name="0")(step, 0, 0):
+        for loss in FinetuneLoss(model, plain_recipe(), where, classes=4)(step, 0, 0):
             loss.backward()
         gradients.append(model.head.weight.grad)
     torch.testing.assert_close(gradients[0], gradients[1])
@@ -127,7 +123,7 @@ def maes_lars(
 def test_the_probes_optimizer_is_maes_lars() -> None:
     torch.manual_seed(0)
     model, recipe = nn.Linear(6, 3), ProbeConfig(batch_size=256, blr=0.5)
-    optimizer = optim.probe_optimizer(model, recipe)
+    optimizer = probe_optimizer(model, recipe)
     weight, bias = model.weight.detach().clone(), model.bias.detach().clone()
     gradients = [torch.randn(3, 6) for _ in range(4)]
     slopes = [torch.randn(3) for _ in range(4)]
@@ -156,7 +152,8 @@ def picture(width: int = 60, height: int = 40) -> Image.Image:
 
 def test_the_probes_crop_is_cut_to_the_image_not_drawn_again() -> None:
     """With an area above that of the image a retry could never fit; a clamp takes it whole."""
-    augment = AugmentConfig(crop_scale=(4.0, 4.0), crop_misfit="clamp")
+    augment = AugmentConfig(crop_misfit="clamp")
+    object.__setattr__(augment, "crop_scale", (4.0, 4.0))  # more than a recipe may ask for
     boxes = crop_boxes(Streams(0, 0).samples("crop", 0, torch.arange(20)), augment)
     assert torch.equal(boxes[:, :4], torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(20, 4))
     config = feed_config(resolved("mae").data, augment, size=16)
@@ -166,7 +163,7 @@ def test_the_probes_crop_is_cut_to_the_image_not_drawn_again() -> None:
 
 
 def test_the_probes_crop_keeps_area_and_aspect_where_they_fit() -> None:
-    augment = dataclasses.replace(resolved("mae").probe.augment, crop_scale=(0.3, 0.3))
+    augment = dataclasses.replace(resolved("mae").task("probe").augment, crop_scale=(0.3, 0.3))
     config = feed_config(resolved("mae").data, augment, size=16)
     for seed in range(20):
         with config.streams.scoped("test", seed):
@@ -207,7 +204,7 @@ def test_randaugment_gets_timms_settings(monkeypatch: pytest.MonkeyPatch) -> Non
         return original(name, settings)
 
     monkeypatch.setattr(timms, "rand_augment_transform", spy)
-    config = feed_config(resolved("mae").data, resolved("mae").finetune.augment, size=224)
+    config = feed_config(resolved("mae").data, resolved("mae").task("finetune").augment, size=224)
     with config.streams.scoped("test", 0):
         image, _ = augmented(picture(), config)
     assert image.shape == (3, 224, 224)

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from bench.errors import UsageError
+from bench.evaluate.finetune import FinetuneConfig
 from bench.plan import resolve
 from bench.plan.identity import cell_id, pretrain_id
 from bench.plan.loading import load_section
-from bench.plan.sections import FinetuneConfig, PretrainConfig, peak_lr, warmup
+from bench.plan.sections import PretrainConfig, peak_lr, warmup
 from bench.plan.study import plain_config
 from tests.conftest import tiny_study
 
@@ -64,12 +65,17 @@ def _leaves(section: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
         here = (*path, f.name)
         if here == ("plugins",):
             continue  # tested on its own below
+        if here == ("tasks",):
+            found += [leaf for name, recipe in value for leaf in _leaves(recipe, (name,))]
+            continue
         found += _leaves(value, here) if dataclasses.is_dataclass(value) else [here]
     return found
 
 
 def _changed(section: Any, path: tuple[str, ...]) -> Any:
     name, rest = path[0], path[1:]
+    if name in EVALUATION:
+        return section.with_task(name, _changed(section.task(name), rest))
     value = getattr(section, name)
     if rest:
         return dataclasses.replace(section, **{name: _changed(value, rest)})

@@ -35,8 +35,12 @@ def test_an_undeclared_difference_between_arms_is_an_error(
     section: str, key: str, value: float
 ) -> None:
     base, variant = configs("mae,mae+mto", "100")
-    part = dataclasses.replace(getattr(variant, section), **{key: value})
-    unfair = dataclasses.replace(variant, **{section: part})
+    if section in dict(variant.tasks):
+        recipe = dataclasses.replace(variant.task(section), **{key: value})
+        unfair = variant.with_task(section, recipe)
+    else:
+        part = dataclasses.replace(getattr(variant, section), **{key: value})
+        unfair = dataclasses.replace(variant, **{section: part})
     with pytest.raises(UsageError, match=rf"{section}\.{key}"):
         fairness.check([base, unfair], {})
 
@@ -52,7 +56,7 @@ def test_an_undeclared_difference_between_budgets_is_an_error() -> None:
     ("methods", "more", "trials", "message"),
     [
         ("mae", ("pretrain.warmup_share=0", "pretrain.warmup_epochs=40"), {}, "40% of its budget"),
-        ("mae", ("finetune.warmup_epochs=2",), {}, "fine-tuning ends in its warm-up (2 of 2"),
+        ("mae", ("finetune.warmup_epochs=2",), {}, "finetune ends in its warm-up (2 of 2"),
         ("data2vec", ("data2vec.ema_span=0",), {}, "ema_decay=0.9998 does not scale"),
         ("data2vec", ("data2vec.ema_span=0.1",), {}, ""),
         ("mae", ("pretrain.schedule=multistep", "pretrain.milestones=[0.5]"), {}, ""),
@@ -87,7 +91,7 @@ def test_ten_thousand_cells_are_planned_and_checked_quickly() -> None:
 
 
 def record(arm: str, **values: float) -> Record:
-    known = {"images_per_s": 100.0, "images_seen": 2000, "finetune_s": 30.0, **values}
+    known = {"images_per_s": 100.0, "images_seen": 2000, "seconds": {"finetune": 30.0}, **values}
     return Record(
         run_id=f"fin-{arm}",
         pretrain_id="p",
@@ -107,7 +111,7 @@ def test_cost_follows_from_measured_speeds() -> None:
     speeds = stored_speeds([record("mae"), dataclasses.replace(record("mae"), status=FAILED)])
     found = cost(study.tasks(), speeds, (2, 4))
     assert found.pretrain_hours == pytest.approx(2 * 30 * 1000 / 100 * 4 / 3600)
-    assert found.finetune_hours == pytest.approx(4 * 30 * 4 / 3600)
+    assert found.evaluation_hours == pytest.approx(4 * 30 * 4 / 3600)
     assert found.wall_s == pytest.approx((600 + 120) / 2)
     assert found.unknown == ()
 

@@ -136,7 +136,8 @@ def test_a_rate_that_is_set_later_wins_over_its_rival(
     method: str, preset: str, override: str, section: str, expected: float
 ) -> None:
     (config,) = resolve(method, override, preset=preset)
-    assert peak_lr(getattr(config, section)) == pytest.approx(expected)
+    recipes = {"pretrain": config.pretrain, **dict(config.tasks)}
+    assert peak_lr(recipes[section]) == pytest.approx(expected)
 
 
 def test_a_warm_up_in_epochs_wins_over_an_earlier_share() -> None:
@@ -146,7 +147,7 @@ def test_a_warm_up_in_epochs_wins_over_an_earlier_share() -> None:
 
 def test_a_text_setting_can_be_emptied() -> None:
     (config,) = resolve("mae", "finetune.augment.auto_augment=", preset="imagenet")
-    assert config.finetune.augment.auto_augment == ""
+    assert config.task("finetune").augment.auto_augment == ""
 
 
 def test_a_misspelt_section_inside_a_methods_own_is_an_error() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from bench.store.archive import RECORDS
 from bench.store.correct import FILE, pack, write_correct
 from bench.store.record import Record
 from bench.store.store import Store
-from tests.support.synthetic import RISING, runs
+from tests.support.synthetic import RISING, changed, runs
 
 IMAGES = 1000
 
@@ -23,9 +22,9 @@ def with_bits(root: Path) -> tuple[list[Record], Store]:
     """A study whose runs left which images they got right, and scores to match."""
     store, found = Store(root), []
     for i, record in enumerate(runs(RISING)):
-        bits = np.random.default_rng(i).random(IMAGES) < (record.finetune_top1 or 0) / 100
+        bits = np.random.default_rng(i).random(IMAGES) < record.scores["finetune_top1"] / 100
         write_correct(store.run(record.run_id), {"finetune_top1": [pack(bits)]})
-        found.append(replace(record, finetune_top1=100 * float(bits.mean())))
+        found.append(changed(record, finetune_top1=100 * float(bits.mean())))
     return found, store
 
 

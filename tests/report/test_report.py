@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bench.errors import NothingMeasuredError
 from bench.report import write as report
 from bench.store.record import Record
-from tests.support.synthetic import PLAN, RISING, record, runs, target, written
+from tests.support.synthetic import PLAN, RISING, changed, record, runs, target, written
 
 
 def with_run(
@@ -23,7 +23,7 @@ def with_run(
 ) -> list[Record]:
     """The records with one of them changed."""
     return [
-        dataclasses.replace(r, **values) if (r.arm, r.epochs, r.seed) == (arm, epochs, seed) else r
+        changed(r, **values) if (r.arm, r.epochs, r.seed) == (arm, epochs, seed) else r
         for r in records
     ]
 
@@ -137,8 +137,8 @@ def test_repeats_are_averaged_within_a_seed() -> None:
     """Two fine-tunes of each pre-training give the numbers of their means, with the same n."""
     records = runs(RISING)
     split = [
-        dataclasses.replace(
-            r, repeat=k, run_id=f"{r.run_id}-{k}", finetune_top1=(r.finetune_top1 or 0) + shift
+        changed(
+            r, repeat=k, run_id=f"{r.run_id}-{k}", finetune_top1=r.scores["finetune_top1"] + shift
         )
         for r in records
         for k, shift in ((0, 0.5), (1, -0.5))
@@ -315,7 +315,7 @@ def test_one_arm_alone_is_shown_without_a_comparison(arm: str) -> None:
 
 
 def test_a_study_without_fine_tuning_still_compares_the_probe() -> None:
-    records = [dataclasses.replace(r, finetune_top1=None) for r in runs(RISING)]
+    records = [changed(r, finetune_top1=None) for r in runs(RISING)]
     rows = report.results(report.prepare(records))["targets"]
     assert {row["endpoint"] for row in rows} == {"probe_top1"}
     assert "linear-probe" in report.summary(report.prepare(records))

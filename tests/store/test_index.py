@@ -15,7 +15,7 @@ from bench.store.folder import RunFolder
 from bench.store.index import load_records
 from bench.store.record import Record, load_record
 from bench.store.store import Store
-from tests.support.synthetic import runs
+from tests.support.synthetic import changed, runs
 
 
 @pytest.fixture
@@ -55,10 +55,10 @@ def test_only_what_is_new_is_read(store: Store, monkeypatch: pytest.MonkeyPatch)
     read = reads(monkeypatch)
     load_records(store)
     assert read == []
-    changed = dataclasses.replace(records[3], finetune_top1=12.5)
-    write_json(store.run(changed.run_id).path / "record.json", dataclasses.asdict(changed))
-    assert changed in load_records(store)
-    assert read == [changed.run_id]
+    other = changed(records[3], finetune_top1=12.5)
+    write_json(store.run(other.run_id).path / "record.json", dataclasses.asdict(other))
+    assert other in load_records(store)
+    assert read == [other.run_id]
 
 
 def test_deleted_runs_are_forgotten(store: Store) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ RECORD = Record(
     model="ViT",
     epochs=2,
     seed=0,
-    finetune_top1=71.25,
+    scores={"finetune_top1": 71.25},
     digests={"order": "ab"},
 )
 
@@ -55,9 +55,21 @@ def test_a_record_of_a_newer_schema_or_with_unknown_fields_is_refused(
         load_record(folder)
 
 
-def test_a_record_without_a_schema_is_migrated() -> None:
-    old = {k: v for k, v in asdict(RECORD).items() if k != "schema"}
-    assert Record(**migrate(old)) == RECORD
+@pytest.mark.parametrize("schema", [{}, {"schema": 0}, {"schema": 1}])
+def test_a_record_of_schema_1_has_its_scores_in_fields(schema: dict[str, int]) -> None:
+    scores = {"finetune_top1": 71.25, "knn_top1": 60.0}
+    new = replace(RECORD, scores=scores, seconds={"finetune": 3})
+    rest = {k: v for k, v in asdict(new).items() if k not in ("schema", "scores", "seconds")}
+    fields = {"finetune_top1": 71.25, "probe_top1": None, "knn_top1": 60.0, "finetune_s": 3}
+    old = {**rest, **schema, **fields}
+    assert Record(**migrate(old)) == new
+    assert "finetune_top1" in old, "what was read is left as it was"
+    failed = {**old, "finetune_top1": None, "knn_top1": None, "finetune_s": None}
+    assert Record(**migrate(failed)) == replace(RECORD, scores={}, seconds={})
+
+
+def test_a_record_of_today_is_read_as_it_is() -> None:
+    assert migrate(asdict(RECORD)) == asdict(RECORD)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(

@@ -15,7 +15,7 @@ from bench.report.plots import section_plots
 from bench.report.write import prepare, write_report
 from bench.store.files import write_bytes
 from bench.store.record import Record
-from tests.support.synthetic import runs
+from tests.support.synthetic import changed, runs
 
 FOLDER = Path(__file__).parents[1] / "golden" / "report"
 PLAN: dict[str, Any] = {
@@ -37,10 +37,10 @@ def records() -> list[Record]:
     odd = {"mae+mto(recal)": (400, 2), "mae+mto": (100, 3)}
     for i, r in enumerate(digits):
         if odd.get(r.arm) == (r.epochs, r.seed):
-            changed: dict[str, Any] = {"digests": {**r.digests, "mask": "other"}}
+            values: dict[str, Any] = {"digests": {**r.digests, "mask": "other"}}
             if r.arm != "mae+mto":
-                changed = {"status": "failed", "failure": "oom", "finetune_top1": None}
-            digits[i] = replace(r, **changed)
+                values = {"status": "failed", "failure": "oom", "finetune_top1": None}
+            digits[i] = changed(r, **values)
     pilot = runs({"mae": [83.1, 83.3, 83.5], "mae+mto": [83.3, 83.4, 83.6]}, seeds=range(3))
     place = {"data": "imagenet", "model": "ViT 768x12 /16 224px", "recipe": "fedcba543210"}
     return digits + [

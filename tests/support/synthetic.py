@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,7 @@ def record(arm: str, epochs: int, seed: int, score: float | None, **values: Any)
         "model": "ViT 48x4 /2 8px",
         "epochs": epochs,
         "seed": seed,
-        "finetune_top1": score,
-        "probe_top1": None if score is None else score - 10,
+        "scores": {} if score is None else {"finetune_top1": score, "probe_top1": score - 10},
         "images_seen": epochs * 1000,
         "images_per_s": 500.0 if not plugin else 400.0,
         "pretrain_s": epochs * (2.0 if not plugin else 2.5),
@@ -56,6 +56,13 @@ def record(arm: str, epochs: int, seed: int, score: float | None, **values: Any)
         "versions": {"torch": "2.9"},
     }
     return Record(**{**plain, **values})
+
+
+def changed(record: Record, **values: Any) -> Record:
+    """The record with other values; accuracies are named by their endpoints, None takes one out."""
+    scores = {**record.scores, **{k: values.pop(k) for k in list(values) if k.endswith("_top1")}}
+    kept = {name: score for name, score in scores.items() if score is not None}
+    return replace(record, scores=kept, **values)
 
 
 def runs(

@@ -52,7 +52,7 @@ TINY = [
     "mae.decoder_heads=2",
     "data2vec.target_layers=2",
 ]
-CLOCKS = {"pretrain_s", "finetune_s", "images_per_s", "device_hours", "data_wait_share"}
+CLOCKS = {"pretrain_s", "seconds", "images_per_s", "device_hours", "data_wait_share"}
 MACHINE = {"peak_memory_mib", "commit", "dirty", "notes"}
 
 QUICK = Resources(device="cpu", threads=1, checkpoint_every_s=0.0)

@@ -1,0 +1,39 @@
+"""Scores kept beside the encoder they are of, so that one changed task computes one task."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bench.store.files import read_json, write_json
+from bench.store.folder import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptScore:
+    """Top-1 in per cent, seconds of training if there was any, and the code that computed it."""
+
+    top1: float
+    seconds: float | None
+    commit: str
+    dirty: bool
+
+
+@dataclass(frozen=True)
+class KeptScores:
+    """The scores in a pre-training's folder: ``scores/<task>-<key>.json``."""
+
+    folder: RunFolder
+
+    def read(self, task: str, key: str) -> KeptScore | None:
+        """The score of a task under the key of its recipe, or None."""
+        values = read_json(self._path(task, key))
+        return None if values is None else KeptScore(**values)
+
+    def write(self, task: str, key: str, score: KeptScore) -> None:
+        """Keeps a score, unless the encoder's run is gone."""
+        if self.folder.path.is_dir():
+            write_json(self._path(task, key), asdict(score))
+
+    def _path(self, task: str, key: str) -> Path:
+        return self.folder.path / "scores" / f"{task}-{key}.json"
