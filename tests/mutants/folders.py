@@ -1,0 +1,24 @@
+"""The folders that are mutated, and the tests that speak for each."""
+
+from __future__ import annotations
+
+FOLDERS: dict[str, tuple[list[str], list[str]]] = {
+    "stats": (["bench/stats/*.py"], ["tests/stats/test_metrics.py", "tests/report"]),
+    "streams": (["bench/streams.py"], ["tests/test_streams.py", "tests/test_digest.py"]),
+    "evaluate": (
+        ["bench/evaluate/*.py"],
+        ["tests/evaluate", "tests/originals/test_baselines_finetune.py"],
+    ),
+    "baselines": (["baselines/**/*.py"], ["tests/baselines", "tests/originals"]),
+    "mto": (["mto/*.py"], ["tests/mto"]),
+    "store": (["bench/store/*.py"], ["tests/store"]),
+}
+"""By name: files that get faults, and tests."""
+
+SLOW_IMPORTS = (
+    *("torch", "numpy", "pandas", "scipy.stats", "timm", "timm.data", "timm.optim"),
+    *("timm.loss", "timm.scheduler", "torchvision.transforms.v2", "sklearn.linear_model"),
+    *("sklearn.neighbors", "matplotlib.figure", "hypothesis", "yaml", "tabulate", "rich.progress"),
+    *("safetensors.torch", "transformers"),
+)
+"""Imported once for all; nothing of the project, which every fault imports anew."""
