@@ -25,7 +25,8 @@ def evaluate(encoder: Encoder, kept: KeptScores, code: Mapping[str, Any]) -> dic
         known = world.share(kept.read(name, key) if world.leads else None)
         if known is None:
             score: Score = registry.TASKS.load(name)(encoder, recipe)
-            known = KeptScore(top1=score.top1, seconds=score.seconds, **code)
+            bits = list(score.correct)
+            known = KeptScore(top1=score.top1, seconds=score.seconds, correct=bits, **code)
             if world.leads:
                 encoder.session.monitor.check()
                 kept.write(name, key, known)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from bench.api.rules import Amount, Count, Decay, Epochs, Natural, Part, Range, Ruled, Share
-from bench.evaluate.task import Score
+from bench.evaluate.task import Score, scored
 from bench.plan.sections import NOT_AUGMENTED, AugmentConfig, peak_lr
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ class FinetuneConfig(Ruled, section="finetune"):
 def finetune(encoder: Encoder, recipe: FinetuneConfig) -> Score:
     """Trains encoder and a new head on each draw of labels; mean test accuracy, all seconds."""
     found = [finetune_once(encoder, recipe, draw) for draw in range(recipe.draws)]
-    return Score(sum(s.top1 for s in found) / len(found), sum(s.seconds or 0.0 for s in found))
+    mean, took = sum(s.top1 for s in found) / len(found), sum(s.seconds or 0.0 for s in found)
+    return Score(mean, took, tuple(bits for s in found for bits in s.correct))
 
 
 def finetune_once(encoder: Encoder, recipe: FinetuneConfig, draw: int) -> Score:
@@ -95,7 +96,7 @@ def finetune_once(encoder: Encoder, recipe: FinetuneConfig, draw: int) -> Score:
     )
     model.train()
     meter = fit(job, encoder.session)
-    return Score(encoder.accuracy(model.eval(), recipe.precision), meter.elapsed_s)
+    return scored(encoder.correct(model.eval(), recipe.precision), meter.elapsed_s)
 
 
 def _classifier(encoder: Encoder, recipe: FinetuneConfig, name: str) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from bench.api.rules import Count, Positive, Ruled
-from bench.evaluate.task import Score, share
+from bench.evaluate.task import Score, scored
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,7 @@ def vote_of(encoder: Encoder, recipe: KnnConfig, subset: Tensor) -> Score:
     queries, truth = encoder.features(recipe.pool, encoder.images.test)
     vote = (recipe.k, recipe.temperature)
     parts = [knn_vote(part, train, vote, encoder.classes) for part in queries.split(EVAL_BATCH)]
-    return Score(share(torch.cat(parts), truth))
+    return scored(torch.cat(parts) == truth)
 
 
 def knn_vote(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bench.api.rules import Amount, Count, Epochs, Ruled
-from bench.evaluate.task import Score, share
+from bench.evaluate.task import Score, scored
 from bench.plan.sections import NOT_AUGMENTED, AugmentConfig, peak_lr
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def head_on(encoder: Encoder, recipe: ProbeConfig, subset: Tensor, name: str) ->
     meter = fit(job, encoder.session)
     head.eval()
     with torch.no_grad():
-        return Score(share(head(test).argmax(1), truth), meter.elapsed_s)
+        return scored(head(test).argmax(1) == truth, meter.elapsed_s)
 
 
 def probe_head(width: int, classes: int, session: Session, name: str = "probe") -> nn.Module:

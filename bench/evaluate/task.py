@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from bench.store.correct import pack
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -17,10 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Score:
-    """Top-1 accuracy in per cent of the test images, and the seconds that training took, if any."""
+    """Top-1 accuracy in per cent of the test images, and the seconds that training took, if any.
+
+    ``correct`` says which images were named rightly, an entry a draw of labels, as
+    :func:`bench.store.correct.pack` writes them; it may be left out.
+    """
 
     top1: float
     seconds: float | None = None
+    correct: tuple[str, ...] = ()
 
 
 class Task(Protocol):
@@ -31,6 +38,7 @@ class Task(Protocol):
         ...
 
 
-def share(guesses: Tensor, truth: Tensor) -> float:
-    """Per cent of guessed classes [n] that are true."""
-    return 100.0 * float((guesses == truth).float().mean())
+def scored(correct: Tensor, seconds: float | None = None) -> Score:
+    """The score of a task that named these test images [N] rightly (True) or not."""
+    top1 = 100.0 * int(correct.sum()) / len(correct)
+    return Score(top1, seconds, (pack(correct.cpu().numpy()),))

@@ -5,6 +5,7 @@
     provenance.json   code, versions, hardware, data fingerprint
     status.json       state, attempts, failure class; its ``beat`` is the heartbeat
     metrics.jsonl     one line per logged step, append-only
+    correct.json      which test images an evaluation got right, one bit an image
     record.json       the result, written once, last
     checkpoints/      resumable states; encoder.safetensors beside them
     run.lock          held by the process that computes the run

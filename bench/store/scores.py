@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bench.store.files import read_json, write_json
@@ -11,12 +11,16 @@ from bench.store.folder import RunFolder
 
 @dataclass(frozen=True, kw_only=True)
 class KeptScore:
-    """Top-1 in per cent, seconds of training if there was any, and the code that computed it."""
+    """Top-1 in per cent, seconds of training if there was any, and the code that computed it.
+
+    ``correct``: which test images were named rightly, by draw of labels; older scores have none.
+    """
 
     top1: float
     seconds: float | None
     commit: str
     dirty: bool
+    correct: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from bench.machine.world import World
 from bench.plan.config import RunConfig
 from bench.plan.identity import identity
 from bench.plan.study import PRETRAIN, Task
+from bench.store.correct import write_correct
 from bench.store.files import read_json, write_json
 from bench.store.folder import RunFolder
 from bench.store.record import Record
@@ -53,6 +54,13 @@ def leave_result(monitor: Monitor, result: dict[str, Any], notes: list[str]) -> 
     write_json(folder.path / "record.json", {**result, "notes": known + notes})
     for states in folder.checkpoints.glob("*"):
         checkpoint.clear(states)
+
+
+def leave_correct(monitor: Monitor, scores: Mapping[str, KeptScore]) -> None:
+    """Leaves which test images each task named rightly, for comparisons image by image."""
+    monitor.check()
+    bits = {registry.endpoint(name): score.correct for name, score in scores.items()}
+    write_correct(monitor.folder, bits)
 
 
 def pretrain(pretraining: Pretraining, threads: int) -> dict[str, Any]:

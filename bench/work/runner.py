@@ -34,7 +34,14 @@ from bench.train.monitor import Monitor
 from bench.train.pretrain import Pretraining
 from bench.train.trackers import Trackers
 from bench.work.failure import classify
-from bench.work.result import check_images, import_encoder, leave_result, pretrain, record_of
+from bench.work.result import (
+    check_images,
+    import_encoder,
+    leave_correct,
+    leave_result,
+    pretrain,
+    record_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +155,10 @@ def _compute(store: Store, task: Task, resources: Resources, place: Place) -> No
         weights = checkpoint.load_weights(store.run(task.parent).encoder)
         encoder = Encoder(build_method(config), weights, images, config, session)
         parent = store.run(task.parent)
-        result = record_of(task, parent, evaluate(encoder, KeptScores(parent), _by(origin)), origin)
+        scores = evaluate(encoder, KeptScores(parent), _by(origin))
+        result = record_of(task, parent, scores, origin)
+        if world.leads:
+            leave_correct(monitor, scores)
     if world.leads:
         leave_result(monitor, result, images.notes())
 

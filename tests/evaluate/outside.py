@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from bench.evaluate.encoder import Encoder
-from bench.evaluate.task import Score, share
+from bench.evaluate.task import Score, scored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ def centroid(encoder: Encoder, recipe: CentroidConfig) -> Score:
     test, truth = encoder.features("mean", encoder.images.test)
     means = torch.stack([features[labels == k].mean(0) for k in range(encoder.classes)])
     means = torch.lerp(means, features.mean(0), recipe.shrink)
-    return Score(share(torch.cdist(test, means).argmin(1), truth), seconds=0.125)
+    return scored(torch.cdist(test, means).argmin(1) == truth, seconds=0.125)
 
 
 centroid.Config = CentroidConfig  # type: ignore[attr-defined]
