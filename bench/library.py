@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -21,6 +22,7 @@ from bench import registry
 from bench.errors import NothingMeasuredError, UsageError
 from bench.launch.base import Launcher, Observer, Order, Progress, register, survey
 from bench.plan.config import Resources
+from bench.plan.cuts import check_runs
 from bench.plan.study import Study, Task, plain_config
 from bench.plan.wish import Means, Planned, Wish, plan_wish
 from bench.report import write
@@ -193,12 +195,14 @@ def report(
 
 def launcher(request: Request, say: Callable[[str], None] = lambda text: None) -> Launcher:
     """The launcher asked for."""
-    means = request.means
+    means, configs = request.means, [c.config for c in request.study.cells]
+    share = partial(check_runs, configs, request.resources.micro_batch)
+    share(1)
     order = Order(
         store=request.store,
         resources=request.resources,
         study=request.folder.path,
-        smallest_batch=min(c.config.pretrain.batch_size for c in request.study.cells),
+        smallest_batch=min(c.pretrain.batch_size for c in configs),
         jobs=means.jobs,
         threads=means.threads,
         workers=means.workers,
@@ -207,6 +211,7 @@ def launcher(request: Request, say: Callable[[str], None] = lambda text: None) -
         site=means.site,
         settings=means.settings,
         say=say,
+        share=share,
     )
     made: Launcher = registry.LAUNCHERS.load(means.launcher)(order)
     return made

@@ -16,6 +16,7 @@ from bench.api.contract import (
     TokenLayer,
     TokenPlan,
     VisionShape,
+    needs_of,
 )
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "TokenLayer",
     "TokenPlan",
     "VisionShape",
+    "needs_of",
 ]

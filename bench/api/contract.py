@@ -109,11 +109,13 @@ class Needs:
     ``view`` asks for :attr:`Batch.view`. ``together`` images at a time enter the loss together,
     because it reads statistics over them (a batch norm): the harness then cuts a batch into
     micro-batches and processes between such groups of consecutive images only, so that the loss
-    is that of the whole batch; 0 is the whole batch, which then cannot be cut.
+    is that of the whole batch; 0 is the whole batch, which then cannot be cut. ``setting`` is the
+    name of what decides that number, for messages.
     """
 
     view: Photometric | None = None
     together: int = 1
+    setting: str = ""
 
 
 def needs_of(config: object) -> Needs:

@@ -48,7 +48,10 @@ class Feed(Protocol):
 
 @dataclass(frozen=True)
 class FeedConfig:
-    """What a feed needs besides the images: sizes, augmentation, streams and where to put them."""
+    """What a feed needs besides the images: sizes, augmentation, streams and where to put them.
+
+    Groups of ``together`` images go to one process (:meth:`World.places`).
+    """
 
     data: DataConfig
     augment: AugmentConfig
@@ -60,6 +63,7 @@ class FeedConfig:
     device: torch.device
     workers: int = 0
     world: World = SOLO
+    together: int = 1
 
 
 def normalise(images: Tensor, config: DataConfig) -> Tensor:

@@ -35,7 +35,7 @@ def _batches(
     size = feed.config.batch_size
     for step in range(first, feed.steps):
         batch = order[step * size : (step + 1) * size]
-        places = feed.config.world.places(len(batch))
+        places = feed.config.world.places(len(batch), feed.config.together)
         yield batch[places], places, len(batch)
 
 

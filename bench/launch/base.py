@@ -47,7 +47,8 @@ class Order:
     asked for, 0 and None if the choice in ``resources`` was made for this machine.
     ``smallest_batch`` is the smallest effective batch of the study, in images; ``site`` a file
     with a cluster's settings and ``settings`` those given by flags. ``say`` takes what the user
-    should know while runs wait.
+    should know while runs wait. ``share`` refuses a number of processes that cannot share the
+    study's batches (:func:`bench.plan.cuts.check_runs`).
     """
 
     store: Store
@@ -62,6 +63,7 @@ class Order:
     site: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     say: Callable[[str], None] = lambda text: None
+    share: Callable[[int], None] = lambda processes: None
 
 
 @dataclass(frozen=True)

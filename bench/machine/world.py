@@ -80,15 +80,21 @@ class World:
         """This process's consecutive share of ``count`` things."""
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
-    def places(self, count: int) -> Tensor:
+    def places(self, count: int, together: int = 1) -> Tensor:
         """This process's places in a batch of ``count``, int64 [b].
 
         Place ``i`` and its mirror image ``count - 1 - i`` stay together, in that order, so that
         mixing a batch with itself reversed (timm's mixup) pairs the same images at any world size.
         Of an odd number the last image has no mirror image; the last process takes it, last.
+        Unless ``together`` is 1: then groups of that many consecutive places are never parted
+        instead, and 0 is one group of all.
         """
         if self.size == 1:
             return torch.arange(count)
+        if together != 1:
+            group = together or count
+            own = self.span(-(-count // group))
+            return torch.arange(own.start * group, min(own.stop * group, count))
         even = count // 2 * 2
         half = self.span(even // 2)
         front = torch.arange(half.start, half.stop)

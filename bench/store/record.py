@@ -26,7 +26,7 @@ class Record:
     ``pretrain_s`` is the time inside pre-training over all attempts, ``images_per_s`` the
     pre-training rate after the first epoch, ``device_hours`` pre-training time times the devices
     (or cores) used, ``flops`` those of pre-training (forward and backward, plug-ins included).
-    ``digests`` are those of order, crop and mask.
+    ``digests`` are those of order, crop and mask, and of second views where there are any.
     """
 
     schema: int = SCHEMA

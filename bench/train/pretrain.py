@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.api import Batch, Method
+from bench.api import Batch, Method, Needs, needs_of
 from bench.data.batch import Feed, FeedConfig, Step
 from bench.data.feed import evaluation_batches, make_feed
 from bench.data.images import ImageSet
+from bench.data.views import DRAWS, view_for
 from bench.plan.config import RunConfig
+from bench.plan.cuts import check_cuts, whole_groups
 from bench.streams import Digest
 from bench.train.loop import Job, Session, autocast, fit
 from bench.train.masks import Masks
@@ -46,6 +48,11 @@ class Pretraining:
     shorten: Callable[[Feed], Feed] = lambda feed: feed
     _terms: dict[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def needs(self) -> Needs:
+        """What the method needs of a batch."""
+        return needs_of(self.config.hyper)
+
     def run(self) -> dict[str, Any]:
         """Trains to the end of the schedule and returns what the record needs."""
         job = self._job()
@@ -67,10 +74,13 @@ class Pretraining:
     def _job(self) -> Job:
         recipe, session = self.config.pretrain, self.session
         subset = torch.arange(len(self.images.train))
+        batch = min(recipe.batch_size, len(subset))
+        check_cuts(self.needs, batch, session.micro_batch, session.world.size)
         feed = self.shorten(make_feed(self.images.train, subset, self._feed_config()))
         module: Any = self.method
         optimizer = pretrain_optimizer(module, recipe, self.method.no_weight_decay())
-        digests = {name: Digest.zero(session.device) for name in ("order", "crop", "mask")}
+        seen = ("order", "crop", "mask", *(["view"] if self.needs.view else []))
+        digests = {name: Digest.zero(session.device) for name in seen}
         return Job(
             stage="pretrain",
             module=module,
@@ -92,7 +102,7 @@ class Pretraining:
         recipe = self.config.pretrain
         size, augment = recipe.batch_size, recipe.augment
         config = self.session.feed_config(self.config, "pretrain", size, augment)
-        return dataclasses.replace(config, drop_last=True)
+        return dataclasses.replace(config, drop_last=True, together=self.needs.together)
 
     @cached_property
     def _masks(self) -> Masks:
@@ -112,11 +122,19 @@ class Pretraining:
         digests["crop"].add(epoch, step.ids, step.boxes)
         digests["mask"].add(epoch, step.ids, hidden)
         everything = self.session.world.total(hidden.sum())
-        size = self.session.micro_batch or max(1, count)
+        views = streams.samples("view", epoch, step.ids)
+        if "view" in digests:
+            digests["view"].add(epoch, step.ids, views.uniform(DRAWS))
+        size = whole_groups(self.needs, self.session.micro_batch) or max(1, count)
         for start in range(0, count, size):
             part = slice(start, start + size)
-            own = noise.select(part)
-            batch = Batch(step.images[part], hidden[part], own, progress=number / total)
+            batch = Batch(
+                step.images[part],
+                hidden[part],
+                noise.select(part),
+                progress=number / total,
+                view=view_for(self.config, step.images[part], views.select(part)),
+            )
             with autocast(self.session.device, self.config.pretrain.precision):
                 output = self.method(batch)
             self._terms = dict(output.terms)
@@ -147,7 +165,8 @@ class Pretraining:
         images, _ = next(evaluation_batches(split, ids, feed))
         ids = ids.to(images.device)
         hidden = self.method.draw_hidden(self.session.streams.samples("probe", 0, ids))
-        return Batch(images, hidden)
+        views = self.session.streams.samples("probe view", 0, ids)
+        return Batch(images, hidden, view=view_for(self.config, images, views))
 
     def flops_per_image(self, job: Job) -> float:
         """Operations of one image's forward and backward pass, counted once, half way through."""

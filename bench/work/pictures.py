@@ -19,6 +19,7 @@ from bench.api import Batch
 from bench.data import load
 from bench.data.batch import FeedConfig
 from bench.data.feed import evaluation_batches
+from bench.data.views import view_for
 from bench.errors import UsageError
 from bench.plan.config import RunConfig
 from bench.plan.sections import AugmentConfig, DataConfig
@@ -110,7 +111,8 @@ def measure_layers(
     images, _ = _test_images(config, root, count)
     streams = Streams(config.suite_seed, config.seed)
     hidden = method.draw_hidden(streams.samples("show", 0, torch.arange(len(images))))
-    return layers_of(method, Batch(images, hidden))
+    views = streams.samples("show view", 0, torch.arange(len(images)))
+    return layers_of(method, Batch(images, hidden, view=view_for(config, images, views)))
 
 
 def _test_images(config: RunConfig, root: str, count: int) -> tuple[Tensor, list[int]]:

@@ -177,7 +177,7 @@ def _token_layers(bare: Any, config: RunConfig) -> int:
     images = torch.empty(2, shape.channels, shape.image_size, shape.image_size, device="meta")
     hidden = bare.draw_hidden(Streams(0, 0).samples("mask", 0, torch.arange(2))).to("meta")
     try:
-        bare(Batch(images, hidden), counter)
+        bare(Batch(images, hidden, view=images), counter)
     except (RuntimeError, NotImplementedError):  # not all of a pass can be told without values
         return counter.layers or shape.depth
     return counter.layers or shape.depth

@@ -273,6 +273,7 @@ def slurm(order: Order) -> SlurmLauncher:
             f"{processes} processes cannot share a batch of {order.smallest_batch} images: fewer "
             "--nodes or --ngpus, or a larger pretrain.batch_size."
         )
+    order.share(processes)
     if "%" in str(order.store.root):
         raise UsageError(
             f"--out '{order.store.root}': SLURM reads '%' in the paths of its logs as a code."
