@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bench.api import SampleStream
+from bench.errors import RunError
 
 
 def hide_first(noise: Tensor, count: int) -> Tensor:
@@ -37,6 +38,11 @@ def random_cells(stream: SampleStream, grid: int, cell: int, ratio: float) -> Te
     return square.repeat_interleave(cell, 1).repeat_interleave(cell, 2).flatten(1)
 
 
+def count_in_cells(grid: int, cell: int, ratio: float) -> int:
+    """Patches that :func:`random_cells` hides."""
+    return math.ceil((grid // cell) ** 2 * ratio) * cell**2
+
+
 ATTEMPTS = 10
 """Tries to place one block before giving up (masking_generator.py)."""
 
@@ -50,7 +56,7 @@ def blocks(stream: SampleStream, grid: int, most: int, min_block: int, min_aspec
     A sample stops early when ten tries in a row add nothing, so counts are ragged and at most
     ``most`` (beit/masking_generator.py:28-91). All samples advance together, one try at a time.
     """
-    batch, device = stream.size, stream.uniform(1).device
+    batch, device = stream.size, _device(stream)
     hidden = torch.zeros(batch, grid, grid, dtype=torch.bool, device=device)
     misses = torch.zeros(batch, dtype=torch.long, device=device)
     lines = torch.arange(grid, device=device)
@@ -68,6 +74,62 @@ def blocks(stream: SampleStream, grid: int, most: int, min_block: int, min_aspec
         hidden |= rectangle & placed[:, None, None]
         misses = torch.where(placed, 0, misses + 1)
         attempt += 1
+
+
+BLOCK_LIMIT = 5_000
+"""Tries after which no rectangle can be said to fit: a few dozen is the rule."""
+
+ORDER = DRAWS * BLOCK_LIMIT
+"""Where draws start that follow those of rectangles."""
+
+
+def exact_blocks(
+    stream: SampleStream, grid: int, count: int, sizes: tuple[int, int], min_aspect: float
+) -> Tensor:
+    """BootMAE: hides random rectangles until exactly ``count`` patches are hidden, [B, N].
+
+    A rectangle has ``sizes`` (least, most) patches; tries never give up
+    (BootMAE masking_generator.py:55-93).
+
+    Raises:
+        RunError: if no rectangle of these sizes fits the grid.
+    """
+    least, most = sizes
+    hidden = torch.zeros(stream.size, grid, grid, dtype=torch.bool, device=_device(stream))
+    lines = torch.arange(grid, device=hidden.device)
+    log_aspect = (math.log(min_aspect), math.log(1 / min_aspect))
+    for attempt in range(BLOCK_LIMIT):
+        room = count - hidden.flatten(1).sum(1)
+        if not (room > 0).any():
+            return hidden.flatten(1)
+        draws = stream.uniform(DRAWS, offset=DRAWS * attempt).double()
+        area = room.clamp(max=most)
+        rectangle = _rectangle(draws, area, (grid, least), log_aspect, lines)
+        added = (rectangle & ~hidden).flatten(1).sum(1)
+        hidden |= rectangle & ((added > 0) & (added <= room))[:, None, None]
+    raise RunError(
+        f"no rectangles of {least} to {most} patches fill {count} of {grid} x {grid} patches. "
+        "Lower the smallest size of a block."
+    )
+
+
+def rolled(stream: SampleStream, blocks: Tensor, show: int, most: int) -> Tensor:
+    """BootMAE: what is hidden, [B, N], when of ``blocks`` [B, N] 0 to ``most`` patches may show.
+
+    Patches are put in random order, those outside of the blocks first; the order is rolled by r,
+    uniform on 0 to ``most``, and its first ``show`` stay visible: r of the last and the others
+    of the first (BootMAE utils.py:596-603, where one r serves a process's whole batch).
+    """
+    count = blocks.shape[1]
+    draws = stream.uniform(count + 1, offset=ORDER)
+    order = (draws[:, :count].double() + blocks).argsort(dim=1, stable=True)
+    roll = (draws[:, count:].double() * (most + 1)).long()
+    rank = order.argsort(dim=1, stable=True)
+    return (rank + roll) % count >= show
+
+
+def _device(stream: SampleStream) -> torch.device:
+    return stream.uniform(1).device
 
 
 def _rectangle(

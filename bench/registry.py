@@ -267,6 +267,13 @@ METHODS = ConfiguredKind(
             target="baselines.data2vec.model:Data2Vec",
             config="baselines.data2vec.config:Data2VecConfig",
         ),
+        "bootmae": ConfiguredRow(
+            target="baselines.bootmae.model:BootMAE",
+            config="baselines.bootmae.config:BootMAEConfig",
+        ),
+        "conmim": ConfiguredRow(
+            target="baselines.conmim.model:ConMIM", config="baselines.conmim.config:ConMIMConfig"
+        ),
     },
     _configured,
 )

@@ -20,6 +20,7 @@ from baselines.linear import Linear
 from baselines.mae.config import MAEConfig
 from baselines.mae.official import from_mae
 from baselines.patches import normalise_patches, patchify, pixels_first, pixels_last, unpatchify
+from baselines.places import split, take
 from baselines.positions import sincos_positions
 from baselines.vit import (
     EPS,
@@ -169,14 +170,3 @@ class MAE(nn.Module):
         """A fresh classifier of this architecture."""
         style = Style(positions="sincos", drop_path=options.drop_path)
         return ViTClassifier(self.shape, style, options)
-
-
-def split(mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Indices of the visible [B, N - count] and the hidden [B, count] patches, in raster order."""
-    order = mask.to(torch.uint8).argsort(dim=1, stable=True)
-    return order[:, : mask.shape[1] - count], order[:, mask.shape[1] - count :]
-
-
-def take(tokens: Tensor, places: Tensor) -> Tensor:
-    """Tokens [B, N, D] at places [B, K], as [B, K, D]."""
-    return tokens.gather(1, places[:, :, None].expand(-1, -1, tokens.shape[2]))

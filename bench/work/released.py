@@ -24,17 +24,19 @@ ENTRIES = ("model", "module", "state_dict")
 """Where released files keep their weights; a file may also hold them at its top."""
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, entries: tuple[str, ...] = ENTRIES) -> dict[str, Tensor]:
     """Named tensors of a ``.safetensors`` file or of a PyTorch checkpoint.
 
     Raises:
-        UsageError: if it cannot be read without running code from it, or holds no weights.
+        UsageError: if it cannot be read without running code from it, or holds no weights under
+            one of ``entries`` or at its top.
     """
     values = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
-    inner = next((values[e] for e in ENTRIES if isinstance(values.get(e), Mapping)), values)
+    inner = next((values[e] for e in entries if isinstance(values.get(e), Mapping)), values)
     weights = {n: v for n, v in inner.items() if isinstance(v, Tensor)}
     if not weights:
-        raise UsageError(f"'{path}' holds no tensors, under none of {', '.join(ENTRIES)}.")
+        held = ", ".join(sorted(map(str, values))) or "nothing"
+        raise UsageError(f"'{path}' holds no tensors, under none of {', '.join(entries)}: {held}.")
     return weights
 
 
@@ -85,13 +87,20 @@ def encoder_weights(method: Method, path: Path) -> dict[str, Tensor]:
     Raises:
         UsageError: if it does not fit, naming what is missing and left over.
     """
-    weights = read_weights(path)
+    weights = read_weights(path, _entries(method, path))
     names = set(method.encoder().state_dict())
     if set(weights) == names:
         return weights
     prefix = _prefix(method)
     inside = {n.removeprefix(prefix): v for n, v in method_weights(method, weights).items()}
     return {n: inside[n] for n in names}
+
+
+def _entries(method: Any, path: Path) -> tuple[str, ...]:
+    """Where the file keeps the network that is evaluated, if the method has two of them."""
+    asked = getattr(method, "official_entries", None)
+    found: tuple[str, ...] = asked(path.name) if asked else ()
+    return found or ENTRIES
 
 
 def method_weights(method: Method, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

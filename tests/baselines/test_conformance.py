@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ QUIET = {
     "mae": {"decoder_width": 16, "decoder_depth": 2, "decoder_heads": 2},
     "simmim": {"mask_patch_size": 4, "drop_path": 0.2},
     "data2vec": {"min_block": 2, "target_layers": 2, "drop_path": 0.2},
+    "bootmae": {"decoder_width": 16},
+    "conmim": {"mask_patch_size": 4, "projector_width": 32, "projector_out": 16, "norm_images": 2},
     "mto": {"sample_images": 1.0},
 }
 
@@ -46,12 +49,21 @@ def masks(method: Any, size: int = 4, epoch: int = 0) -> Tensor:
 
 
 def make_batch(method: Any, size: int = 4, noisy: bool = False) -> Batch:
+    """A batch from the middle of a run, with all that any method may ask for."""
     shape = method.shape
     generator = torch.Generator().manual_seed(1)
     side = shape.image_size
-    images = torch.randn(size, shape.channels, side, side, generator=generator)
+    images, view = torch.randn(2, size, shape.channels, side, side, generator=generator)
     noise = Streams(0, 0).samples("drop path", 0, torch.arange(size)) if noisy else None
-    return Batch(images, masks(method, size), noise)
+    return Batch(images, masks(method, size), noise, progress=0.5, view=view)
+
+
+def part_of(batch: Batch, part: slice) -> Batch:
+    noise = None if batch.noise is None else batch.noise.select(part)  # type: ignore[attr-defined]
+    view = None if batch.view is None else batch.view[part]
+    return replace(
+        batch, images=batch.images[part], hidden=batch.hidden[part], noise=noise, view=view
+    )
 
 
 def total(output: Any) -> Tensor:
@@ -129,7 +141,8 @@ def test_hidden_pixels_do_not_reach_the_prediction(method: Any) -> None:
     patch, grid = method.shape.patch_size, method.shape.grid
     cells = batch.hidden.view(-1, 1, grid, grid)
     cells = cells.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
-    other = Batch(torch.where(cells, torch.randn_like(batch.images), batch.images), batch.hidden)
+    noise = torch.randn_like(batch.images)
+    other = replace(batch, images=torch.where(cells, noise, batch.images))
     with torch.no_grad():
         first, second = method(batch).prediction, method(other).prediction
     assert torch.equal(first, second)
@@ -164,16 +177,17 @@ def test_drop_path_is_drawn_per_sample(method: Any) -> None:
     """The noise of one sample decides for that sample only, whatever else is in the batch."""
     method.eval()
     batch = make_batch(method, noisy=True)
-    part = Batch(batch.images[1:3], batch.hidden[1:3], batch.noise.select(slice(1, 3)))  # type: ignore[union-attr]
+    part = part_of(batch, slice(1, 3))
     with torch.no_grad():
         whole, alone = (method.encoder().tokens(b.images, b.noise) for b in (batch, part))
     torch.testing.assert_close(whole[1:3], alone, atol=1e-5, rtol=1e-4)
 
 
 def test_micro_batches_weighted_by_hidden_patches_add_up_to_the_batch(method: Any) -> None:
+    """They are cut where the method lets them: here all do between pairs of images."""
     method.eval()
     batch = make_batch(method, 6)
-    parts = [Batch(batch.images[p], batch.hidden[p]) for p in (slice(0, 4), slice(4, 6))]
+    parts = [part_of(batch, p) for p in (slice(0, 4), slice(4, 6))]
     with torch.no_grad():
         whole = method(batch).loss
         loss = sum(method(p).loss * p.hidden.sum() / batch.hidden.sum() for p in parts)
@@ -202,8 +216,12 @@ def test_a_hook_sees_every_layer_with_mask_tokens_and_changes_nothing(method: An
     batch, watch = make_batch(method), Watch()
     bare, seen = method(batch).loss, method(batch, watch).loss
     assert torch.equal(bare, seen)
-    assert len(watch.embeddings) == 1
-    assert [x.index for x in watch.layers] == list(range(watch.layers[0].count))
+    streams = list(dict.fromkeys(x.stream for x in watch.layers))
+    assert [x.stream for x in watch.embeddings] == streams
+    assert len(streams) == len(method.mask_tokens())
+    for stream in streams:
+        own = [x for x in watch.layers if x.stream == stream]
+        assert [x.index for x in own] == list(range(own[0].count))
     for layer in watch.layers:
         b, h, t, d = layer.query.shape
         assert layer.key.shape == (b, h, t, d)
@@ -212,8 +230,8 @@ def test_a_hook_sees_every_layer_with_mask_tokens_and_changes_nothing(method: An
         assert not layer.hidden[:, : layer.prefix].any()
         assert torch.equal(layer.hidden[:, layer.prefix :], batch.hidden)
         assert layer.scale == pytest.approx(d**-0.5)
-    token = watch.embeddings[0].mask_token
-    assert any(token is t for t in method.mask_tokens().values())
+    tokens = [x.mask_token for x in watch.embeddings]
+    assert all(x is y for x, y in zip(tokens, method.mask_tokens().values(), strict=True))
 
 
 def test_mask_tokens_and_spared_names_are_parameters(method: Any) -> None:

@@ -20,6 +20,8 @@ SMALL = {
     "mask_patch_size": 4,
     "min_block": 4,
     "target_layers": 2,
+    "projector_width": 32,
+    "projector_out": 16,
 }
 OFF = MTOConfig.only(())
 METHODS = registry.METHODS.names()
@@ -43,6 +45,8 @@ def made(name, config=None):
 def batch_for(method, step=0, size=6):
     streams = Streams(0, 1)
     ids = torch.arange(size)
-    images = torch.randn(size, 3, 16, 16, generator=torch.Generator().manual_seed(step))
+    generator = torch.Generator().manual_seed(step)
+    images, view = torch.randn(2, size, 3, 16, 16, generator=generator)
     hidden = method.draw_hidden(streams.samples("mask", step, ids))
-    return Batch(images, hidden, streams.samples("drop path", step, ids))
+    noise = streams.samples("drop path", step, ids)
+    return Batch(images, hidden, noise, progress=0.5, view=view)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from bench.api import Batch
+from bench.data.views import view_for
 from bench.plan import resolve, typed
 from bench.plan.config import RunConfig
 from bench.plan.layers import load_preset
@@ -13,7 +14,7 @@ from bench.streams import Streams
 from bench.train import optim
 from bench.train.method import build_method
 
-ARMS = [f"{m}{p}" for m in ("mae", "simmim", "data2vec") for p in ("", "+mto")]
+ARMS = [f"{m}{p}" for m in ("mae", "simmim", "data2vec", "bootmae", "conmim") for p in ("", "+mto")]
 
 
 def config_of(arm: str) -> RunConfig:
@@ -42,7 +43,8 @@ def test_a_few_steps_at_paper_scale(arm: str) -> None:
     for step in range(4):
         noise = streams.samples("drop path", step, ids)
         with streams.scoped("pretrain", step):
-            output = method(Batch(images, hidden, noise))
+            view = view_for(config, images, streams.samples("view", 0, ids))
+            output = method(Batch(images, hidden, noise, progress=0.5, view=view))
         total = output.loss if output.penalty is None else output.loss + output.penalty
         optimizer.zero_grad()
         total.backward()

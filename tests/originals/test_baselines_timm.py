@@ -12,6 +12,10 @@ from safetensors.torch import save_file
 from timm.models.beit import Beit
 from timm.models.vision_transformer import VisionTransformer
 
+from baselines.bootmae.config import BootMAEConfig
+from baselines.bootmae.model import BootMAE
+from baselines.conmim.config import ConMIMConfig
+from baselines.conmim.model import ConMIM
 from baselines.data2vec.config import Data2VecConfig
 from baselines.data2vec.model import Data2Vec
 from baselines.mae.config import MAEConfig
@@ -38,9 +42,12 @@ SHARED = {"use_rel_pos_bias": False, "use_shared_rel_pos_bias": True}
 
 
 def made(kind: Any, shape: VisionShape = SHAPE) -> Any:
-    config = {MAE: MAEConfig(), SimMIM: SimMIMConfig(), Data2Vec: Data2VecConfig()}[kind]
-    method = kind(shape, config)
+    configs: dict[Any, Any] = {MAE: MAEConfig, SimMIM: SimMIMConfig, Data2Vec: Data2VecConfig}
+    configs |= {BootMAE: BootMAEConfig, ConMIM: ConMIMConfig}
+    method = kind(shape, configs[kind]())
     scatter(method)
+    if kind is ConMIM:
+        scatter(method.teacher.requires_grad_(True))
     return method.eval()
 
 
@@ -60,9 +67,17 @@ def test_mae_in_timms_vision_transformer() -> None:
     assert difference(ours, theirs, 16) < 1e-5
 
 
-@pytest.mark.parametrize("kind", [SimMIM, Data2Vec])
+def test_bootmae_in_timms_beit_with_absolute_positions() -> None:
+    ours = made(BootMAE).encoder()
+    options = {"use_abs_pos_emb": True, "use_rel_pos_bias": False, "init_values": None}
+    theirs = Beit(**SMALL, **options)
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    assert difference(ours, theirs, 16) < 1e-5
+
+
+@pytest.mark.parametrize("kind", [SimMIM, Data2Vec, ConMIM])
 @pytest.mark.parametrize("each", [False, True])
-def test_simmim_and_data2vec_in_timms_beit(kind: Any, each: bool) -> None:
+def test_methods_with_relative_positions_in_timms_beit(kind: Any, each: bool) -> None:
     ours = made(kind).encoder()
     options = {"use_rel_pos_bias": True} if each else SHARED
     theirs = Beit(**SMALL, use_abs_pos_emb=False, init_values=0.1, **options)
@@ -84,7 +99,7 @@ def test_a_shared_table_copied_into_each_layer_gives_the_same_features() -> None
     assert len(tables) == 3
 
 
-@pytest.mark.parametrize("kind", [MAE, SimMIM, Data2Vec])
+@pytest.mark.parametrize("kind", [MAE, SimMIM, Data2Vec, BootMAE, ConMIM])
 @pytest.mark.parametrize("pool", ["mean", "cls"])
 def test_a_classifier_takes_every_weight_or_says_which_is_missing(kind: Any, pool: str) -> None:
     method = made(kind)

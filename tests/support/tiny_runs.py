@@ -21,7 +21,8 @@ from bench.plan.layers import load_preset
 from bench.plan.study import CELL, PRETRAIN, Task
 from bench.store.store import Store
 
-METHODS = ("mae", "mae+mto", "simmim", "simmim+mto", "data2vec", "data2vec+mto")
+BASES = ("mae", "simmim", "data2vec", "bootmae", "conmim")
+METHODS = tuple(f"{base}{plugin}" for base in BASES for plugin in ("", "+mto"))
 
 TINY = [
     "data.train_images=24",
@@ -51,6 +52,11 @@ TINY = [
     "mae.decoder_depth=2",
     "mae.decoder_heads=2",
     "data2vec.target_layers=2",
+    "bootmae.decoder_width=16",
+    "conmim.mask_patch_size=2",
+    "conmim.norm_images=2",
+    "conmim.projector_width=32",
+    "conmim.projector_out=16",
 ]
 CLOCKS = {"pretrain_s", "seconds", "images_per_s", "device_hours", "data_wait_share"}
 MACHINE = {"peak_memory_mib", "commit", "dirty", "notes"}
