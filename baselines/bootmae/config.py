@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.errors import UsageError
-from bench.api.rules import Count, Inside, Layers, Natural, Part, Ruled, Share, Width
+from bench.api.rules import Count, Decay, Inside, Layers, Natural, Part, Ruled, Share, Width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,9 +17,11 @@ class BootMAEConfig(Ruled, section="bootmae"):
     """Bootstrapped masked autoencoder, arXiv 2207.07116 ([bootmae] modeling_pretrain_bootmae.py).
 
     The teacher's decay rises linearly from ``ema_decay_start`` to ``ema_decay`` over ``ema_share``
-    of the run, then to ``ema_decay_end`` at ``ema_end_share``. ``evaluate`` names the network that
-    evaluation receives. Both decoders have as many heads as the encoder; the feature decoder has
-    its width too.
+    of the run, then to ``ema_decay_end`` at ``ema_end_share``. These count steps, so a short run's
+    teacher lags more: with ``ema_span`` above 0 its last time constant 1 / (1 - decay) is that
+    share of the run instead, and the earlier ones are as much shorter. ``evaluate`` names the
+    network that evaluation receives. Both decoders have as many heads as the encoder; the feature
+    decoder has its width too.
     """
 
     mask_ratio: Inside = 0.75  # [bootmae] utils.py mask_to_index: 147 of 196
@@ -35,9 +37,10 @@ class BootMAEConfig(Ruled, section="bootmae"):
     feature_share: Share = 0.25  # of the run, to the feature loss's full weight; [bootmae] :386
     ema_decay_start: Share = 0.999  # [bootmae] utils.py:586-594
     ema_decay: Share = 0.9999  # same
-    ema_decay_end: Share = 0.99999  # same, --model_ema_dynamic; ViT-L: 0.9999
+    ema_decay_end: Decay = 0.99999  # same, --model_ema_dynamic; ViT-L: 0.9999
     ema_share: Share = 0.125  # same: epoch 100 of 800
     ema_end_share: Share = 0.5  # same: epoch 400 of 800
+    ema_span: Share = 0.0  # ours, for short runs; in the original's 800 epochs it would be 0.4
     evaluate: Literal["student", "teacher"] = "student"  # [bootmae] --model_key model
 
     def __post_init__(self) -> None:

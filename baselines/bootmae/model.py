@@ -164,8 +164,16 @@ class BootMAE(nn.Module):
         teacher = dict(self.teacher.named_parameters())
         return list(teacher.values()), [student[name] for name in teacher]
 
-    def decay(self, share: float) -> float:
-        """The teacher's decay when this share of the run is done (utils.py:586-594)."""
+    def decay(self, step: int, total_steps: int) -> float:
+        """The teacher's decay at a step, scaled to the run's length if so configured."""
+        decay, config = self._decay(step / total_steps), self.config
+        if not config.ema_span:
+            return decay
+        rest = (1 - decay) / (1 - config.ema_decay_end)
+        return max(0.0, 1 - rest / (config.ema_span * total_steps))
+
+    def _decay(self, share: float) -> float:
+        """The decay when this share of the run is done (utils.py:586-594)."""
         config = self.config
         if share < config.ema_share:
             start, end, done = config.ema_decay_start, config.ema_decay, share / config.ema_share
@@ -180,7 +188,7 @@ class BootMAE(nn.Module):
     def after_step(self, step: int, total_steps: int) -> None:
         """Moves the teacher's parameters towards the student's."""
         slow, fast = self._pairs()
-        torch._foreach_lerp_(slow, fast, 1 - self.decay(step / total_steps))
+        torch._foreach_lerp_(slow, fast, 1 - self.decay(step, total_steps))
 
     def official_entries(self, file: str) -> tuple[str, ...]:
         """Where a released file keeps the network that evaluation receives; () is as usual."""

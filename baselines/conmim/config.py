@@ -20,10 +20,11 @@ class ConMIMConfig(Ruled, section="conmim"):
     """Contrastive masked image modelling, arXiv 2205.09616 ([conmim] modeling_pretrain.py).
 
     The settings from ``jitter`` to ``solarise_p`` make the teacher's view of an image: chances,
-    ranges, and the blur's radius in pixels. ``norm_images`` images
-    share the statistics of the projectors' batch norms, as those of one process do in the
-    original; 0 is the whole batch. ``evaluate`` names the network that evaluation receives, and
-    that a released file is taken to hold.
+    ranges, and the blur's radius in pixels. ``norm_images`` images share the statistics of the
+    projectors' batch norms, as those of one process do in the original; 0 is the whole batch.
+    ``momentum`` counts steps; with ``momentum_span`` above 0 the teacher's first time constant
+    1 / (1 - momentum) is that share of the run instead. ``evaluate`` names the network that
+    evaluation receives, and that a released file is taken to hold.
     """
 
     mask_ratio: Inside = 0.75  # [conmim] README: 37 of 49 cells
@@ -34,6 +35,7 @@ class ConMIMConfig(Ruled, section="conmim"):
     projector_out: Width = 256  # same
     temperature: Positive = 0.1  # [conmim] run_conmim_pretraining.py
     momentum: Share = 0.996  # of the teacher, rising to 1 by a cosine; [conmim] --t_momentum
+    momentum_span: Share = 0.0  # ours, for short runs: see above; 0 is the original's rule
     norm_images: Natural = 64  # [conmim] README: 32 x 64, batch norms not synchronised
     jitter: tuple[Share, Share, Share, Hue] = (0.4, 0.4, 0.2, 0.1)  # [conmim] datasets.py:62-88
     jitter_p: Share = 0.8  # same

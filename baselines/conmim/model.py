@@ -75,6 +75,7 @@ class ConMIM(nn.Module):
         super().__init__()
         self.shape, self.config = shape, config
         self.student = Tower(shape, config)
+        self.student.vit.norm.bias.requires_grad_(False)  # the projector's norm takes it away
         self.mask_token = nn.Parameter(torch.zeros(1, 1, shape.width))
         self.teacher = Tower(shape, config).requires_grad_(False)
 
@@ -138,7 +139,10 @@ class ConMIM(nn.Module):
 
     def momentum(self, step: int, total_steps: int) -> float:
         """The teacher's momentum at a step: ``momentum`` at the first, 1 after the last."""
-        rest = 1 - self.config.momentum
+        config = self.config
+        rest = 1 - config.momentum
+        if config.momentum_span:
+            rest = min(1.0, 1 / (config.momentum_span * total_steps))
         return 1 - rest * 0.5 * (1 + math.cos(math.pi * step / total_steps))
 
     @torch.no_grad()

@@ -25,12 +25,9 @@ LONG_WARMUP = 0.2
 UNEQUAL = "unequal tuning: "
 """Begins the warning that names an arm tuned more or less than its baseline."""
 
-STEP_CONSTANTS = {
-    "ema_decay": (
-        "ema_span",
-        "the teacher's time constant stays the same number of steps at every budget",
-    ),
-}
+LAGS = "the teacher's time constant stays the same number of steps at every budget"
+
+STEP_CONSTANTS = {"ema_decay": ("ema_span", LAGS), "momentum": ("momentum_span", LAGS)}
 """Settings that count steps: what says the same as a share of the run instead, and what is wrong.
 """
 

@@ -113,14 +113,22 @@ def test_weights_of_hidden_patches() -> None:
 
 def test_the_teachers_decay_at_800_epochs() -> None:
     """0.999 at first, 0.9999 at epoch 100, 0.99999 from epoch 400 on."""
-    decay = method().decay
+    decay = method()._decay
     assert decay(0) == pytest.approx(0.999)
     assert decay(50 / 800) == pytest.approx(0.99945)
     assert decay(100 / 800) == pytest.approx(0.9999)
     assert decay(250 / 800) == pytest.approx(0.999945)
     assert decay(400 / 800) == decay(1.0) == pytest.approx(0.99999)
     large = BootMAE(SMALL, resolved("bootmae", "imagenet-l").hyper)
-    assert large.decay(0.9) == pytest.approx(0.9999)
+    assert large.decay(90, 100) == pytest.approx(0.9999)
+
+
+def test_time_constants_as_shares_of_a_short_run() -> None:
+    """0.4 of the run at its half, a tenth of that at an eighth, a hundredth at the start."""
+    decay = method(ema_span=0.4).decay
+    spans = [1 / (1 - decay(step, 8000)) for step in (0, 1000, 4000, 7999)]
+    assert spans == pytest.approx([32, 320, 3200, 3200])
+    assert decay(0, 8) == 0.0, "a teacher cannot lag less than a step"
 
 
 def test_the_feature_loss_rises_over_a_quarter_of_the_run() -> None:

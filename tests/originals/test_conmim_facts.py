@@ -30,12 +30,20 @@ def test_parameters_as_the_original_counts_them() -> None:
 
 
 def test_55_and_141_tensors_with_the_unused_head() -> None:
-    """The original's numbers count a head whose matrix is decayed and whose bias is not."""
+    """The original also has a head, its matrix decayed and its bias not, and trains a norm's bias."""
     decayed, spared = groups_of(ConMIM(SMALL, ConMIMConfig()), resolved("conmim").pretrain)
-    assert (len(decayed) + 1, len(spared) + 1) == (55, 141)
+    assert (len(decayed) + 1, len(spared) + 2) == (55, 141)
     table = "student.vit.rel_pos_bias.relative_position_bias_table"
     assert {"mask_token", table} <= decayed
     assert "student.vit.cls_token" in spared
+
+
+def test_the_last_norms_bias_stays_at_nought() -> None:
+    """Its gradient is nought but for rounding, which AdamW would divide by its own size."""
+    method = ConMIM(SMALL, ConMIMConfig())
+    for tower in (method.student, method.teacher):
+        assert not tower.vit.norm.bias.requires_grad
+        assert tower.vit.norm.bias.eq(0).all()
 
 
 def test_37_of_49_cells_are_hidden() -> None:
@@ -49,6 +57,10 @@ def test_momentum_rises_to_one_by_a_cosine_of_the_step() -> None:
     method = on_meta(ConMIM, ConMIMConfig())
     found = [method.momentum(step, 100) for step in (0, 50, 100)]
     assert found == pytest.approx([0.996, 0.998, 1.0])
+    short = on_meta(ConMIM, ConMIMConfig(momentum_span=0.05))
+    assert short.momentum(0, 1000) == pytest.approx(1 - 1 / 50)
+    assert short.momentum(500, 1000) == pytest.approx(1 - 0.5 / 50)
+    assert short.momentum(0, 10) == 0.0
 
 
 def test_only_parameters_are_averaged_and_each_by_its_name() -> None:
