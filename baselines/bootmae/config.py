@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.errors import UsageError
 from bench.api.rules import Count, Decay, Inside, Layers, Natural, Part, Ruled, Share, Width
+from bench.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,15 +6,13 @@ H heads. A head is floor(E / H) wide, so the attention may be narrower than its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.attention import attend, split_heads
-from baselines.carry import Carried, carry
 from baselines.linear import Linear, linear
 from baselines.places import put, take
 from baselines.vit import EPS, Mlp
@@ -44,11 +42,6 @@ class Masked:
     hidden: Tensor
     tokens: Tensor
 
-    @property
-    def patches(self) -> Tensor:
-        """Which patches are masked, [B, N]."""
-        return self.tokens[:, 1:]
-
 
 class SelfAttention(nn.Module):
     """Self-attention among the decoder's tokens; biases for queries and values alone."""
@@ -64,11 +57,6 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, layer: Layer) -> Tensor:
         """[B, T, E] to [B, T, E]."""
         none = torch.zeros_like(self.v_bias)
-        if layer.columns:
-            to_query, to_read = self.qkv.weight.split([len(none), 2 * len(none)])
-            query = linear(x, to_query, self.q_bias)
-            read = linear(x[:, : layer.columns], to_read, torch.cat([none, self.v_bias]))
-            return self.proj(attend_to(query, read, self.heads))
         qkv = linear(x, self.qkv.weight, torch.cat([self.q_bias, none, self.v_bias]))
         query, key, _ = split_heads(qkv, self.heads)
         return self.proj(attend(qkv, self.heads, layer.bias(x, query, key)))
@@ -158,43 +146,23 @@ class Decoder(nn.Module):
         x = self.embed(latent)
         if hook is not None:
             hook.embedding(MaskEmbedding(x[:, 1:], self.mask_token, self.name))
-        carried = carry(hook, masked.patches, len(self.blocks), self.name)
         masks = (self.mask_token + positions[:, 1:]).to(x.dtype).expand(len(x), -1, -1)
-        if carried is None:
-            x = torch.cat([x[:, :1], put(x[:, 1:], masked.visible, masks)], dim=1)
-        else:
-            x = torch.cat([x, take(masks, masked.hidden)], dim=1)
-        for layer, block in zip(self._layers(masked, hook, carried), self.blocks, strict=True):
-            x = block(x, memory, layer)
-        shown = take(x[:, 1:], masked.hidden) if carried is None else x[:, carried.columns :]
-        normed: Tensor = self.norm(shown)
+        x = torch.cat([x[:, :1], put(x[:, 1:], masked.visible, masks)], dim=1)
+        for index, block in enumerate(self.blocks):
+            x = block(x, memory, Layer(self.name, index, len(self.blocks), masked.tokens, hook))
+        normed: Tensor = self.norm(take(x[:, 1:], masked.hidden))
         return normed
-
-    def _layers(
-        self, masked: Masked, hook: TokenHook | None, carried: Carried | None
-    ) -> Iterator[Layer]:
-        """How each block presents itself: by places, or in the order that tokens are carried in."""
-        for index in range(len(self.blocks)):
-            layer = Layer(self.name, index, len(self.blocks), masked.tokens, hook)
-            if carried is not None:
-                columns = carried.columns if carried.plan.closed[index] else 0
-                layer = replace(layer, hidden=carried.hidden, columns=columns)
-            yield layer
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Presents one self-attention to a hook, if there is one.
-
-    With ``columns`` above 0 nobody reads more than that many first tokens, and no hook is asked.
-    """
+    """Presents one self-attention to a hook, if there is one."""
 
     stream: str
     index: int
     count: int
     hidden: Tensor
     hook: TokenHook | None
-    columns: int = 0
 
     def bias(self, tokens: Tensor, query: Tensor, key: Tensor) -> Tensor | None:
         """The additive bias that the hook asks for."""

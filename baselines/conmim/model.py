@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines import masking
-from baselines.carry import carry
 from baselines.conmim.config import ConMIMConfig
 from baselines.conmim.official import check_network, from_conmim
 from baselines.conmim.projector import projector
@@ -104,11 +103,8 @@ class ConMIM(nn.Module):
             hook.embedding(MaskEmbedding(tokens, self.mask_token))
         tokens = torch.where(batch.hidden[:, :, None], self.mask_token.to(tokens.dtype), tokens)
         x = vit.prepend_class(vit.add_positions(tokens))
-        carried = carry(hook, batch.hidden, self.shape.depth)
         watch = None if hook is None else (hook, F.pad(batch.hidden, (1, 0)))
-        features = self.student.project(vit.run(x, batch.noise, watch, carried)[-1])
-        if carried is not None:  # masked patches come last, in raster order
-            return features[:, -self.hidden_count :]
+        features = self.student.project(vit.run(x, batch.noise, watch)[-1])
         return take(features, split(batch.hidden, self.hidden_count)[1])
 
     @torch.no_grad()

@@ -138,15 +138,15 @@ def test_the_feature_loss_rises_over_a_quarter_of_the_run() -> None:
 
 
 def test_initial_values() -> None:
-    shape = VisionShape(image_size=64, patch_size=16, width=96, depth=2, heads=5)
+    shape = VisionShape(image_size=64, patch_size=16, width=100, depth=2, heads=5)
     made = BootMAE(shape, BootMAEConfig(decoder_width=64))
     made.reset_parameters(lambda name: Streams(0, 0).generator("init", name))
     values = dict(made.named_parameters())
     bounds = {
-        "vit.blocks.0.attn.qkv.weight": (6 / (96 + 96)) ** 0.5,
+        "vit.blocks.0.attn.qkv.weight": (6 / (100 + 100)) ** 0.5,
         "pixel_decoder.blocks.1.attn.qkv.weight": (6 / (60 + 64)) ** 0.5,
-        "pixel_decoder.blocks.1.c_attn.kv.weight": (6 / (120 + 96)) ** 0.5,
-        "vit.patch_embed.proj.weight": (6 / (768 + 96)) ** 0.5,
+        "pixel_decoder.blocks.1.c_attn.kv.weight": (6 / (120 + 100)) ** 0.5,
+        "vit.patch_embed.proj.weight": (6 / (768 + 100)) ** 0.5,
         "pixel_head.weight": 768**-0.5,
         "pixel_head.bias": 768**-0.5,
         "pixel_decoder.mask_token": 0.02,

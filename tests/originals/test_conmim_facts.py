@@ -30,7 +30,7 @@ def test_parameters_as_the_original_counts_them() -> None:
 
 
 def test_55_and_141_tensors_with_the_unused_head() -> None:
-    """The original also has a head, its matrix decayed and its bias not, and trains a norm's bias."""
+    """The original has a head as well, matrix and bias, and trains the last norm's bias."""
     decayed, spared = groups_of(ConMIM(SMALL, ConMIMConfig()), resolved("conmim").pretrain)
     assert (len(decayed) + 1, len(spared) + 2) == (55, 141)
     table = "student.vit.rel_pos_bias.relative_position_bias_table"
