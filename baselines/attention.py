@@ -1,15 +1,12 @@
-"""Multi-head attention: by our kernel on few tokens, else by PyTorch's fused one.
+"""Multi-head attention on a fused qkv, by PyTorch's own operation.
 
-On 7 or 17 tokens PyTorch's spends its time on set-up and copies (docs/performance.md); `kernels.py`
-says when ours is taken. B images, T tokens, D width, H heads, d head width.
+B images, T tokens, D width, H heads, d head width.
 """
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor
-
-from baselines import kernels
 
 
 def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -23,12 +20,10 @@ def attend(qkv: Tensor, heads: int, bias: Tensor | None = None, drop: float = 0.
     """Attention of a fused ``qkv`` [B, T, 3 D], scaled by d^-1/2; tokens [B, T, D].
 
     ``bias`` broadcasts to [B, H, T, T] and is added to the logits; ``drop`` is the rate at which
-    weights are dropped. Our kernel has gradients of first order only.
+    weights are dropped.
     """
     if bias is not None:
         bias = bias.to(qkv.dtype)
-    if not drop and kernels.suit_attention(qkv, qkv, qkv.shape[2] // (3 * heads)):
-        return kernels.attend_within(qkv, heads, bias)
     q, k, v = split_heads(qkv, heads)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
     return out.transpose(1, 2).flatten(2)
@@ -44,8 +39,6 @@ def attend_to(
     b, t, width = query.shape
     if bias is not None:
         bias = bias.to(query.dtype)
-    if not drop and kernels.suit_attention(query, read, width // heads):
-        return kernels.attend(query, read, heads, bias)
     q = query.view(b, t, heads, -1).transpose(1, 2)
     k, v = read.view(b, read.shape[1], 2, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
