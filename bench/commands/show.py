@@ -46,7 +46,7 @@ def _place(args: argparse.Namespace, what: str) -> tuple[str, Path, Path | None]
     path = Path(what)
     if path.is_file():
         return what, path.parent, path
-    return what, Store(Path(args.out)).pretraining(what).path, None
+    return what, Store(Path(args.out)).pretraining(what, "run or file").path, None
 
 
 def _check_comparable(configs: list[RunConfig]) -> None:

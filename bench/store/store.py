@@ -32,8 +32,8 @@ class Store:
             return []
         return [RunFolder(p) for p in sorted(self.runs.iterdir()) if p.is_dir()]
 
-    def find(self, name: str) -> RunFolder:
-        """The run of this id, or of the one that begins so.
+    def find(self, name: str, kind: str = "run") -> RunFolder:
+        """The run of this id, or of the one that begins so; an error names what was wanted.
 
         Raises:
             UsageError: if there is none, or more than one.
@@ -41,16 +41,16 @@ class Store:
         ids = [f.run_id for f in self.folders()]
         found = [i for i in ids if i == name] or [i for i in ids if i.startswith(name)]
         if len(found) != 1:
-            raise unknown("run", name, found[:8] or ids[:8], "Give enough of the id to be unique.")
+            raise unknown(kind, name, found[:8] or ids[:8], "Give enough of the id to be unique.")
         return self.run(found[0])
 
-    def pretraining(self, name: str) -> RunFolder:
+    def pretraining(self, name: str, kind: str = "run") -> RunFolder:
         """The pre-training run of this id, or that of a cell, found as :meth:`find` does.
 
         Raises:
             UsageError: if there is none, or more than one.
         """
-        folder = self.find(name)
+        folder = self.find(name, kind)
         parent = (folder.config() or {}).get("parent")
         return self.run(parent) if parent else folder
 
