@@ -21,15 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-GOLDEN = 0x9E3779B97F4A7C15
-MIX1 = 0xBF58476D1CE4E5B9
-MIX2 = 0x94D049BB133111EB
-
-
-def _signed(value: int) -> int:
-    """The 64-bit pattern of ``value`` as a signed integer."""
-    value &= (1 << 64) - 1
-    return value - (1 << 64) if value >> 63 else value
+GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
+MIX1 = 0xBF58476D1CE4E5B9 - (1 << 64)
+MIX2 = 0x94D049BB133111EB - (1 << 64)
+"""SplitMix64's constants, their bits as signed integers."""
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
@@ -39,8 +34,8 @@ def _shift_right(x: Tensor, bits: int) -> Tensor:
 
 def mix(x: Tensor) -> Tensor:
     """SplitMix64's finaliser on int64, any shape: flips each output bit with probability 1/2."""
-    x = (x ^ _shift_right(x, 30)) * _signed(MIX1)
-    x = (x ^ _shift_right(x, 27)) * _signed(MIX2)
+    x = (x ^ _shift_right(x, 30)) * MIX1
+    x = (x ^ _shift_right(x, 27)) * MIX2
     return x ^ _shift_right(x, 31)
 
 
@@ -64,7 +59,7 @@ class Samples:
     def bits(self, count: int, offset: int = 0) -> Tensor:
         """Random 64-bit integers [B, K]."""
         counter = torch.arange(offset + 1, offset + count + 1, device=self.keys.device)
-        return mix(self.keys[:, None] + counter * _signed(GOLDEN))
+        return mix(self.keys[:, None] + counter * GOLDEN)
 
     def uniform(self, count: int, offset: int = 0) -> Tensor:
         """Uniform float32 in [0, 1), 24 bits each, [B, K]."""
@@ -96,7 +91,7 @@ class Streams:
 
     def samples(self, purpose: str, where: int, ids: Tensor) -> Samples:
         """Streams for sample numbers ``ids`` [B] at an epoch or step ``where``, on their device."""
-        return Samples(mix(ids.long() * _signed(GOLDEN) + self.key(purpose, where)))
+        return Samples(mix(ids.long() * GOLDEN + self.key(purpose, where)))
 
     def order(self, epoch: int, count: int) -> Tensor:
         """A permutation of ``range(count)`` for this epoch, int64 [count]."""
@@ -156,7 +151,7 @@ def _generators() -> list[torch.Generator]:
 @lru_cache(maxsize=16)
 def _place_weights(count: int, device: torch.device) -> Tensor:
     """What a digest weighs each place of a payload with, int64 [count]."""
-    return mix(torch.arange(1, count + 1, device=device) * _signed(GOLDEN))
+    return mix(torch.arange(1, count + 1, device=device) * GOLDEN)
 
 
 DIGEST_KIND = "b"
@@ -211,5 +206,5 @@ def _hashes(where: int, ids: Tensor, payload: Tensor) -> Tensor:
     if payload.is_floating_point():
         payload = (payload.double() * 2**20).round().long()
     weights = _place_weights(payload.shape[1], payload.device)
-    keys = mix(ids * _signed(GOLDEN) + hash_key("digest", where))
+    keys = mix(ids * GOLDEN + hash_key("digest", where))
     return mix(keys + (payload.long() * weights).sum(1))

@@ -102,3 +102,9 @@ def test_known_digests_do_not_change() -> None:
     """Golden: a change here needs another :data:`DIGEST_KIND`, or records would seem unmatched."""
     assert Digest.zero(CPU).text() == f"{DIGEST_KIND}:{0:016x}"
     assert (text(masks()), text(boxes())) == ("b:6eaa172f37a7fe3c", "b:929a7d4f5b54269e")
+
+
+def test_a_single_bit_of_the_sum_is_in_the_text() -> None:
+    for total in (0, 1, 2, 1 << 62, -1):
+        shown = Digest(torch.tensor(total)).text()
+        assert shown == f"{DIGEST_KIND}:{total & ((1 << 64) - 1):016x}"

@@ -93,3 +93,38 @@ def test_scoped_seeds_library_code_and_restores_the_global_generators() -> None:
         assert library() == inside
     with streams.scoped("augment", 1, 3):
         assert library() != inside
+
+
+def test_parameters_are_drawn_from_generators_of_their_names() -> None:
+    """Golden, as the other streams: initial values and heads come from these."""
+    streams = Streams(3, 4)
+
+    def draw(purpose: str, name: str) -> float:
+        return float(torch.rand((), generator=streams.generator(purpose, name)))
+
+    assert draw("init", "a") == draw("init", "a")
+    assert len({draw("init", "a"), draw("init", "b"), draw("head", "a")}) == 3
+    found = [round(draw("init", name), 6) for name in ("a", "b")]
+    assert found == GOLDEN_INITIAL
+
+
+def test_keys_are_signed_and_what_library_code_draws_does_not_change() -> None:
+    keys = [hash_key(0, 0, "mask", epoch) for epoch in range(40)]
+    assert min(keys) < 0 < max(keys)
+    assert all(-(1 << 63) <= key < 1 << 63 for key in keys)
+    drawn = []
+    for epoch in (keys.index(min(keys)), keys.index(max(keys))):
+        with Streams(0, 0).scoped("mask", epoch):
+            drawn += [random.random(), float(np.random.rand()), float(torch.rand(()))]
+    assert [round(value, 6) for value in drawn] == GOLDEN_LIBRARY
+
+
+def test_a_stream_knows_how_many_samples_it_has() -> None:
+    ids = torch.arange(7)
+    samples = Streams(0, 0).samples("mask", 0, ids)
+    assert (samples.size, samples.select(slice(2, 5)).size) == (7, 3)
+    assert torch.equal(samples.bits(2, offset=3), samples.bits(5)[:, 3:])
+
+
+GOLDEN_INITIAL = [0.92933, 0.11087]
+GOLDEN_LIBRARY = [0.202827, 0.580321, 0.562118, 0.156497, 0.72373, 0.274841]
