@@ -80,9 +80,9 @@ def _settings(args: argparse.Namespace) -> str:
 
 
 def _sections() -> dict[str, type]:
-    own = {name: registry.METHODS.config(name) for name in registry.METHODS.names()}
-    added = {name: registry.PLUGINS.config(name) for name in registry.PLUGINS.names()}
-    return {**layers.SECTIONS, **own, **added}
+    kinds = (registry.TASKS, registry.METHODS, registry.PLUGINS)
+    own = {name: kind.config(name) for kind in kinds for name in kind.names()}
+    return {**layers.SECTIONS, **own}
 
 
 def _rows(section: str, cls: type) -> list[list[str]]:
