@@ -22,6 +22,7 @@ examples:
   python -m bench.run --methods mae,mae+mto --epochs 100,200,400
   python -m bench.run --preset smoke
   python -m bench.run --methods 'mae,mae+mto,mae+mto(recal)' --epochs 100,200 --seeds 5
+  python -m bench.run --methods 'mae,mae+mto,mae+mto(recal,rows=all)' --epochs 100,200
   python -m bench.run --methods simmim,simmim+mto --epochs 100,200 --data cifar10:DIR
   python -m bench.run --methods mae,mae+mto --epochs 100,200 --dry-run
 

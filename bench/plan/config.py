@@ -26,9 +26,10 @@ class RunConfig(Ruled, section="run"):
 
     ``arm`` is the name shown in tables; ``alias`` sets two otherwise equal arms apart (an A/A
     comparison) and is empty in ordinary runs. ``hyper`` is the method's own configuration and
-    ``plugins`` the wrapped plug-ins with theirs, innermost first; ``tasks`` are the evaluation
-    tasks with their recipes, in the registry's order. ``init`` is the content hash of a checkpoint
-    that is evaluated instead of one pre-trained here; its path is a resource.
+    ``plugins`` the wrapped plug-ins with theirs, innermost first; ``own`` names those of their
+    settings that set this arm apart (``mto.rows``), which its name shows. ``tasks`` are the
+    evaluation tasks with their recipes, in the registry's order. ``init`` is the content hash of a
+    checkpoint that is evaluated instead of one pre-trained here; its path is a resource.
     """
 
     method: Name
@@ -39,16 +40,19 @@ class RunConfig(Ruled, section="run"):
     model: VisionShape
     hyper: Settings
     plugins: tuple[tuple[Name, Settings], ...] = ()
+    own: tuple[Name, ...] = ()
     pretrain: PretrainConfig
     tasks: tuple[tuple[Name, Settings], ...]
     init: Tag = ""
 
     @property
     def arm(self) -> str:
-        """The row name: method, plug-ins with the terms that are on, alias."""
+        """The row name: method, plug-ins with the terms that are on and own settings, alias."""
         name = self.method
         for plugin, config in self.plugins:
-            name += f"+{plugin}{getattr(config, 'label', '')}"
+            keys = [k.partition(".")[2] for k in self.own if k.startswith(f"{plugin}.")]
+            settings = ",".join(f"{key}={_shown(getattr(config, key))}" for key in keys)
+            name += f"+{plugin}{_joined(getattr(config, 'label', ''), settings)}"
         return f"{name}@{self.alias}" if self.alias else name
 
     def task(self, name: str) -> Settings:
@@ -64,6 +68,21 @@ class RunConfig(Ruled, section="run"):
     def base_arm(self) -> str:
         """The arm this one is compared with: the bare method."""
         return self.method
+
+
+def _joined(label: str, settings: str) -> str:
+    """``(recal)`` and ``rows=all`` to ``(recal,rows=all)``."""
+    if not settings:
+        return label
+    return f"{label[:-1]},{settings})" if label.endswith(")") else f"{label}({settings})"
+
+
+def _shown(value: Any) -> str:
+    """A value as one types it, in full: two that differ are never shown alike."""
+    if isinstance(value, tuple):
+        return f"[{','.join(map(_shown, value))}]"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text.removesuffix(".0") if isinstance(value, float) else text
 
 
 @dataclass(frozen=True, kw_only=True)

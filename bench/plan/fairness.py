@@ -17,7 +17,7 @@ from bench.plan.identity import recipe_digest, to_plain
 from bench.plan.sections import warmup
 from bench.plan.study import plain_config
 
-DECLARED = ("plugins", "alias", "seed", "pretrain.epochs")
+DECLARED = ("plugins", "own", "alias", "seed", "pretrain.epochs")
 """Keys that may differ between the arms of a method: what is being compared."""
 
 LONG_WARMUP = 0.2
@@ -36,8 +36,9 @@ def check(configs: Sequence[RunConfig], trials: Mapping[str, int]) -> list[str]:
     """Warnings about a study; ``trials`` counts the tuning trials of each arm.
 
     Raises:
-        UsageError: if arms or budgets differ in an undeclared setting.
+        UsageError: if arms or budgets differ in an undeclared setting, or two arms share a name.
     """
+    _check_names(configs)
     _check_declared(configs)
     unique = list({(c.arm, c.pretrain.epochs): c for c in configs}.values())
     return [
@@ -87,6 +88,17 @@ def arm_differences(config: RunConfig) -> list[str]:
         settings = ", ".join(f"{k}={v}" for k, v in shown.items())
         lines.append(f"{config.arm} = {config.base_arm} + {name} ({settings})")
     return lines
+
+
+def _check_names(configs: Sequence[RunConfig]) -> None:
+    """One name, one row of the tables: it must not stand for two settings of a plug-in."""
+    named: dict[str, tuple[Any, ...]] = {}
+    for config in configs:
+        if named.setdefault(config.arm, config.plugins) != config.plugins:
+            raise UsageError(
+                f"two arms of different settings are both called {config.arm}. "
+                f"Give one another name, as {config.arm}@other."
+            )
 
 
 def _check_declared(configs: Sequence[RunConfig]) -> None:

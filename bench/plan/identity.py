@@ -95,7 +95,12 @@ def identity(config: RunConfig) -> dict[str, Any]:
     }
 
 
+READABLE = 100
+"""Characters of a run's name that an arm with settings of its own may take: it is a folder's."""
+
+
 def _readable(stage: str, config: RunConfig) -> str:
     arm = "".join(c if c.isalnum() or c in "+@" else "." for c in config.arm).strip(".")
+    arm = arm[:READABLE] if config.own else arm
     name = config.data.name.replace("/", ".")
     return f"{stage}-{arm}-{name}-e{config.pretrain.epochs}-s{config.seed}-"

@@ -12,7 +12,7 @@ from bench.errors import UsageError
 from bench.plan.config import RunConfig
 from bench.plan.layers import SECTIONS, Layer, clear_rivals, merge, merged
 from bench.plan.loading import load_section
-from bench.plan.typed import Arm, split_list
+from bench.plan.typed import Arm, Wrap, parse_overrides, split_list
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,15 @@ class Resolver:
         }
         config = registry.METHODS.config(arm.method)
         hyper = load_section(config, _leaves(values, config), arm.method)
+        plugins = [(wrap.name, *wrapped(wrap, values)) for wrap in arm.plugins]
         return RunConfig(
             method=arm.method,
             alias=arm.alias,
             suite_seed=self.suite_seed,
             init=self.init,
             hyper=hyper,
-            plugins=tuple(_plugin(name, terms, values) for name, terms in arm.plugins),
+            plugins=tuple((name, settings) for name, settings, _ in plugins),
+            own=tuple(f"{name}.{key}" for name, _, keys in plugins for key in keys),
             tasks=tuple(
                 (name, load_section(registry.TASKS.config(name), values.get(name, {}), name))
                 for name in self.tasks()
@@ -92,13 +94,33 @@ def _leaves(values: Layer, config: type) -> dict[str, Any]:
     return {k: v for k, v in values.get("own", {}).items() if not isinstance(v, Mapping)}
 
 
-def _plugin(name: str, terms: tuple[str, ...] | None, values: Layer) -> tuple[str, Any]:
-    config = load_section(registry.PLUGINS.config(name), values.get(name, {}), name)
-    if terms is None:
-        return name, config
+def wrapped(wrap: Wrap, values: Layer) -> tuple[Any, tuple[str, ...]]:
+    """A plug-in's configuration in one arm, and the settings that the arm's name has to show.
+
+    Those are the fields in which it differs from what the layers and its terms alone would give,
+    in the order of the class: equal configurations have one name, others differ in theirs.
+
+    Raises:
+        UsageError: for unknown or ill-typed settings, or terms where there are none.
+    """
+    cls = registry.PLUGINS.config(wrap.name)
+    layered = load_section(cls, values.get(wrap.name, {}), wrap.name)
+    config = layered if wrap.terms is None else _switched(layered, wrap)
+    if not wrap.settings:
+        return config, ()
+    typed = parse_overrides(f"{wrap.name}.{key}={value}" for key, value in wrap.settings)
+    config = load_section(cls, {**vars(config), **typed[wrap.name]}, wrap.name)
+    terms = getattr(config, "terms", None)
+    same = terms is None or terms == layered.terms
+    plain = layered if same else layered.with_terms(terms)
+    names = (f.name for f in dataclasses.fields(cls))
+    return config, tuple(n for n in names if getattr(config, n) != getattr(plain, n))
+
+
+def _switched(config: Any, wrap: Wrap) -> Any:
     if not hasattr(config, "with_terms"):
-        raise UsageError(f"plug-in '{name}' has no terms that can be switched.")
-    return name, config.with_terms(terms)
+        raise UsageError(f"plug-in '{wrap.name}' has no terms that can be switched.")
+    return config.with_terms(wrap.terms)
 
 
 def run_from_plain(values: Mapping[str, Any]) -> RunConfig:
@@ -122,4 +144,5 @@ def run_from_plain(values: Mapping[str, Any]) -> RunConfig:
     )
     for name in plain.keys() - {f.name for f in dataclasses.fields(RunConfig)}:
         registry.TASKS.config(name)  # says what is unknown, and what is not
-    return RunConfig(hyper=hyper, plugins=plugins, tasks=tasks, **sections, **plain)
+    own = tuple(plain.pop("own", ()))
+    return RunConfig(hyper=hyper, plugins=plugins, own=own, tasks=tasks, **sections, **plain)

@@ -89,14 +89,15 @@ def make_study(
     Raises:
         UsageError: if settings cannot go together.
     """
-    cells = []
+    cells: dict[str, Cell] = {}  # arms typed in two ways may be one
     for arm in arms:
         for epochs in budgets:
             sense.check(resolver.resolve(arm, epochs, seeds[0]))
             for seed in seeds:
                 config = resolver.resolve(arm, epochs, seed)
-                cells.append(Cell(config, cell_id(config), pretrain_id(config)))
-    return tuple(cells)
+                run_id = cell_id(config)
+                cells[run_id] = Cell(config, run_id, pretrain_id(config))
+    return tuple(cells.values())
 
 
 def describe(config: RunConfig) -> dict[str, Any]:
@@ -113,7 +114,12 @@ def describe(config: RunConfig) -> dict[str, Any]:
 
 
 def plain_config(config: RunConfig) -> dict[str, Any]:
-    """The resolved configuration as plain values, as stored in config.json, a task a section."""
+    """The resolved configuration as plain values, as stored in config.json, a task a section.
+
+    ``own`` stands there only where an arm has settings of its own.
+    """
     plain = {f.name: to_plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
     tasks: list[list[Any]] = plain.pop("tasks")
+    if not config.own:
+        del plain["own"]
     return {**plain, **dict(tasks)}

@@ -16,11 +16,20 @@ from bench.plan.layers import Layer
 
 
 @dataclass(frozen=True)
+class Wrap:
+    """A plug-in of an arm: terms asked for (``None``: those of the layers), settings as typed."""
+
+    name: str
+    terms: tuple[str, ...] | None = None
+    settings: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Arm:
-    """A row of the table: a method, its plug-ins with the terms asked for, and an alias."""
+    """A row of the table: a method, its plug-ins, and an alias."""
 
     method: str
-    plugins: tuple[tuple[str, tuple[str, ...] | None], ...] = ()
+    plugins: tuple[Wrap, ...] = ()
     alias: str = ""
 
 
@@ -37,7 +46,9 @@ def split_list(text: str | Iterable[str]) -> list[str]:
 def parse_arm(text: str) -> Arm:
     """``mae``, ``mae+mto``, ``mae+mto(spa,e)`` or, needing no quotes, ``mae+mto:spa.e``.
 
-    ``mae@again`` is the same method under another name, for an A/A comparison.
+    ``mae+mto(recal,rows=all)`` has settings of its own; in ``mae+mto:recal.rows=all`` a point
+    before a letter separates. ``mae@again`` is the same method under another name, for an A/A
+    comparison.
 
     Raises:
         UsageError: for unknown names or unreadable text.
@@ -45,21 +56,35 @@ def parse_arm(text: str) -> Arm:
     body, at, alias = text.partition("@")
     if at and not re.fullmatch(r"[\w.-]+", alias):
         raise UsageError(f"cannot read '{text}'. The other name goes last: mae+mto@again.")
-    method, *parts = body.split("+")
+    method, *parts = re.split(r"\+(?![^(]*\))", body)
     registry.METHODS.config(method)
-    plugins: list[tuple[str, tuple[str, ...] | None]] = []
-    for part in parts:
-        found = re.fullmatch(r"([\w-]+)(?:\(([\w,\s]*)\)|:([\w.]+))?", part)
-        if not found:
-            raise UsageError(f"cannot read plug-in '{part}' in '{text}'. Write mae+mto(spa,e).")
-        name, inside, dotted = found.groups()
-        registry.PLUGINS.config(name)
-        listed = inside if inside is not None else dotted
-        terms = None if listed is None else tuple(t for t in re.split(r"[,.\s]+", listed) if t)
-        if name in (before for before, _ in plugins):
+    plugins = tuple(_parse_wrap(part, text) for part in parts)
+    names = [plugin.name for plugin in plugins]
+    for name in names:
+        if names.count(name) > 1:
             raise UsageError(f"'{text}' wraps '{name}' twice. Once is all it takes.")
-        plugins.append((name, terms))
-    return Arm(method, tuple(plugins), alias)
+    return Arm(method, plugins, alias)
+
+
+def _parse_wrap(part: str, text: str) -> Wrap:
+    """``mto``, ``mto(recal,rows=all)`` or ``mto:recal.rows=all``."""
+    found = re.fullmatch(r"([\w-]+)(?:\(([^()]*)\)|:([^(),\s]+))?", part)
+    name, inside, dotted = found.groups() if found else (part, None, None)
+    split = r"[,\s]+(?![^\[]*\])" if dotted is None else r"\.+(?=[^\W\d]|$)"
+    items = [item for item in re.split(split, inside or dotted or "") if item]
+    if not found or not all(re.fullmatch(r"\w+(=.*)?", item) for item in items):
+        raise UsageError(
+            f"cannot read plug-in '{part}' in '{text}'. "
+            "Write mae+mto(spa,e), with settings mae+mto(spa,rows=all)."
+        )
+    registry.PLUGINS.config(name)
+    terms = tuple(item for item in items if "=" not in item)
+    pairs = [item.partition("=")[::2] for item in items if "=" in item]
+    settings = dict(pairs)
+    if len(settings) < len(pairs):
+        raise UsageError(f"'{text}' sets a setting of '{name}' twice. Keep one.")
+    bare = (inside is None and dotted is None) or (settings and not terms)
+    return Wrap(name, None if bare else terms, tuple(settings.items()))
 
 
 def parse_arms(text: str | Iterable[str]) -> list[Arm]:

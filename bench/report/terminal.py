@@ -46,7 +46,7 @@ def _table(section: Section) -> str:
     rows.sort(key=lambda r: (r["base_arm"], r["arm"] != r["base_arm"], r["arm"], r["epochs"]))
     shown = [
         [
-            _short(row["arm"]),
+            _name(row["arm"]),
             str(row["epochs"]),
             words.mean_sd(row["mean"], row["sd"]),
             gains.get((row["arm"], row["epochs"]), ""),
@@ -65,8 +65,10 @@ def _about(section: Section) -> str:
     return " · ".join([*facts, *(row.short for row in section.plugins if row.short)])
 
 
-def _short(name: str, room: int = 24) -> str:
-    return name if len(name) <= room else f"{name[: room - 1]}…"
+def _name(arm: str, room: int = 24) -> str:
+    """The arm's whole name, on several lines where it is long: two arms are never shown alike."""
+    parts = textwrap.wrap(arm.replace(",", ", "), room, subsequent_indent=" ")
+    return "\n".join(part.replace(", ", ",") for part in parts)
 
 
 def _remarks(study: Findings) -> list[str]:

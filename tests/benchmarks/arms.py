@@ -8,6 +8,7 @@ import torch
 
 from bench import registry
 from bench.api import Batch, VisionShape
+from bench.plan.resolve import wrapped
 from bench.plan.typed import parse_arm
 from bench.streams import Streams
 
@@ -18,10 +19,9 @@ def method_of(name: str, shape: VisionShape) -> Any:
     """``mae``, ``mae+mto``, ``mae+mto:all``, at the settings of the classes."""
     arm = parse_arm(name)
     method: Any = registry.METHODS.load(arm.method)(shape, registry.METHODS.config(arm.method)())
-    for plugin, terms in arm.plugins:
-        config = registry.PLUGINS.config(plugin)()
-        chosen = config if terms is None else config.with_terms(terms)
-        method = registry.PLUGINS.load(plugin)(method, chosen)
+    for wrap in arm.plugins:
+        config, _ = wrapped(wrap, {})
+        method = registry.PLUGINS.load(wrap.name)(method, config)
     method.reset_parameters(lambda parameter: STREAMS.generator("init", parameter))
     return method
 

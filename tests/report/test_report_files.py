@@ -196,3 +196,27 @@ def test_power_says_what_seeds_buy_and_cost() -> None:
 
 def test_power_without_pairs_says_so() -> None:
     assert "two seeds" in report.power(report.prepare(runs(RISING, seeds=[0])))
+
+
+SETTINGS = {
+    "mae": [80, 81, 82],
+    "mae+mto(recal,rows=all)": [80.6, 81.7, 82.3],
+    "mae+mto(recal,rows=all,keep_self=false)": [80.5, 81.6, 82.2],
+}
+
+
+def test_arms_with_settings_in_their_names_stay_apart_in_every_format(tmp_path: Path) -> None:
+    found = report.prepare(runs(SETTINGS))
+    one, two = list(SETTINGS)[1:]
+    assert "holds" in report.gate(f"rho({two}, data=digits)>=1.3", report.results(found))
+    written = {p.name: p for p in report.write_report(found, tmp_path, ("html", "md", "tex"))}
+    assert all(re.fullmatch(r"[\w.+-]+", name) for name in written)
+    page, text = written["report.html"].read_text(), written["report.md"].read_text()
+    assert all(f"<option>{arm}</option>" in page and f"| {arm} |" in text for arm in (one, two))
+    table = next(p.read_text() for name, p in written.items() if name.endswith(".tex"))
+    assert r"mae+mto(recal,rows=all,keep\_self=false) & 200" in table
+    assert not re.search(r"(?<!\\)_self", table)
+    summary = report.summary(found)
+    assert re.search(r"^mae\+mto\(recal,rows=all\) +100 ", summary, re.M)
+    assert re.search(r"^mae\+mto\(recal,rows=all, +100 .*\n keep_self=false\)$", summary, re.M)
+    assert max(map(len, summary.splitlines())) <= 80
