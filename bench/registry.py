@@ -352,6 +352,16 @@ TASKS = ConfiguredKind(
             label="k-NN",
             standing=True,
         ),
+        "ridge_all": TaskRow(
+            target="bench.evaluate.ridge_all:ridge_all",
+            config="bench.evaluate.ridge_all:RidgeAllConfig",
+            label="ridge, all labels",
+        ),
+        "knn_all": TaskRow(
+            target="bench.evaluate.knn_all:knn_all",
+            config="bench.evaluate.knn_all:KnnAllConfig",
+            label="k-NN, all labels",
+        ),
     },
     _task,
 )
