@@ -76,7 +76,8 @@ def test_data2vec(beta: float) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_the_teacher_is_the_moving_average_of_the_student(share: float) -> None:
-    config = Data2VecConfig(ema_decay=0.9, ema_decay_start=0.5, ema_anneal_share=share)
+    rates = {"ema_decay": 0.9, "ema_decay_start": 0.5, "ema_anneal_share": share}
+    config = Data2VecConfig(target_layers=1, **rates)
     method = single(Data2Vec(SHAPE, config))
     name, total = "blocks.1.mlp.fc1.weight", 8
     slow = method.teacher.get_parameter(name).clone()
@@ -92,17 +93,19 @@ def test_the_teacher_is_the_moving_average_of_the_student(share: float) -> None:
 @pytest.mark.parametrize("total", [100, 400])
 def test_the_teachers_time_constant_can_be_a_share_of_the_run(total: int) -> None:
     """From 2 % to 8 % of any run over its first half: 4 % after a quarter of it."""
-    config = Data2VecConfig(ema_span=0.08, ema_span_start=0.02, ema_anneal_share=0.5)
+    rising = {"ema_span": 0.08, "ema_span_start": 0.02, "ema_anneal_share": 0.5}
+    config = Data2VecConfig(target_layers=1, **rising)
     method = single(Data2Vec(SHAPE, config))
     for step, share in ((0, 0.02), (total // 4, 0.04), (total // 2, 0.08), (total - 1, 0.08)):
         assert method.decay(step, total) == pytest.approx(1 - 1 / (share * total))
-    constant = single(Data2Vec(SHAPE, Data2VecConfig(ema_span=0.05)))
+    constant = single(Data2Vec(SHAPE, Data2VecConfig(target_layers=1, ema_span=0.05)))
     assert constant.decay(0, total) == pytest.approx(1 - 1 / (0.05 * total))
     assert constant.decay(0, 10) == 0  # a time constant below one step: the teacher is the student
 
 
 def test_the_teacher_stays_in_evaluation_mode_and_sees_the_whole_image() -> None:
-    method = single(Data2Vec(SHAPE, Data2VecConfig(min_block=2, drop_path=0.5, attn_drop=0.5)))
+    dropping = {"drop_path": 0.5, "attn_drop": 0.5}
+    method = single(Data2Vec(SHAPE, Data2VecConfig(target_layers=1, min_block=2, **dropping)))
     batch = both(method)[2]
     method.train()
     assert not method.teacher.training

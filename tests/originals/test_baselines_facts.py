@@ -157,7 +157,7 @@ def test_initial_values_of_mae() -> None:
 
 def test_initial_values_of_simmim_and_data2vec() -> None:
     shape = VisionShape(image_size=32, patch_size=8, width=64, depth=4, heads=2)
-    for method in (SimMIM(shape, SimMIMConfig()), Data2Vec(shape, Data2VecConfig())):
+    for method in (SimMIM(shape, SimMIMConfig()), Data2Vec(shape, Data2VecConfig(target_layers=4))):
         method.reset_parameters(lambda name: STREAMS.generator("init", name))
         state = dict(method.named_parameters())
         assert 0.0195 < state["vit.blocks.3.attn.qkv.weight"].abs().max() <= 0.02
@@ -177,7 +177,7 @@ def test_initial_values_of_simmim_and_data2vec() -> None:
 
 def test_the_teacher_starts_as_the_students_copy() -> None:
     shape = VisionShape(image_size=32, patch_size=8, width=64, depth=2, heads=2)
-    method = Data2Vec(shape, Data2VecConfig())
+    method = Data2Vec(shape, Data2VecConfig(target_layers=2))
     method.reset_parameters(lambda name: STREAMS.generator("init", name))
     for name, slow in method.teacher.named_parameters():
         assert torch.equal(slow, method.vit.get_parameter(name))

@@ -44,7 +44,8 @@ SHARED = {"use_rel_pos_bias": False, "use_shared_rel_pos_bias": True}
 def made(kind: Any, shape: VisionShape = SHAPE) -> Any:
     configs: dict[Any, Any] = {MAE: MAEConfig, SimMIM: SimMIMConfig, Data2Vec: Data2VecConfig}
     configs |= {BootMAE: BootMAEConfig, ConMIM: ConMIMConfig}
-    method = kind(shape, configs[kind]())
+    options = {"target_layers": shape.depth} if kind is Data2Vec else {}
+    method = kind(shape, configs[kind](**options))
     scatter(method)
     if kind is ConMIM:
         scatter(method.teacher.requires_grad_(True))

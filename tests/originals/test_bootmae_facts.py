@@ -184,7 +184,7 @@ def test_the_network_that_is_evaluated() -> None:
 def test_rates_of_the_recipe() -> None:
     assert peak_lr(resolved("bootmae").pretrain) == pytest.approx(2.4e-3)
     assert resolved("bootmae").pretrain.min_lr == 1e-4
-    own = resolved("bootmae", recipe="own").finetune
+    own = resolved("bootmae", recipe="own").task("finetune")
     assert (peak_lr(own), own.layer_decay, own.warmup_epochs) == (5e-3, 0.6, 20)
 
 

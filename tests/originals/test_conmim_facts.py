@@ -104,7 +104,7 @@ def test_evaluation_receives_the_teacher_or_as_configured_the_student() -> None:
 def test_rates_of_the_recipe() -> None:
     pretrain = resolved("conmim").pretrain
     assert (peak_lr(pretrain), pretrain.betas, pretrain.clip_grad) == (7.5e-4, (0.9, 0.98), 1.0)
-    own = resolved("conmim", recipe="own").finetune
+    own = resolved("conmim", recipe="own").task("finetune")
     assert (peak_lr(own), own.layer_decay, own.warmup_epochs) == (4e-3, 0.65, 20)
 
 
