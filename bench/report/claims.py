@@ -81,7 +81,7 @@ def saving(row: Row, analysis: Analysis) -> str:
     """What may be claimed of the epochs to a target."""
     if (barred := obstacle(row)) is not None:
         return barred.text
-    saves, more = row["rho_low"] > 1, row["rho_high"] < 1
+    saves, more = row["rho_low"] > 1, row["rho_high"] < 1 or _out_of_reach(row)
     if not (saves or more):
         return NO_DIFFERENCE
     if is_missing(row["p_holm"]):
@@ -89,6 +89,11 @@ def saving(row: Row, analysis: Analysis) -> str:
     if row["p_holm"] > analysis.alpha:
         return f"not significant over {row['comparisons']:.0f} comparisons (Holm)"
     return SAVES + _time(row) if saves else MORE
+
+
+def _out_of_reach(row: Row) -> bool:
+    """Whether the method is significantly below the target at all budgets up to the target's."""
+    return row["state"] == "missed" and bool(row["rho_high"] <= row["bound"] <= 1)
 
 
 def _time(row: Row) -> str:
@@ -133,7 +138,8 @@ def half(row: Row, analysis: Analysis) -> Half:
     if barred is not None and barred.kind != PILOT:
         return Half(UNMEASURABLE, barred.text)
     if is_missing(low):
-        return Half(UNMEASURABLE, f"no cells at {row['target_epochs'] / 2:g} epochs")
+        missing = f"no cells at {row['target_epochs'] / 2:g} epochs"
+        return Half(UNMEASURABLE, f"{missing}; {barred.text}" if barred else missing)
     seeds = _settling(row, analysis)
     if barred is not None:
         return Half(OPEN, barred.text, seeds)

@@ -98,13 +98,15 @@ def _epochs(row: Row, goal: str) -> str:
     head = next(
         (f" {c}:" for c in (claims.SAVES, claims.MORE) if row["verdict"].startswith(c)), ":"
     )
-    ratio = _flowing(words.factor(row))
+    ratio, time = _flowing(words.factor(row)), words.factor(row, "pretrain_s")
+    if row["state"] == "missed":
+        bound = time.partition(", ")[2]
+        time = f"; wall time {bound}" if bound else ""
+        return f"{row['arm']}{head} {goal} is not reached ({ratio}{_said(row)}){time}"
+    said = f"ρ {ratio}{_said(row)}"
     if row["state"] == "measured":
-        count = f"{row['epochs_variant']:.0f} instead of {row['target_epochs']} epochs"
-        said = f"{count} (ρ {ratio}{_said(row)})"
-    else:
-        said = f"ρ {ratio}{_said(row)}"
-    return f"{row['arm']}{head} {said} to {goal}; wall time {words.factor(row, 'pretrain_s')}"
+        said = f"{row['epochs_variant']:.0f} instead of {row['target_epochs']} epochs ({said})"
+    return f"{row['arm']}{head} {said} to {goal}; wall time {time}"
 
 
 def _flowing(text: str) -> str:
@@ -123,7 +125,7 @@ def _half(row: Row, analysis: Analysis) -> str:
     if found.word == claims.OPEN:
         return f"half the epochs is open {_until(row, found)}"
     if found.word == claims.UNMEASURABLE:
-        return f"half the epochs is not measurable ({found.why})"
+        return f"half the epochs is not measurable ({_flowing(found.why)})"
     low, high = words.number(row["half_low"], 1, True), words.number(row["half_high"], 1, True)
     limit = f"at least {low}" if found.word == claims.SHOWN else f"at most {high}"
     gap = words.number(row["half_difference"], 1, True)

@@ -94,3 +94,14 @@ def test_the_terminal_keeps_within_eighty_columns() -> None:
     text = report.summary(report.prepare(runs(long)))
     assert max(map(len, text.splitlines())) <= 80
     assert "80.00 ± 0." in text
+
+
+def test_a_target_that_is_not_reached_is_said_with_what_is_known() -> None:
+    low = runs({"mae": [80, 81, 82], "mae+mto": [79, 80, 80.5]})
+    found = answer(low, {**PLAN, "target_epochs": 400})
+    assert found.sentence.startswith(
+        "mae+mto needs more epochs: mae's fine-tune accuracy at 400 epochs is not reached "
+        "(target missed, at most ×"
+    )
+    one = answer(runs({"mae": [80, 81], "mae+mto": [79, 80]}, seeds=range(2), budgets=[100, 300]))
+    assert "no cells at 150 epochs; pilot: no claim, 2 of 5 seeds" in one.sentence

@@ -82,7 +82,7 @@ def test_a_claim_on_epochs_leans_on_a_closed_end(shift: float, noise: float) -> 
             assert row["rho_low"] > 1
             assert row["p_holm"] <= 0.05
         if claims.MORE in row["verdict"]:
-            assert row["rho_high"] < 1
+            assert row["rho_high"] < 1 or row["rho_high"] <= row["bound"] <= 1
             assert row["p_holm"] <= 0.05
         if row["half"] == claims.SHOWN:
             assert row["half_low"] > -0.1
