@@ -291,7 +291,7 @@ PLUGINS = ConfiguredKind(
             claims_half=True,
         ),
         "null": ConfiguredRow(
-            target="null.plugin:with_null", config="null.plugin:NullConfig", null=True
+            target="baselines.null:with_null", config="baselines.null:NullConfig", null=True
         ),
     },
     _configured,

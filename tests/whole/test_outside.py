@@ -147,7 +147,7 @@ def test_one_of_each_kind_is_used_by_its_name(guest: Path, tmp_path: Path) -> No
 def test_its_code_is_in_the_snapshot_of_a_launch(tmp_path: Path) -> None:
     copy = take_snapshot(tmp_path / "code")
     assert (copy / "guest" / "launcher.py").read_text() == MODULES["launcher"]
-    assert {p.name for p in copy.iterdir()} >= {"bench", "baselines", "mto", "null", "guest"}
+    assert {p.name for p in copy.iterdir()} >= {"bench", "baselines", "mto", "guest"}
     assert "guest" not in provenance.sources(), "git knows this repository alone"
 
 

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 import torch
 
+from baselines.null import NullConfig, with_null
 from bench import registry
 from bench.errors import UsageError
 from bench.plan import resolve, typed
 from bench.plan.layers import load_preset
 from bench.train.method import build_method
-from null.plugin import NullConfig, with_null
 
 BARE = registry.METHODS.names()
 

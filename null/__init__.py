@@ -1,1 +1,0 @@
-"""The plug-in that changes nothing: what two equal arms differ by."""
