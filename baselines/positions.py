@@ -11,13 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.errors import UsageError
+
 
 def sincos_positions(width: int, grid: int) -> Tensor:
     """Fixed table [1, 1 + N, D], zeros for the class token, MAE's layout (float64 arithmetic).
 
     The first half of the channels encodes the column, the second the row; within each half sines
     come first (util/pos_embed.py:28, 42-68).
+
+    Raises:
+        UsageError: if the width is no multiple of 4: two axes, each with sines and cosines.
     """
+    if width % 4:
+        raise UsageError(f"a width of {width} is no multiple of 4, as sine-cosine positions need.")
     omega = 1.0 / 10000 ** (torch.arange(width // 4, dtype=torch.float64) / (width / 4))
     angles = torch.arange(grid, dtype=torch.float64)[:, None] * omega
     line = torch.cat([angles.sin(), angles.cos()], dim=1)

@@ -18,6 +18,12 @@ def printable(text: str) -> str:
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def shown(value: object, most: int = 80) -> str:
+    """A value as messages name it: on one line, and not endless."""
+    text = printable(str(list(value)) if isinstance(value, tuple) else str(value))
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 class BenchError(Exception):
     """Base of every error a user may see; ``exit_code`` is what the command returns."""
 
@@ -95,8 +101,8 @@ class DetachedError(BenchError):
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UsageError:
     """A :class:`UsageError` for a name that is not in a table, with the nearest one that is."""
     names = sorted(known)
-    nearest = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
-    parts = [f"unknown {kind} '{name}'."]
+    nearest = difflib.get_close_matches(name.lower()[:200], names, n=1, cutoff=0.5)
+    parts = [f"unknown {kind} '{shown(name)}'."]
     if nearest:
         parts.append(f"Did you mean '{nearest[0]}'?")
     parts.append(f"Known: {', '.join(names) or 'none'}.")

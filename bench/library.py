@@ -35,6 +35,8 @@ from bench.store.studies import StudyFolder
 
 __all__ = ["Means", "Request", "Wish", "compute", "plan", "read", "report"]
 
+MOST_JOBS = 4096
+
 SMALL_PX = 64
 """Below this image size a run computes fastest on one thread, with others beside it."""
 
@@ -230,6 +232,10 @@ def _check_means(means: Means) -> None:
         flag = {"gpus_per_node": "ngpus", "timeout_min": "timeout", "poll_s": "poll"}
         name = flag.get(given[0], given[0]).replace("_", "-")
         raise UsageError(f"--{name} is read with --launcher slurm alone. Add it, or leave it.")
+    if means.jobs > MOST_JOBS:
+        raise UsageError(
+            f"--jobs {means.jobs}: at most {MOST_JOBS} runs are computed side by side."
+        )
     if means.jobs and not row.jobs:
         raise UsageError(
             f"--jobs is for runs on this machine, not for --launcher {means.launcher}."

@@ -18,7 +18,7 @@ from bench.api.rules import Length, Range, Rising, Ruled, Text, hints, make_chec
 from bench.errors import UsageError
 from bench.launch.slurm.site import Site
 from bench.plan.config import Resources, RunConfig
-from bench.plan.layers import SECTIONS
+from bench.plan.keys import SECTIONS
 from bench.plan.loading import load_section
 from bench.plan.sections import PretrainConfig
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
-from bench.errors import CONTROL, UsageError
+from bench.errors import CONTROL, UsageError, shown
 
 SHORT = 16
 """Up to this upper limit a message names both ends of a range."""
@@ -180,7 +180,7 @@ class Ruled:
         for name, check in checks(kind):
             found = check(getattr(self, name))
             if found:
-                raise UsageError(f"{self.section}.{name}={getattr(self, name)!r} {found}.")
+                raise UsageError(f"{self.section}.{name}={shown(getattr(self, name))} {found}.")
 
 
 Check = Callable[[Any], str]

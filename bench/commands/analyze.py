@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +52,7 @@ def analyze(args: argparse.Namespace) -> int:
     store = Store(Path(args.out))
     folder = Path(args.to) if args.to else store.root / "layers"
     series = {
-        name: _measured(Path(name), args) if Path(name).is_file() else _points(store, name)
+        name: _measured(Path(name), args) if os.path.isfile(name) else _points(store, name)
         for name in args.runs
     }
     plateaus = {name: _plateau(store, name) for name in args.runs if not Path(name).is_file()}

@@ -128,6 +128,8 @@ def _data(args: argparse.Namespace) -> Iterator[Finding]:
     images.train.open(0), images.test.open(0)
     counts = f"{len(images.train)} training and {len(images.test)} test images"
     yield Finding("data", OK, f"{name}: {counts}, {images.classes} classes")
+    for note in images.notes():
+        yield Finding("data", WARN, note)
 
 
 def _scheduler(args: argparse.Namespace) -> Iterator[Finding]:

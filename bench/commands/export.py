@@ -15,7 +15,7 @@ from bench.store.store import Store
 def export_study(args: argparse.Namespace) -> int:
     """Packs a study, its plan, tables and runs, or single runs, into one archive."""
     store = Store(Path(args.out))
-    if store.run(args.what).path.is_dir() and args.what:
+    if args.what in {folder.run_id for folder in store.folders()}:
         folders = [store.run(args.what).path]
     else:
         study = studies.find(store, args.what)

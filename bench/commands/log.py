@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from bench.commands.flags import Command, add_out_flag
 from bench.commands.top import eta
-from bench.errors import remedy
+from bench.errors import printable, remedy
 from bench.report.words import duration, number
 from bench.store.folder import RunFolder
 from bench.store.record import load_record
@@ -36,7 +36,9 @@ def show_log(args: argparse.Namespace) -> int:
     for line in filter(None, (_speed(folder, status), _losses(folder.metrics()))):
         print(f"\n{line}")
     if folder.log.exists():
-        print(f"\n{folder.log.read_text()}", end="")
+        print()
+        for text in folder.log.read_bytes().decode(errors="replace").splitlines():
+            print(printable(text))
     return 0
 
 

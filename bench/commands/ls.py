@@ -16,7 +16,7 @@ from bench import registry
 from bench.api.rules import Range, hints
 from bench.commands.flags import Command, add_out_flag
 from bench.errors import unknown
-from bench.plan import layers
+from bench.plan import keys, layers
 from bench.report import reference
 from bench.report.words import number
 from bench.stats.analysis import endpoint_label
@@ -82,7 +82,7 @@ def _settings(args: argparse.Namespace) -> str:
 def _sections() -> dict[str, type]:
     kinds = (registry.TASKS, registry.METHODS, registry.PLUGINS)
     own = {name: kind.config(name) for kind in kinds for name in kind.names()}
-    return {**layers.SECTIONS, **own}
+    return {**keys.SECTIONS, **own}
 
 
 def _rows(section: str, cls: type) -> list[list[str]]:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from bench.commands.table import COMMANDS
-from bench.errors import BenchError, UsageError, unknown
+from bench.errors import BenchError, UsageError, printable, shown, unknown
+
+ODD = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+"""Characters that no argument holds; line ends and tabs may separate a list."""
+
+PATH_ERRORS = frozenset(
+    {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM}
+    | {errno.ENOENT, errno.EINVAL, errno.EROFS}
+)
+"""Numbers of errors that say that a path given is of no use."""
 
 EPILOG = """\
 settings:
@@ -47,6 +57,9 @@ def parse(argv: Sequence[str]) -> tuple[str, argparse.Namespace]:
     Raises:
         UsageError: for anything that cannot be read.
     """
+    for argument in argv:
+        if odd := ODD.search(argument):
+            raise UsageError(f"'{shown(argument)}' holds a control character, {odd[0]!r}.")
     arguments = [_dashes(a) for a in argv]
     overrides, rest = _split_overrides(arguments)
     name = ""
@@ -129,8 +142,14 @@ def guarded(action: Callable[[], int]) -> int:
     try:
         return action()
     except BenchError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if error.errno not in PATH_ERRORS:
+            raise
+        what = f"'{error.filename}': {error.strerror}" if error.filename else str(error)
+        print(f"error: {shown(what, 200)}. Check the path.", file=sys.stderr)
+        return UsageError.exit_code
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130

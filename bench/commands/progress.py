@@ -62,10 +62,10 @@ class StudyView:
         self.news: RunProgress | None = None
         self.begun: float | None = None
         self.rich = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(),
             _Eta(),
             console=self.console,
@@ -102,7 +102,8 @@ class StudyView:
         if run.state in (FAILED, BLOCKED):
             reason = run.status.get("message", "")
             kind = run.status.get("failure", "")
-            self.console.print(f"{run.state:8} {run.task.run_id}  {kind} {reason}", style="red")
+            line = f"{run.state:8} {run.task.run_id}  {kind} {reason}"
+            self.console.print(Text(line, style="red"))
         elif run.state == DONE and known:
             self.news = run
         self._warn_of_waiting(run)

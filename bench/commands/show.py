@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from bench.commands.flags import Command, add_out_flag
@@ -10,7 +11,7 @@ from bench.errors import UsageError
 from bench.plan import resolve, typed
 from bench.plan.config import RunConfig
 from bench.plan.layers import load_preset
-from bench.store.files import read_json
+from bench.store.shapes import CONFIG, read_state
 from bench.store.store import Store
 
 
@@ -44,7 +45,7 @@ def show_reconstructions(args: argparse.Namespace) -> int:
 def _place(args: argparse.Namespace, what: str) -> tuple[str, Path, Path | None]:
     """What was named, its folder, and the checkpoint if it is a file."""
     path = Path(what)
-    if path.is_file():
+    if os.path.isfile(path):
         return what, path.parent, path
     return what, Store(Path(args.out)).pretraining(what, "run or file").path, None
 
@@ -66,7 +67,7 @@ def stored_config(folder: Path, args: argparse.Namespace, what: str) -> RunConfi
         UsageError: if neither is there.
     """
     for place in (folder, *folder.parents[:2]):
-        stored = read_json(place / "config.json")
+        stored = read_state(place / "config.json", CONFIG)
         if stored and "config" in stored and not args.method:
             return resolve.run_from_plain(stored["config"])
     if not args.method:

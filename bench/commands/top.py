@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from bench.commands.flags import Command, add_out_flag
@@ -48,8 +49,8 @@ def view(store: Store) -> Group:
     table = Table("run", "state", "stage", "progress", "img/s", "loss", "ETA", "beat", box=None)
     for folder, state in states.items():
         if state in (RUNNING, FAILED):
-            table.add_row(*_row(folder, state))
-    return Group(f"{len(states)} runs: {line}", table)
+            table.add_row(*map(escape, _row(folder, state)))
+    return Group(escape(f"{len(states)} runs: {line}"), table)
 
 
 def _state(folder: RunFolder) -> str:

@@ -21,8 +21,9 @@ from bench.commands.flags import Command, add_all, means_of, wish_of
 from bench.commands.study import compute
 from bench.errors import NothingMeasuredError, UsageError
 from bench.library import Request
-from bench.plan import layers, typed
+from bench.plan import typed
 from bench.plan.identity import digest
+from bench.plan.keys import check_typed
 from bench.plan.study import Study, make_study
 from bench.registry import endpoint
 from bench.report import words
@@ -128,7 +129,7 @@ def grid(axes: Sequence[str]) -> list[list[str]]:
 def _trial(request: Request, settings: list[str]) -> Trial:
     planned = request.planned
     layer = typed.parse_overrides(settings)
-    layers.check_keys(layer, "the grid")
+    check_typed(layer)
     resolver = replace(planned.resolver, layers=(*planned.resolver.layers, layer))
     configs = [c.config for c in request.study.cells]
     cells = make_study(

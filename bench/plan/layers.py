@@ -13,26 +13,10 @@ from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bench import registry
-from bench.api import VisionShape
 from bench.errors import UsageError, unknown
-from bench.plan.sections import DataConfig, PretrainConfig
-
-SECTIONS: dict[str, type] = {
-    "data": DataConfig,
-    "model": VisionShape,
-    "pretrain": PretrainConfig,
-}
-"""Sections that every cell has beside its method's, plug-ins' and evaluation tasks'."""
-
-STUDY_KEYS = (
-    *("methods", "epochs", "seeds", "suite_seed", "target", "margin", "extends", "trials"),
-    *("recipe", "recipes", "tasks"),
-)
-
-Layer = Mapping[str, Any]
+from bench.plan.keys import SECTIONS, STUDY_KEYS, Layer, check_keys
+from bench.plan.reading import read_file
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -75,7 +59,7 @@ def _recipes(method: str) -> Layer:
     path = folder / "recipes.yaml" if folder else None
     if path is None or not path.is_file():
         return {}
-    values = yaml.safe_load(path.read_text())
+    values = read_file(path)
     if not isinstance(values, dict) or not all(isinstance(v, dict) for v in values.values()):
         raise UsageError(f"'{path}' must hold settings of '{method}' under names of presets.")
     for name, own in values.items():
@@ -90,15 +74,9 @@ def load_yaml(path: Path) -> tuple[Layer, ...]:
     method.
 
     Raises:
-        UsageError: if it is missing or no mapping of sections.
+        UsageError: if it is missing, no mapping of sections, or holds what no study could use.
     """
-    try:
-        layer = yaml.safe_load(path.read_text()) or {}
-    except OSError as error:
-        raise UsageError(f"cannot read suite file '{path}': {error.strerror}.") from error
-    except yaml.YAMLError as error:
-        text = " ".join(str(error).split())
-        raise UsageError(f"suite file '{path}' is not valid YAML: {text}") from error
+    layer = read_file(path) or {}
     if not isinstance(layer, dict):
         raise UsageError(f"suite file '{path}' must hold sections such as 'pretrain:'.")
     layer = {k: {} if v is None and k not in STUDY_KEYS else v for k, v in layer.items()}
@@ -150,28 +128,3 @@ def load_recipe(name: str, values: Layer) -> Layer:
     if name and name not in recipes:
         raise unknown("recipe", name, recipes, "A preset or suite file lists its 'recipes'.")
     return recipes[name] or {} if name else {}
-
-
-def check_keys(layer: Layer, where: str) -> None:
-    """Rejects sections that are neither common ones, nor methods, nor plug-ins, nor study keys.
-
-    Raises:
-        UsageError: naming the nearest known one.
-    """
-    known = {
-        *SECTIONS,
-        *STUDY_KEYS,
-        *registry.TASKS.names(),
-        *registry.METHODS.names(),
-        *registry.PLUGINS.names(),
-    }
-    for key, value in layer.items():
-        if key not in known:
-            raise unknown("section", key, known, f"It stands in {where}.")
-        if key not in STUDY_KEYS and not isinstance(value, Mapping):
-            raise UsageError(f"section '{key}' in {where} must hold settings, not {value!r}.")
-        if key in registry.METHODS.names():
-            inside = {*SECTIONS, *registry.TASKS.names(), *registry.PLUGINS.names()}
-            for name, inner in value.items():
-                if isinstance(inner, Mapping) and name not in inside:
-                    raise unknown("section", f"{key}.{name}", {f"{key}.{n}" for n in inside})

@@ -10,7 +10,7 @@ from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 from bench.api import rules
-from bench.errors import UsageError, printable, unknown
+from bench.errors import UsageError, shown, unknown
 
 
 def load_section(cls: type, values: Mapping[str, Any], where: str) -> Any:
@@ -23,7 +23,7 @@ def load_section(cls: type, values: Mapping[str, Any], where: str) -> Any:
     known = {f.name for f in fields(cls)}
     for key in values:
         if key not in known:
-            raise unknown("setting", f"{where}.{_shown(key)}", (f"{where}.{k}" for k in known))
+            raise unknown("setting", f"{where}.{shown(key)}", (f"{where}.{k}" for k in known))
     loaded = {k: coerce(v, hints[k], f"{where}.{k}") for k, v in values.items()}
     required = {f.name for f in fields(cls) if _is_required(f)}
     missing = sorted(required - set(loaded))
@@ -47,14 +47,8 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
     check = rules.make_check(hint)
     complaint = check(loaded) if check else ""
     if complaint:
-        raise UsageError(f"{where}={_shown(loaded)} {complaint}.")
+        raise UsageError(f"{where}={shown(loaded)} {complaint}.")
     return loaded
-
-
-def _shown(value: Any) -> str:
-    """A value as messages name it: on one line and not endless."""
-    text = printable(str(list(value)) if isinstance(value, tuple) else str(value))
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _coerce(value: Any, hint: Any, where: str) -> Any:
@@ -73,7 +67,7 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         allowed = typing.get_args(hint)
         if value in allowed:
             return value
-        raise unknown(f"value of {where}", _shown(value), map(str, allowed))
+        raise unknown(f"value of {where}", shown(value), map(str, allowed))
     if origin is tuple:
         return _coerce_tuple(value, hint, where)
     if origin in (typing.Union, types.UnionType):
@@ -117,4 +111,4 @@ def _coerce_scalar(value: Any, hint: type, where: str) -> Any:
 
 
 def _misfit(value: Any, wanted: str, where: str) -> UsageError:
-    return UsageError(f"{where}={_shown(repr(value))} is not a valid {wanted}.")
+    return UsageError(f"{where}={shown(repr(value))} is not a valid {wanted}.")

@@ -10,7 +10,8 @@ from typing import Any
 from bench import registry
 from bench.errors import UsageError
 from bench.plan.config import RunConfig
-from bench.plan.layers import SECTIONS, Layer, clear_rivals, merge, merged
+from bench.plan.keys import SECTIONS, Layer
+from bench.plan.layers import clear_rivals, merge, merged
 from bench.plan.loading import load_section
 from bench.plan.typed import Arm, Wrap, parse_overrides, split_list
 
@@ -130,12 +131,22 @@ def run_from_plain(values: Mapping[str, Any]) -> RunConfig:
         UsageError: if it does not fit this version.
     """
     plain = dict(values)
-    method = plain.get("method", "")
+    method, plugins = plain.get("method"), plain.pop("plugins", [])
+    parts = [*SECTIONS, "hyper"]
+    paired = isinstance(plugins, list) and all(isinstance(p, list) and len(p) == 2 for p in plugins)
+    wrong = [n for n in parts if not isinstance(plain.get(n), Mapping)]
+    wrong += [n for n in ("method",) if not isinstance(method, str)]
+    wrong += [] if paired else ["plugins"]
+    wrong += [n for n in registry.TASKS.ordered() if not isinstance(plain.get(n, {}), Mapping)]
+    if wrong:
+        raise UsageError(
+            f"a stored configuration is damaged: '{wrong[0]}' is missing or misshapen."
+        )
     sections = {n: load_section(cls, plain.pop(n), n) for n, cls in SECTIONS.items()}
-    hyper = load_section(registry.METHODS.config(method), plain.pop("hyper"), method)
-    plugins = tuple(
-        (name, load_section(registry.PLUGINS.config(name), config, name))
-        for name, config in plain.pop("plugins")
+    hyper = load_section(registry.METHODS.config(str(method)), plain.pop("hyper"), str(method))
+    wrapped = tuple(
+        (str(name), load_section(registry.PLUGINS.config(str(name)), config, str(name)))
+        for name, config in plugins
     )
     tasks = tuple(
         (name, load_section(registry.TASKS.config(name), plain.pop(name), name))
@@ -145,4 +156,4 @@ def run_from_plain(values: Mapping[str, Any]) -> RunConfig:
     for name in plain.keys() - {f.name for f in dataclasses.fields(RunConfig)}:
         registry.TASKS.config(name)  # says what is unknown, and what is not
     own = tuple(plain.pop("own", ()))
-    return RunConfig(hyper=hyper, plugins=plugins, own=own, tasks=tasks, **sections, **plain)
+    return RunConfig(hyper=hyper, plugins=wrapped, own=own, tasks=tasks, **sections, **plain)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bench import registry
-from bench.errors import UsageError
-from bench.plan.layers import Layer
+from bench.errors import UsageError, shown
+from bench.plan.keys import Layer
+from bench.plan.reading import read_text
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def parse_arm(text: str) -> Arm:
     """
     body, at, alias = text.partition("@")
     if at and not re.fullmatch(r"[\w.-]+", alias):
-        raise UsageError(f"cannot read '{text}'. The other name goes last: mae+mto@again.")
+        raise UsageError(f"cannot read '{shown(text)}'. The other name goes last: mae+mto@again.")
     method, *parts = re.split(r"\+(?![^(]*\))", body)
     registry.METHODS.config(method)
     plugins = tuple(_parse_wrap(part, text) for part in parts)
@@ -74,7 +74,7 @@ def _parse_wrap(part: str, text: str) -> Wrap:
     items = [item for item in re.split(split, inside or dotted or "") if item]
     if not found or not all(re.fullmatch(r"\w+(=.*)?", item) for item in items):
         raise UsageError(
-            f"cannot read plug-in '{part}' in '{text}'. "
+            f"cannot read plug-in '{shown(part)}' in '{shown(text)}'. "
             "Write mae+mto(spa,e), with settings mae+mto(spa,rows=all)."
         )
     registry.PLUGINS.config(name)
@@ -110,11 +110,12 @@ def parse_epochs(text: str | Iterable[str]) -> list[int]:
     for item in split_list(text):
         if not re.fullmatch(r"0*[1-9]\d*", item, re.ASCII):
             raise UsageError(
-                f"epoch budget '{item}' is not a positive whole number. Example: --epochs 100,200."
+                f"epoch budget '{shown(item)}' is not a positive whole number. "
+                "Example: --epochs 100,200."
             )
         if len(item) > 9 or int(item) > MOST_EPOCHS:
             raise UsageError(
-                f"epoch budget '{item}' is above {MOST_EPOCHS}, the most there can be."
+                f"epoch budget '{shown(item)}' is above {MOST_EPOCHS}, the most there can be."
             )
         budgets.append(int(item))
     if not budgets:
@@ -133,7 +134,9 @@ def parse_seeds(text: str | Iterable[str]) -> list[int]:
     for item in items:
         found = re.fullmatch(r"(\d+)(?:-(\d+))?", item, re.ASCII)
         if not found:
-            raise UsageError(f"cannot read seeds '{item}'. Write a count 5, a range 0-4 or 0,1,2.")
+            raise UsageError(
+                f"cannot read seeds '{shown(item)}'. Write a count 5, a range 0-4 or 0,1,2."
+            )
         first, last = (None if n is None else min(int(n[-30:]), 10**12) for n in found.groups())
         assert first is not None
         if last is None and len(items) > 1:
@@ -141,7 +144,7 @@ def parse_seeds(text: str | Iterable[str]) -> list[int]:
         wanted = range(first, last + 1) if last is not None else range(first)
         if len(wanted) > MOST_SEEDS or (wanted and wanted[-1] > LARGEST_SEED):
             raise UsageError(
-                f"seeds '{item}': at most {MOST_SEEDS} of them, none above {LARGEST_SEED}."
+                f"seeds '{shown(item)}': at most {MOST_SEEDS} of them, none above {LARGEST_SEED}."
             )
         if not wanted and last is not None:
             raise UsageError(f"seeds '{item}' run backwards. Write the smaller one first.")
@@ -163,9 +166,10 @@ def parse_data(text: str) -> tuple[str, str]:
     row = registry.dataset(name)
     if row.needs_root and not root:
         raise UsageError(f"data set '{name}' needs a folder: --data {name}:DIR.")
-    if root and not Path(root).expanduser().is_dir():
+    if root and not os.path.isdir(Path(root).expanduser()):
         raise UsageError(
-            f"data folder '{root}' does not exist. Mount or copy the data, or use --data digits."
+            f"data folder '{shown(root, 200)}' does not exist. "
+            "Mount or copy the data, or use --data digits."
         )
     return name, str(Path(root).expanduser().resolve()) if root else ""
 
@@ -182,15 +186,13 @@ def parse_overrides(items: Iterable[str]) -> Layer:
         keys = path.split(".")
         if not equals or len(keys) < 2 or not all(keys):
             raise UsageError(
-                f"cannot read '{item}'. Write SECTION.KEY=VALUE, as pretrain.blr=1e-3."
+                f"cannot read '{shown(item)}'. Write SECTION.KEY=VALUE, as pretrain.blr=1e-3."
             )
         inner = layer
         for key in keys[:-1]:
             inner = inner.setdefault(key, {})
             if not isinstance(inner, dict):
                 raise UsageError(f"'{item}': '{key}' has a value already, so it is no section.")
-        try:
-            inner[keys[-1]] = yaml.safe_load(value) if value.startswith(("[", "{")) else value
-        except yaml.YAMLError as error:
-            raise UsageError(f"cannot read the value of '{item}': {error}") from error
+        listed = value.startswith(("[", "{"))
+        inner[keys[-1]] = read_text(value, f"the value of '{item}'") if listed else value
     return layer

@@ -6,17 +6,25 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from bench import registry
+from bench.api.rules import Epochs, Seed, Text
 from bench.errors import UsageError
 from bench.plan import fairness
 from bench.plan.config import RunConfig
 from bench.plan.identity import digest
-from bench.plan.layers import check_keys, load_preset, load_recipe, load_yaml, merged
+from bench.plan.keys import Margin, check_keys, check_typed
+from bench.plan.layers import load_preset, load_recipe, load_yaml, merged
+from bench.plan.loading import coerce
 from bench.plan.resolve import Resolver
 from bench.plan.study import Study, make_study, plain_config
 from bench.plan.typed import Arm, parse_arms, parse_data, parse_epochs, parse_overrides, parse_seeds
+
+StudyName = Annotated[
+    str, Text(r"[\w@+(][\w@+() .,-]{0,119}", "a name of letters, digits and @+().,- of at most 120")
+]
+"""Name of a study's folder."""
 
 Words = str | Sequence[str]
 """As typed: ``mae,mae+mto``, or several such words."""
@@ -100,7 +108,7 @@ def plan_wish(wish: Wish, init_hash: str = "") -> Planned:
     """
     data, root = parse_data(wish.data) if wish.data else ("", "")
     preset, layers, values = _layers(wish, data)
-    suite_seed = _first(wish.suite_seed, values.get("suite_seed"), 0)
+    suite_seed = coerce(_first(wish.suite_seed, values.get("suite_seed"), 0), Seed, "suite_seed")
     resolver = Resolver(tuple(layers), suite_seed, init_hash)
     _check_tasks(parse_overrides(wish.settings), resolver.tasks())
     arms = parse_arms(_wanted(wish.methods, values, "methods"))
@@ -111,11 +119,11 @@ def plan_wish(wish: Wish, init_hash: str = "") -> Planned:
         cells=make_study(resolver, arms, budgets, seeds),
         preset=preset,
         target_epochs=_target(_first(wish.target, values.get("target")), budgets),
-        margin=float(_first(wish.margin, values.get("margin"), 0.1)),
+        margin=coerce(_first(wish.margin, values.get("margin"), 0.1), Margin, "margin"),
     )
     _check_data(study, root)
     warnings = fairness.check([c.config for c in study.cells], values.get("trials", {}))
-    name = wish.name or study_name(study)
+    name = coerce(wish.name or study_name(study), StudyName, "--name")
     return Planned(study, name, resolver, tuple(arms), warnings, root, wish.init)
 
 
@@ -129,7 +137,7 @@ def _layers(wish: Wish, data: str) -> tuple[str, list[Mapping[str, Any]], dict[s
     recipe = load_recipe(str(_first(wish.recipe, values.get("recipe"), "")), values)
     typed = parse_overrides(wish.settings)
     check_keys(merged([*file, recipe]), "the suite file")
-    check_keys(typed, "the settings")
+    check_typed(typed)
     layers = [*base, *file, recipe, _sizes_of_another(data, values), typed]
     layers += [{"data": {"name": data}}] if data else []
     layers += [{"tasks": wish.tasks}] if wish.tasks else []
@@ -166,7 +174,8 @@ def _wanted(given: Any, values: Mapping[str, Any], key: str) -> Any:
     return str(value)
 
 
-def _target(target: int | None, budgets: Sequence[int]) -> int | None:
+def _target(target: Any, budgets: Sequence[int]) -> int | None:
+    target = None if target is None else coerce(target, Epochs, "target")
     if target is not None and target not in budgets:
         raise UsageError(f"--target {target} is not among the budgets {list(budgets)}.")
     return target

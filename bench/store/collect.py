@@ -8,7 +8,6 @@ from typing import Any
 from bench.machine.provenance import hardware_label
 from bench.plan.identity import identity
 from bench.plan.resolve import run_from_plain
-from bench.store.files import read_json
 from bench.store.folder import RunFolder
 from bench.store.index import load_records
 from bench.store.record import Record
@@ -49,12 +48,12 @@ def _broken(store: Store, run_id: str) -> Record | None:
 
 def _origin(folder: RunFolder) -> dict[str, Any]:
     """Code and hardware of a run that left no record, from its provenance."""
-    origin = read_json(folder.path / "provenance.json")
+    origin = folder.provenance()
     if origin is None:
         return {}
     return {
-        "commit": origin["code"]["commit"],
-        "dirty": bool(origin["code"]["dirty"]),
+        "commit": str(origin["code"].get("commit", "unknown")),
+        "dirty": bool(origin["code"].get("dirty")),
         "hardware": hardware_label(origin["hardware"]),
-        "versions": origin["versions"],
+        "versions": origin.get("versions", {}),
     }

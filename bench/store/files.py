@@ -46,9 +46,13 @@ def write_json(path: Path, values: Any, durable: bool = True) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in ``path``, or None if there is none or it is unreadable."""
+    """The JSON object in ``path``, or None if there is none or it is unreadable.
+
+    For files that are written anew when they are torn; the others have a shape
+    (:mod:`bench.store.shapes`).
+    """
     try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError):
+        values = json.loads(path.read_bytes().decode())
+    except (OSError, ValueError, RecursionError):
         return None
     return values if isinstance(values, dict) else None

@@ -27,6 +27,7 @@ from typing import Any
 
 from bench.errors import BusyError
 from bench.store.files import read_json, write_json
+from bench.store.shapes import CONFIG, PROVENANCE, STATUS, clean, fits, read_state
 from bench.store.states import PENDING, RUNNING, STOPPED
 
 BEAT_KEPT_S = 600.0
@@ -63,15 +64,25 @@ class RunFolder:
         return self.path / "log.txt"
 
     def config(self) -> dict[str, Any] | None:
-        """The resolved configuration, or None if never started."""
-        return read_json(self.path / "config.json")
+        """The resolved configuration, or None if never started.
+
+        Raises:
+            StoreError: if the file is damaged.
+        """
+        return read_state(self.path / "config.json", CONFIG, ("stage", "config"))
 
     def status(self) -> dict[str, Any]:
         """The last status; ``pending`` when there is none. A record means ``done``."""
-        status = read_json(self.path / "status.json") or {"state": PENDING}
+        status = self._status()
         if status["state"] == RUNNING and not self.is_locked() and not self._beats(status):
             status["state"] = STOPPED
         return status
+
+    def _status(self) -> dict[str, Any]:
+        """The status as it is kept, without what does not fit: it is written anew all the time."""
+        kept = read_json(self.path / "status.json") or {}
+        fitting = {k: v for k, v in kept.items() if k not in STATUS or fits(v, STATUS[k])}
+        return {"state": PENDING, **clean(fitting)}
 
     def _beats(self, status: dict[str, Any]) -> bool:
         """Whether another machine, whose lock may not be seen here, gave a sign lately."""
@@ -80,7 +91,7 @@ class RunFolder:
 
     def set_status(self, state: str, **values: Any) -> None:
         """Replaces the status, keeping earlier values that are not given anew."""
-        kept = read_json(self.path / "status.json") or {}
+        kept = self._status()
         status = {**kept, **values, "state": state, "beat": now()}
         write_json(self.path / "status.json", status, durable=state != RUNNING)
 
@@ -91,12 +102,20 @@ class RunFolder:
     def cancelled_since(self, moment: float) -> bool:
         """Whether the run was cancelled after ``moment`` (seconds since the epoch)."""
         values = read_json(self.path / "cancelled.json") or {}
-        return float(values.get("time", 0.0)) > moment
+        time_ = values.get("time", 0.0)
+        return isinstance(time_, int | float) and time_ > moment
 
     def images(self) -> str:
         """Fingerprint of the images the run saw, '' if it has not started."""
-        origin = read_json(self.path / "provenance.json") or {}
-        return str(origin.get("data", ""))
+        return str((self.provenance() or {}).get("data", ""))
+
+    def provenance(self) -> dict[str, Any] | None:
+        """Code, versions, hardware and images of the run, None if it has not started.
+
+        Raises:
+            StoreError: if the file is damaged.
+        """
+        return read_state(self.path / "provenance.json", PROVENANCE, ("code", "hardware"))
 
     def append_metrics(self, values: dict[str, Any]) -> None:
         """Appends one line to metrics.jsonl; a line torn by a kill is closed first."""
@@ -111,18 +130,24 @@ class RunFolder:
         """All logged lines; of lines for the same step (after a resume) the last one counts."""
         lines: dict[Any, dict[str, Any]] = {}
         with contextlib.suppress(OSError):
-            texts = (self.path / "metrics.jsonl").read_text().splitlines()
+            texts = (self.path / "metrics.jsonl").read_text(errors="replace").splitlines()
             for number, text in enumerate(texts):
-                with contextlib.suppress(ValueError):
+                with contextlib.suppress(ValueError, TypeError, RecursionError):
                     values = json.loads(text)
+                    if not isinstance(values, dict):
+                        continue
                     key = (values.get("stage"), values.get("step", -number))
                     lines.pop(key, None)
                     lines[key] = values
         return list(lines.values())
 
     def result(self) -> dict[str, Any] | None:
-        """The values of record.json, or None if the run is not done."""
-        return read_json(self.path / "record.json")
+        """The values of record.json, or None if the run is not done.
+
+        Raises:
+            StoreError: if the file is damaged.
+        """
+        return read_state(self.path / "record.json")
 
     def is_done(self) -> bool:
         """Whether the run has finished and left its result."""

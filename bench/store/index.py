@@ -17,6 +17,7 @@ from typing import Any
 from bench.store.files import read_json, write_bytes
 from bench.store.folder import RunFolder
 from bench.store.record import SCHEMA, Record, load_record
+from bench.store.shapes import fits
 from bench.store.store import Store
 
 VERSION = 1
@@ -41,13 +42,18 @@ def load_records(store: Store, ids: Iterable[str] | None = None) -> list[Record]
             write_bytes(path, data)
     wanted = sorted(current if ids is None else current.keys() & set(ids))
     found = (current[name][2] for name in wanted)
-    return [Record(**values) for values in found if values is not None]
+    try:
+        return [Record(**values) for values in found if values is not None]
+    except TypeError:  # an index that was edited: the folders know
+        path.unlink(missing_ok=True)
+        return [r for name in wanted if (r := load_record(RunFolder(store.runs / name)))]
 
 
 def _known(path: Path) -> dict[str, Entry]:
     values = read_json(path) or {}
     usable = values.get("version") == [VERSION, SCHEMA]
-    return values.get("runs", {}) if usable else {}
+    runs: dict[str, Entry] = values.get("runs", {}) if usable else {}
+    return runs if fits(runs, dict[str, list[Any]]) else {}
 
 
 def _stamps(runs: Path) -> list[tuple[str, tuple[int, int]]]:
@@ -63,7 +69,7 @@ def _stamps(runs: Path) -> list[tuple[str, tuple[int, int]]]:
 
 def _entry(store: Store, name: str, stamp: tuple[int, int], known: dict[str, Entry]) -> Entry:
     entry = known.get(name)
-    if entry is not None and entry[:2] == [*stamp]:
+    if entry is not None and len(entry) == 3 and entry[:2] == [*stamp]:
         return entry
     record = load_record(RunFolder(store.runs / name))
     return [*stamp, None if record is None else asdict(record)]

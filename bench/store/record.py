@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, get_type_hints
 
 from bench.errors import StoreError
 from bench.registry import endpoint
 from bench.store.folder import RunFolder
+from bench.store.shapes import held
 from bench.store.states import DONE
 
 SCHEMA = 2
@@ -70,6 +71,8 @@ def migrate(values: dict[str, Any]) -> dict[str, Any]:
         StoreError: if the record comes from a newer version of this software.
     """
     version = values.get("schema", 0)
+    if not isinstance(version, int):
+        raise StoreError(f"record of {values.get('run_id', '?')} has schema {version!r}.")
     if version > SCHEMA:
         raise StoreError(
             f"record of {values.get('run_id', '?')} has schema {version}, this software knows "
@@ -104,4 +107,6 @@ def load_record(folder: RunFolder) -> Record | None:
     extra = set(values) - {f.name for f in fields(Record)}
     if extra:
         raise StoreError(f"record of {folder.run_id} has unknown fields: {sorted(extra)}")
-    return Record(**values)
+    path = folder.path / "record.json"
+    required = tuple(f.name for f in fields(Record) if f.default is f.default_factory is MISSING)
+    return Record(**held(values, get_type_hints(Record), path, required))

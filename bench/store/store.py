@@ -64,9 +64,10 @@ class Store:
             self.runs.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self.runs):
                 pass
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise UsageError(
-                f"cannot write to output folder '{self.root}' ({error.strerror}). "
+                f"cannot write to output folder '{self.root}' ({reason}). "
                 "Choose another one with --out DIR."
             ) from error
 

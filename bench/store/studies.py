@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import NothingMeasuredError, UsageError, unknown
-from bench.store.files import read_json, write_bytes, write_json
+from bench.store import shapes
+from bench.store.files import write_bytes, write_json
+from bench.store.shapes import read_state
 from bench.store.store import Store
 
 STUDIES, PLAN = "studies", "plan.json"
@@ -33,8 +35,12 @@ class StudyFolder:
         return self.path.name
 
     def plan(self) -> dict[str, Any] | None:
-        """The values of plan.json, or None where nothing was planned."""
-        return read_json(self.path / PLAN)
+        """The values of plan.json, or None where nothing was planned.
+
+        Raises:
+            StoreError: if the file is damaged.
+        """
+        return read_state(self.path / PLAN, shapes.PLAN, ("ids",))
 
     def arguments(self) -> list[str]:
         """The command line that started the study.
@@ -42,7 +48,7 @@ class StudyFolder:
         Raises:
             UsageError: if it was not kept.
         """
-        kept = read_json(self.path / "command.json")
+        kept = read_state(self.path / "command.json", shapes.COMMAND, ("arguments",))
         if kept is None:
             raise UsageError(
                 f"'{self.path}' does not say how it was started; use --retry there instead."

@@ -17,7 +17,7 @@ from bench.plan.config import RunConfig
 from bench.plan.identity import identity
 from bench.plan.study import PRETRAIN, Task
 from bench.store.correct import write_correct
-from bench.store.files import read_json, write_json
+from bench.store.files import write_json
 from bench.store.folder import RunFolder
 from bench.store.record import Record
 from bench.store.scores import KeptScore
@@ -100,7 +100,7 @@ def record_of(
 ) -> dict[str, Any]:
     """A cell's result; code and hardware are those of its pre-training, which its times are of."""
     config: RunConfig = task.config
-    origin = read_json(parent.path / "provenance.json") or origin
+    origin = parent.provenance() or origin
     measured = dict(parent.result() or {})
     others = sorted({s.commit for s in scores.values()} - {origin["code"]["commit"]})
     if others:

@@ -34,6 +34,10 @@ TRAINED, KEPT = 16, 4
 """Bytes a parameter takes that is trained by Adam (value, gradient, two moments), or only kept."""
 
 
+LARGEST = 2.0**43
+"""Bytes of weights and their training that no process of any cluster holds."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where runs will be: ``here`` on this machine, else on nodes of ``memory_gb`` (0: unknown)."""
@@ -209,8 +213,8 @@ def check_masks(method: Any, config: RunConfig) -> None:
 def _check_memory(method: Any, resources: Resources, place: Place) -> None:
     parameters = list(method.parameters())
     wanted = sum(p.numel() * (TRAINED if p.requires_grad else KEPT) for p in parameters)
-    there = _memory(resources.device) if place.here else place.memory_gb * 1e9
-    if there and wanted > there:
+    there = _memory(resources.device) if place.here else place.memory_gb * 1e9 or LARGEST
+    if wanted > there:
         raise UsageError(
             f"weights, gradients and Adam's moments alone take {wanted / 2**30:.3g} GiB, of "
             f"{there / 2**30:.3g} GiB there are. Choose a smaller model."

@@ -7,7 +7,8 @@ import pytest
 from bench.errors import UsageError
 from bench.plan import typed
 from bench.plan.config import Resources
-from bench.plan.layers import check_keys, load_preset, load_yaml, preset_names
+from bench.plan.keys import check_keys
+from bench.plan.layers import load_preset, load_yaml, preset_names
 from bench.plan.resolve import Resolver
 from bench.plan.sections import peak_lr, warmup
 

@@ -1,0 +1,425 @@
+"""Bad requests: each refused with exit 2 and one line, by dry run and every launcher alike.
+
+Nothing is written and nothing started. Values that single fields refuse are in tests/test_rules.py,
+data sets in tests/data/test_gate.py, archives in tests/store/test_archive.py, checkpoints and
+state files beside this file.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.launch.inline import InlineLauncher
+from bench.launch.local import LocalLauncher
+from bench.launch.slurm.launcher import SlurmLauncher
+from bench.run import main
+
+MODES = {
+    "dry": ["--dry-run"],
+    "inline": ["--launcher", "inline"],
+    "local": ["--launcher", "local"],
+    "slurm": ["--launcher", "slurm", "--partition", "p"],
+}
+
+SETTINGS = [
+    # sizes that make no model
+    ("model.width=0", "model.width=0 must be at least 1"),
+    ("model.width=-1", "model.width=-1 must be at least 1"),
+    ("model.width=1e30", "model.width"),
+    ("model.width=50", "model.heads=3 do not divide model.width=50"),
+    ("model.depth=0", "model.depth=0"),
+    ("model.depth=100000", "model.depth=100000 must be at most"),
+    ("model.heads=0", "model.heads=0"),
+    ("model.heads=5", "do not divide"),
+    ("model.patch_size=0", "model.patch_size=0"),
+    ("model.patch_size=3", "model.patch_size=3 does not divide model.image_size=8"),
+    ("model.patch_size=16", "does not divide"),
+    ("model.image_size=0", "model.image_size=0"),
+    ("model.image_size=1e9", "model.image_size"),
+    ("model.channels=0", "model.channels=0"),
+    ("model.channels=3", "Set model.channels=1"),
+    ("model.mlp_ratio=0", "model.mlp_ratio=0"),
+    ("model.mlp_ratio=nan", "model.mlp_ratio=nan must be finite"),
+    ("mae.decoder_heads=3", "mae: 3 heads do not divide a width of 32"),
+    ("mae.decoder_width=30", "multiple of 4"),
+    ("mae.decoder_depth=0", "mae.decoder_depth=0"),
+    (("model.width=65536", "model.depth=900", "model.heads=1"), "GiB there are"),
+    (("model.width=6", "model.heads=3"), "a width of 6 is no multiple of 4"),
+    # masks that hide nothing or everything, layers beyond the depth
+    ("mae.mask_ratio=0.999", "hide every patch"),
+    ("mae.mask_ratio=0", "mae.mask_ratio=0.0 must lie between 0 and 1"),
+    ("simmim.mask_ratio=0.9999", "simmim: its settings hide every patch"),
+    ("simmim.mask_patch_size=6", "masks cover 9 of 16 patches"),
+    ("simmim.mask_patch_size=64", "simmim: "),
+    ("data2vec.min_block=17", "data2vec: its settings hide no patch"),
+    ("data2vec.mask_ratio=0.01", "hide no patch"),
+    ("data2vec.target_layers=99", "Set at most data2vec.target_layers=4"),
+    ("mto.spa_layers=99", "mto.spa_layers=99, but there are 2 layers"),
+    ("mto.e_layers=99", "mto.e_layers=99"),
+    ("mto.rank_layers=99", "mto.rank_layers=99"),
+    ("mto.sample_heads=9", "mto.sample_heads"),
+    # labels against classes and images, batches
+    ("data.labels=5", "data.labels=5 cannot be shared by 10 classes alike"),
+    ("data.labels=55", "60 can"),
+    ("data.labels=5000", "needs 500 images of every class"),
+    ("data.labels=-1", "data.labels=-1"),
+    (("data.labels=100", "probe.batch_size=99"), "leaves one of 100 images to the last batch"),
+    ("probe.batch_size=1", "its batch norm cannot take"),
+    ("data.test_images=5", "comes as it is"),
+    ("data.classes=3", "Set data.classes=0"),
+    ("data.mean=[0.5,0.5]", "data.mean has 2 values, the model 1 channels"),
+    ("data.std=[0.5,0.5,0.5]", "data.std has 3 values"),
+    ("data.std=[0]", "data.std"),
+    ("data.mean=[]", "must hold 1 to 16 values"),
+    ("data.mean=[nan]", "must be finite"),
+    (("data.train_images=0", "data.name=digit"), "Did you mean 'digits'"),
+    (
+        ("data.train_images=0", "data.name=torhc/cifar10"),
+        "unknown prefix of a data set 'torhc/'. Did you mean 'torch/'",
+    ),
+    (("data.train_images=0", "data.name=tfds/mnist"), "Known: hfds/, torch/"),
+    (("data.train_images=0", "data.name=imagenet"), "--data imagenet:DIR"),
+    # rates and lengths
+    ("pretrain.blr=nan", "pretrain.blr=nan must be finite"),
+    ("pretrain.blr=inf", "must be finite"),
+    ("pretrain.blr=-1", "pretrain.blr=-1.0 must be at least 0"),
+    ("pretrain.blr=1e30", "must be at most 1000000"),
+    ("pretrain.blr=0", "nothing would be learnt"),
+    ("pretrain.min_lr=9", "is above the peak rate"),
+    ("finetune.lr=0", "nothing would be learnt"),
+    ("finetune.min_lr=1", "is above the peak rate"),
+    ("probe.blr=0", "the probe would learn nothing"),
+    ("pretrain.warmup_epochs=101", "more than all its 2 epochs"),
+    ("finetune.warmup_epochs=101", "more than all its"),
+    ("probe.warmup_epochs=101", "more than all its"),
+    ("pretrain.warmup_share=1.1", "pretrain.warmup_share"),
+    ("pretrain.schedule=multistep", "needs pretrain.milestones"),
+    ("pretrain.schedule=linear", "Known: cosine, multistep"),
+    ("pretrain.milestones=[0.9,0.5]", "must rise"),
+    ("pretrain.milestones=[2]", "must lie between 0 and 1"),
+    ("pretrain.betas=[0.9,1]", "below 1"),
+    ("pretrain.betas=[0.9]", "list of 2 values"),
+    ("pretrain.betas=x", "pretrain.betas"),
+    ("pretrain.batch_size=0", "must be at least 1"),
+    ("pretrain.batch_size=1e9", "must be at most"),
+    ("pretrain.clip_grad=-1", "must be at least 0"),
+    ("pretrain.precision=fp8", "Known: bf16, fp16, fp32"),
+    ("pretrain.augment.crop_scale=[0.5,0.2]", "must rise"),
+    ("pretrain.augment.crop_scale=[0,1]", "above 0 and at most 1"),
+    ("pretrain.augment.crop_scale=[1,2]", "above 0 and at most 1"),
+    ("pretrain.augment.crop_ratio=[0,1]", "crop_ratio"),
+    ("pretrain.augment.flip=2", "lie in [0, 1]"),
+    ("pretrain.augment.auto_augment=rnd-m9", "timm's RandAugment"),
+    ("pretrain.augment.auto_augment=rand-x9", "timm's RandAugment"),
+    ("pretrain.augment.auto_augment=rand-m9-m", "timm's RandAugment"),
+    ("finetune.epochs=0", "finetune.epochs=0"),
+    ("finetune.epochs=1e6", "must be at most 100000"),
+    ("finetune.draws=0", "finetune.draws=0"),
+    ("finetune.layer_decay=0", "above 0 and at most 1"),
+    ("finetune.drop_path=1", "at least 0 and below 1"),
+    ("finetune.label_smoothing=1", "below 1"),
+    ("finetune.mixup=1e9", "must be at most 100"),
+    ("finetune.pool=max", "Known: cls, mean"),
+    ("knn.k=0", "knn.k=0"),
+    ("knn.temperature=0", "must be above 0"),
+    # settings that would be ignored
+    ("pretrain.epochs=5", "would be ignored: budgets are given by --epochs"),
+    ("mae.pretrain.epochs=5", "would be ignored"),
+    ("seeds.x=3", "'seeds' is no section of settings. Write --seeds"),
+    ("epochs.x=3", "Write --epochs"),
+    ("suite_seed.x=3", "Write --suite-seed"),
+    ("recipes.x.y=3", "is no section of settings"),
+    ("mae.mto.lambda_sap=1", "Did you mean 'mae.mto.lambda_spa'"),
+    ("mae.mto=3", "section 'mae.mto' must hold settings"),
+    ("mae.pretrian.blr=1", "Did you mean 'mae.pretrain'"),
+    ("null.drow=1", "Did you mean 'null.draw'"),
+    ("simmim.pretrain.blrr=1", "Did you mean 'simmim.pretrain.blr'"),
+    ("simmim.mask_rtio=0.5", "Did you mean 'simmim.mask_ratio'"),
+    ("simmim.data.mean=[2]", "simmim.data.mean"),
+    ("mto.lambda_spa=nan", "mto.lambda_spa=nan must be finite"),
+    ("mto.rows=some", "Known: all, masked, visible"),
+    ("pretrain.augment.flop=1", "unknown setting 'pretrain.augment.flop'"),
+    ("pretrain.augment=3", "pretrain.augment"),
+    ("pretrain.blr={a: 1}", "not a valid float"),
+    ("pretrain.milestones=[0.5", "is not valid YAML"),
+    ("pretrain.milestones=[&a 0.5, *a]", "aliases are not read"),
+    ("pretrain.augment={flip: 1, flip: 0}", "'flip' is given twice"),
+    ("pretrain.milestones=" + "[" * 60 + "]" * 60, "nested too deep"),
+]
+
+ARMS = "mae,mae+mto,simmim,data2vec"
+
+
+def refused(
+    arguments: list[str],
+    message: str,
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Exit 2, one line with these words, and nothing written or started."""
+
+    def forbidden(*_: Any, **__: Any) -> Any:
+        raise AssertionError("something was started")
+
+    monkeypatch.chdir(place)
+    monkeypatch.delenv("MTO_BENCH_SITE", raising=False)
+    for launcher in (InlineLauncher, LocalLauncher, SlurmLauncher):
+        monkeypatch.setattr(launcher, "launch", forbidden)
+    monkeypatch.setattr(subprocess, "Popen", forbidden)
+    monkeypatch.setattr(socket, "create_connection", forbidden)
+    before = sorted(place.rglob("*"))
+    code, shown = main(arguments), capsys.readouterr()
+    assert shown.err.startswith("error: "), (code, shown)
+    assert message in shown.err
+    assert shown.err.count("\n") == 1
+    assert "Traceback" not in shown.err
+    assert "\x1b" not in shown.err
+    assert len(shown.err) < 700
+    assert (code, shown.out) == (2, "")
+    assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("settings", "message"), SETTINGS, ids=[str(s[0])[:50] for s in SETTINGS])
+def test_settings(
+    settings: str | tuple[str, ...],
+    message: str,
+    mode: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = [settings] if isinstance(settings, str) else [*settings]
+    base = ["--methods", ARMS, "--epochs", "2", "--seeds", "1", "--out", str(tmp_path / "o")]
+    refused([*base, *MODES[mode], *given], message, tmp_path, capsys, monkeypatch)
+
+
+LINES: list[tuple[str, str]] = [
+    ("--methods mae --epochs 1e9", "not a positive whole number"),
+    ("--methods mae --epochs 99999999", "is above 100000"),
+    ("--methods mae --epochs " + "9" * 5000, "is above 100000"),
+    ("--methods mae --epochs -5", "not a positive whole number"),
+    ("--methods mae --epochs 1.5", "not a positive whole number"),
+    ("--methods mae --epochs ²", "not a positive whole number"),
+    ("--methods mae --epochs 1 --seeds 0-99999999", "at most 1000 of them"),
+    ("--methods mae --epochs 1 --seeds 99999999999", "at most 1000 of them"),
+    ("--methods mae --epochs 1 --seeds " + "9" * 5000, "at most 1000 of them"),
+    ("--methods mae --epochs 1 --seeds 5-3", "run backwards"),
+    ("--methods mae --epochs 1 --seeds 1,99999999999", "none above 2147483647"),
+    ("--methods mae --epochs 1 --seeds 0-999,2000", "1001 seeds are more than 1000"),
+    ("--methods mae --epochs 1 --seeds 0", "zero seeds"),
+    ("--methods mae --epochs 1 --seeds -1", "cannot read seeds"),
+    ("--methods mae --epochs 1 --seeds ٣", "cannot read seeds"),
+    ("--methods mae --epochs 1 --suite-seed -1", "suite_seed=-1"),
+    ("--methods mae --epochs 1 --suite-seed 99999999999", "suite_seed=99999999999"),
+    ("--methods mae --epochs 1 --suite-seed x", "invalid int value"),
+    ("--methods mae --epochs 1,2 --target 3", "--target 3"),
+    ("--methods mae --epochs 1 --target -1", "target=-1"),
+    ("--methods mae --epochs 1 --margin nan", "margin=nan must be finite"),
+    ("--methods mae --epochs 1 --margin -1", "margin=-1.0"),
+    ("--methods mae --epochs 1 --margin 1e9", "margin=1000000000.0 must be at most 100"),
+    ("--methods mae+mto+mto --epochs 1", "wraps 'mto' twice"),
+    ("--methods mae+null+mto+null --epochs 1", "wraps 'null' twice"),
+    ("--methods mae+mto(x) --epochs 1", "unknown mto term 'x'"),
+    ("--methods mae+mto( --epochs 1", "cannot read plug-in"),
+    ("--methods mae@a/b --epochs 1", "cannot read"),
+    ("--methods mae@ --epochs 1", "cannot read"),
+    ("--methods mae+null(x) --epochs 1", "no terms that can be switched"),
+    ("--methods +mto --epochs 1", "unknown method ''"),
+    ("--methods " + "m" * 5000 + " --epochs 1", "unknown method"),
+    ("--methods mae@" + "x" * 300 + " --epochs 1", "run.alias"),
+    ("--epochs 1", "no methods given"),
+    ("--methods mae", ""),
+    ("--methods mae --epochs 1 --name ../x", "--name"),
+    ("--methods mae --epochs 1 --name a/b", "--name"),
+    ("--methods mae --epochs 1 --name ..", "--name"),
+    ("--methods mae --epochs 1 --name .hidden", "--name"),
+    ("--methods mae --epochs 1 --name " + "x" * 200, "--name"),
+    ("--methods mae --epochs 1 --name a%b", "--name"),
+    ("--methods mae --epochs 1 --name a\x1b[2J", "control character"),
+    ("--methods mae --epochs 1 --out a\x00b", "control character"),
+    ("--methods mae --epochs 1 --data cifar10:" + "x" * 5000, ""),
+    ("--methods mae --epochs 1 --data folder", "needs a folder"),
+    ("--methods mae --epochs 1 --data folder:/no/such", "does not exist"),
+    ("--methods mae --epochs 1 --data torhc/cifar10:/tmp", "Did you mean 'torch/'"),
+    ("--methods mae --epochs 1 --data wds/x:/tmp", "unknown prefix"),
+    ("--methods mae --epochs 1 --preset nothing", "unknown preset"),
+    ("--methods mae --epochs 1 --preset ../digits", "unknown preset"),
+    ("--methods mae --epochs 1 --recipe nothing", "unknown recipe"),
+    ("--methods mae --epochs 1 --device cuda:99", "torch sees"),
+    ("--methods mae --epochs 1 --device gpu", "resources.device=gpu must be auto, cpu"),
+    ("--methods mae --epochs 1 --device cuda:x", "must be auto, cpu"),
+    ("--methods mae --epochs 1 --threads 99999", "resources.threads=99999 must be at most"),
+    ("--methods mae --epochs 1 --workers 99999", "resources.workers=99999"),
+    ("--methods mae --epochs 1 --batch-size 99999999", "resources.micro_batch"),
+    ("--methods mae --epochs 1 --jobs -1", "whole number from 0 on"),
+    ("--methods mae --epochs 1 --jobs 1000000", "at most 4096"),
+    ("--methods mae --epochs 1 --checkpoint-every 0", "not above 0"),
+    ("--methods mae --epochs 1 --checkpoint-every inf", "must be finite"),
+    ("--methods mae --epochs 1 --partition p", "--partition is read with --launcher slurm alone"),
+    ("--methods mae --epochs 1 --ngpus 8", "--ngpus is read with --launcher slurm alone"),
+    ("--methods mae --epochs 1 --nodes 2", "--nodes is read"),
+    ("--methods mae --epochs 1 --timeout 60", "--timeout is read"),
+    ("--methods mae --epochs 1 --detach", "--detach is read"),
+    ("--methods mae --epochs 1 --site x.toml", "--site is read"),
+    ("--methods mae --epochs 1 --launcher inline --jobs 2", "--jobs is for runs"),
+    ("--methods mae --epochs 1 --launcher slurm --nodes 0", "slurm.nodes=0"),
+    ("--methods mae --epochs 1 --launcher slurm --ngpus -1", "slurm.gpus_per_node=-1"),
+    ("--methods mae --epochs 1 --launcher slurm --timeout 0", "slurm.timeout_min=0"),
+    ("--methods mae --epochs 1 --launcher slurm --mem-gb nan", "slurm.mem_gb=nan"),
+    ("--methods mae --epochs 1 --launcher slurm --poll 0", "slurm.poll_s=0.0"),
+    ("--methods mae --epochs 1 --launcher slurm --nodes 99 --ngpus 8", "cannot share a batch"),
+    ("--methods mae --epochs 1 --launcher slurm --out a%j", "SLURM reads '%'"),
+    ("--methods mae --epochs 1 --launcher slurm --mem-gb 1e-5", "GiB there are"),
+    ("--methods mae --epochs 1 --launcher slurm --site /no/such", "cannot read the site file"),
+    ("--methods mae --epochs 1 --init /no/such.pth", "does not exist"),
+    ("--methods mae,simmim --epochs 1 --init x.pth", ""),
+    ("--methods mae --epochs 1 --config /no/such.yaml", "cannot read suite file"),
+    ("--methods mae --epochs 1 --config /", "cannot read suite file"),
+    ("--methods mae --epochs 1 --assert rho", "is not a gate"),
+    ("tune --methods mae --epochs 1 --grid pretrain.blr=0", "nothing would be learnt"),
+    ("tune --methods mae --epochs 1 --grid mae.mask_ratio=0.5,0.999", "hide every patch"),
+    ("tune --methods mae --epochs 1 --grid pretrain.epochs=1,2", "would be ignored"),
+    ("tune --methods mae --epochs 1 --grid seeds.x=1", "is no section"),
+    ("tune --methods mae --epochs 1 --grid pretrain.blr=1 --nodes 2", "--nodes is read"),
+    ("doctor --nodes 2", "--nodes is read"),
+    ("export ..", "unknown study '..'"),
+    ("export ../..", "unknown study"),
+    ("export /tmp", "unknown study"),
+    ("report ../x", "unknown study"),
+    ("import /no/such.tar.gz", "does not exist"),
+    ("import /", "does not exist, or is no file"),
+    ("log x\x1b[2J", "control character"),
+    ("log nothing", "unknown run"),
+    ("show nothing", "unknown run or file"),
+    ("show " + "x" * 5000, ""),
+    ("analyze nothing", "unknown run"),
+    ("ls \x07", "control character"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), LINES, ids=[line[:60] for line, _ in LINES])
+def test_command_lines(
+    line: str,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if line == "--methods mae":  # the preset's epochs
+        return
+    (tmp_path / "studies" / "s").mkdir(parents=True)
+    (tmp_path / "studies" / "s" / "plan.json").write_text('{"ids": []}')
+    words = line.split(" ")
+    if words[0] in ("export", "report"):
+        words += ["--out", str(tmp_path)]
+    refused(words, message, tmp_path, capsys, monkeypatch)
+
+
+FILES: list[tuple[bytes, str]] = [
+    (b"\xff\xfe\x00a", "is not text in UTF-8"),
+    (b"pretrain: {blr: 1}\n\xe4: 1", "is not text in UTF-8"),
+    (b"\x89PNG\r\n\x1a\n\x00\x00", "is not text in UTF-8"),
+    (b"a\x00b", "is not valid YAML"),
+    (b"\x1b[2J", "is not valid YAML"),
+    (b"pretrain: " + b"[" * 5000 + b"]" * 5000, "nested too deep"),
+    (b"a: &a [x,x]\nb: &b [*a,*a]\nc: [*b,*b]", "aliases are not read"),
+    (b"pretrain: &p {blr: 1}\nprobe: *p", "aliases are not read"),
+    (b"pretrain: {<<: {blr: 1}}", "unknown setting 'pretrain.<<'"),
+    (b"pretrain: {blr: 1, blr: 2}", "'blr' is given twice (line 1, column 20)"),
+    (b"epochs: 1\nepochs: 2", "'epochs' is given twice"),
+    (b"1: 2", "key 1 is no word"),
+    (b"? [a, b]\n: 1", "is no word"),
+    (b"null: 1", "is no word"),
+    (b"yes: 1", "key True is no word"),
+    (b"!!python/object/apply:os.system [ls]", "is not valid YAML"),
+    (b"!x 1", "is not valid YAML"),
+    (b"- a\n- b", "must hold sections"),
+    (b"text", "must hold sections"),
+    (b"a: b: c", "is not valid YAML"),
+    (b"a: 'x", "is not valid YAML"),
+    (b"\tpretrain: 1", "is not valid YAML"),
+    (b"pretain: {blr: 1}", "Did you mean 'pretrain'"),
+    (b"pretrain: 3", "must hold settings, not 3"),
+    (b"pretrain: [1]", "must hold settings"),
+    (b"pretrain: {blr: [1]}", "not a valid float"),
+    (b"pretrain: {blr: 2001-01-01}", "not a valid float"),
+    (b"pretrain: {epochs: 3}", "would be ignored"),
+    (b"mae: {pretrain: {epochs: 3}}", "would be ignored"),
+    (b"epochs: {a: 1}", "'epochs' in 'suite.yaml' must be a list"),
+    (b"epochs: [1.5]", "must be a list of words or numbers"),
+    (b"epochs: true", "must be a list of words or numbers"),
+    (b"epochs: [x]", "not a positive whole number"),
+    (b"epochs: []", "no epoch budgets"),
+    (b"seeds: {a: 1}", "'seeds' in"),
+    (b"seeds: [[1]]", "'seeds' in"),
+    (b"seeds: x", "cannot read seeds 'x'"),
+    (b"seeds: 99999999999", "at most 1000"),
+    (b"methods: {mae: 1}", "'methods' in"),
+    (b"methods: maee", "Did you mean 'mae'"),
+    (b"suite_seed: x", "suite_seed='x' is not a valid int"),
+    (b"suite_seed: [1]", "suite_seed"),
+    (b"suite_seed: 1.5", "suite_seed=1.5"),
+    (b"target: x", "target='x'"),
+    (b"target: 7", "--target 7 is not among the budgets"),
+    (b"margin: .nan", "margin=nan must be finite"),
+    (b"margin: x", "margin='x'"),
+    (b"margin: -1", "margin=-1.0"),
+    (b"extends: [a]", "extends="),
+    (b"extends: ../x", "unknown preset"),
+    (b"extends: nothing", "unknown preset 'nothing'"),
+    (b"trials: 3", "'trials' in"),
+    (b"trials: {mae: x}", "trials.mae='x' is not a valid int"),
+    (b"trials: {mae: -1}", "trials.mae=-1"),
+    (b"recipe: nothing", "unknown recipe 'nothing'"),
+    (b"recipe: {a: 1}", "recipe="),
+    (b"recipes: 3", "'recipes' in"),
+    (b"recipes: {a: 3}", "recipe 'a' in 'suite.yaml' must hold sections"),
+    (b"recipes: {a: {pretrian: {blr: 1}}}", "Did you mean 'pretrain'"),
+    (b"recipes: {a: {pretrain: {blrr: 1}}}", "Did you mean 'pretrain.blr'"),
+    (b"mae: {mask_rtio: 1}", "Did you mean 'mae.mask_ratio'"),
+    (b"simmim: {mask_rtio: 0.5}", "Did you mean 'simmim.mask_ratio'"),
+    (b"data2vec: {mto: {lambda_e: nan}}", "data2vec.mto.lambda_e=nan"),
+    (b"data: {name: torhc/x, train_images: 0}", "Did you mean 'torch/'"),
+    (b'data: {name: "a\\e[2J"}', "control characters"),
+    (b"data: {name: " + b"x" * 9999 + b"}", "data.name"),
+    (b"x" * (1 << 20) + b"xxx", "larger than 1 MiB"),
+    (b"pretrain: {blr: 0x}", "not a valid float"),
+    (b"pretrain: {betas: {a: 1}}", "not a valid list"),
+    (b"pretrain: {augment: {crop_scale: [1]}}", "pretrain.augment.crop_scale"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), FILES, ids=[str(c[:30]) for c, _ in FILES])
+def test_suite_files(
+    content: bytes,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "suite.yaml").write_bytes(content)
+    line = ["--config", "suite.yaml", "--out", "o"]
+    named = {"methods": b"methods:", "epochs": b"epochs:"}
+    for name, value in (("methods", "mae"), ("epochs", "2")):
+        line += [] if content.startswith(named[name]) else [f"--{name}", value]
+    refused(line, message, tmp_path, capsys, monkeypatch)
+
+
+def test_a_good_request_of_the_same_kind_is_planned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "suite.yaml").write_text(
+        "extends: digits\nseeds: [0, 2-3]\nmargin: 2\ntrials: {mae: 1}"
+    )
+    line = ["--methods", ARMS, "--epochs", "2", "--config", "suite.yaml", "--dry-run"]
+    assert main([*line, "pretrain.milestones=[0.5, 0.75]", "pretrain.schedule=multistep"]) == 0
+    assert "24 runs, 0 done" in capsys.readouterr().out
+    assert [p.name for p in tmp_path.iterdir()] == ["suite.yaml"]
