@@ -87,7 +87,7 @@ def outline(wish: Wish, out: str | Path, means: Means) -> Request:
     Raises:
         UsageError: for anything wrong with the words of the wish or of its means.
     """
-    _check_means(means)
+    check_means(means)
     planned = plan_wish(wish, _content(wish.init))
     return Request(planned, Store(Path(out)), means, _resources(planned, means))
 
@@ -219,7 +219,7 @@ def launcher(request: Request, say: Callable[[str], None] = lambda text: None) -
     return made
 
 
-def _check_means(means: Means) -> None:
+def check_means(means: Means) -> None:
     """Refuses what the launcher chosen would leave unread.
 
     Raises:

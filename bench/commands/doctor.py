@@ -17,11 +17,12 @@ from tabulate import tabulate
 
 from bench import registry
 from bench.commands.cluster import site_of
-from bench.commands.flags import Command, add_out_flag, add_slurm_flags
+from bench.commands.flags import Command, add_out_flag, add_slurm_flags, site_settings
 from bench.errors import BenchError, SchedulerError
 from bench.launch.local import visible_gpus
 from bench.launch.slurm import scheduler
 from bench.launch.slurm.node import ask_node
+from bench.library import Means, check_means
 from bench.machine import provenance
 from bench.plan import resolve, typed
 from bench.plan.layers import load_preset
@@ -43,7 +44,15 @@ class Finding:
 
 
 def doctor(args: argparse.Namespace) -> int:
-    """Tries everything a study needs; exit code 1 if something is bad."""
+    """Tries everything a study needs; exit code 1 if something is bad.
+
+    Raises:
+        UsageError: for flags that the launcher would not read.
+    """
+    settings = site_settings(args)
+    check_means(
+        Means(launcher=args.launcher, site=args.site, detach=args.detach, settings=settings)
+    )
     findings = [f for check in _checks(args) for f in _tried(check, args)]
     if args.json:
         print(json.dumps([asdict(f) for f in findings], indent=1))

@@ -297,7 +297,7 @@ LINES: list[tuple[str, str]] = [
     ("import /", "does not exist, or is no file"),
     ("log x\x1b[2J", "control character"),
     ("log nothing", "unknown run"),
-    ("show nothing", "unknown run or file"),
+    ("show nothing", "unknown run"),
     ("show " + "x" * 5000, ""),
     ("analyze nothing", "unknown run"),
     ("ls \x07", "control character"),
