@@ -69,7 +69,7 @@ class RunFolder:
         Raises:
             StoreError: if the file is damaged.
         """
-        return read_state(self.path / "config.json", CONFIG, ("stage", "config"))
+        return read_state(self.path / "config.json", CONFIG, ("config",))
 
     def status(self) -> dict[str, Any]:
         """The last status; ``pending`` when there is none. A record means ``done``."""

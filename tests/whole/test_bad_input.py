@@ -180,7 +180,7 @@ def refused(
     assert shown.err.count("\n") == 1
     assert "Traceback" not in shown.err
     assert "\x1b" not in shown.err
-    assert len(shown.err) < 700
+    assert len(shown.err) < 1200
     assert (code, shown.out) == (2, "")
     assert sorted(place.rglob("*")) == before
 
