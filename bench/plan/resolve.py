@@ -144,7 +144,7 @@ def run_from_plain(values: Mapping[str, Any]) -> RunConfig:
         )
     sections = {n: load_section(cls, plain.pop(n), n) for n, cls in SECTIONS.items()}
     hyper = load_section(registry.METHODS.config(str(method)), plain.pop("hyper"), str(method))
-    wrapped = tuple(
+    loaded = tuple(
         (str(name), load_section(registry.PLUGINS.config(str(name)), config, str(name)))
         for name, config in plugins
     )
@@ -156,4 +156,4 @@ def run_from_plain(values: Mapping[str, Any]) -> RunConfig:
     for name in plain.keys() - {f.name for f in dataclasses.fields(RunConfig)}:
         registry.TASKS.config(name)  # says what is unknown, and what is not
     own = tuple(plain.pop("own", ()))
-    return RunConfig(hyper=hyper, plugins=wrapped, own=own, tasks=tasks, **sections, **plain)
+    return RunConfig(hyper=hyper, plugins=loaded, own=own, tasks=tasks, **sections, **plain)
