@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import re
 import tomllib
@@ -10,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from bench import registry
-from bench.commands.flags import Command
 from bench.commands.table import COMMANDS
 from bench.errors import UsageError
 
@@ -46,13 +46,19 @@ def test_every_row_names_something_there(kind: registry.Kind[registry.Row]) -> N
 
 
 def test_every_sub_command_is_one_file_and_one_row() -> None:
-    found = {}
-    for name in modules("bench/commands"):
-        command = getattr(importlib.import_module(name), "COMMAND", None)
-        if isinstance(command, Command):
-            found[name.rpartition(".")[2].strip("_")] = command
-    assert found.pop("study") is COMMANDS[""]
-    assert found == {name: command for name, command in COMMANDS.items() if name}
+    helpers = {"parser", "table", "flags", "progress", "publish", "cluster"}
+    files = {name.rpartition(".")[2] for name in modules("bench/commands")} - helpers - {"commands"}
+    rows = [command.action.partition(":")[0] for command in COMMANDS.values()]
+    assert sorted(rows) == sorted(files)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_sub_command_has_flags_and_an_action(name: str) -> None:
+    parser = argparse.ArgumentParser()
+    COMMANDS[name].add_flags(parser)
+    assert parser.format_help()
+    module, _, action = COMMANDS[name].action.partition(":")
+    assert callable(getattr(importlib.import_module(f"bench.commands.{module}"), action))
 
 
 def test_packages_of_the_rows_are_held_to_the_contracts() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from bench.commands.flags import Command, add_out_flag
+from bench.commands.flags import add_out_flag
 from bench.commands.show import stored_config
 from bench.errors import UsageError
 from bench.plan import typed
@@ -150,7 +150,8 @@ def _plot(key: str, label: str, series: Mapping[str, Sequence[Mapping[str, Any]]
     )
 
 
-def _flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """What ``analyze`` takes."""
     add_out_flag(parser)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run ids, or checkpoint files")
     parser.add_argument("--images", type=int, default=64, help="test images, for a file")
@@ -158,6 +159,3 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", metavar="M", help="for a released checkpoint: its method")
     parser.add_argument("--preset", default="imagenet", help="and the preset of its size")
     parser.add_argument("--to", metavar="DIR", help="folder for the plots (OUT/layers)")
-
-
-COMMAND = Command("layers of runs: heterogeneity and attention mass against depth", _flags, analyze)

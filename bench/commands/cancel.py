@@ -8,7 +8,7 @@ import shutil
 import signal
 from pathlib import Path
 
-from bench.commands.flags import Command, add_out_flag
+from bench.commands.flags import add_out_flag
 from bench.errors import NothingMeasuredError, unknown
 from bench.launch.slurm.scheduler import Scheduler
 from bench.launch.slurm.tracking import known_jobs, live_jobs
@@ -48,9 +48,7 @@ def _stop_here(store: Store, run_id: str) -> bool:
     return True
 
 
-def _flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """What ``cancel`` takes."""
     add_out_flag(parser)
     parser.add_argument("runs", nargs="*", metavar="RUN", help="run ids or beginnings (all)")
-
-
-COMMAND = Command("stop runs; their states are kept", _flags, cancel)

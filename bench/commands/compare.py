@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from bench import library
-from bench.commands.flags import Command, add_out_flag
+from bench.commands.flags import add_out_flag
 from bench.errors import BenchError
 from bench.report import write
 from bench.store import studies
@@ -53,10 +53,8 @@ def _called(name: str) -> str:
     return called.removesuffix(".tar.gz")
 
 
-def _flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """What ``compare`` takes."""
     add_out_flag(parser)
     parser.add_argument("a", help="study: name, folder, archive or report.json")
     parser.add_argument("b", help="study: name, folder, archive or report.json")
-
-
-COMMAND = Command("two studies cell by cell", _flags, show_compare)

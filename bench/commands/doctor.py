@@ -17,7 +17,7 @@ from tabulate import tabulate
 
 from bench import registry
 from bench.commands.cluster import site_of
-from bench.commands.flags import Command, add_out_flag, add_slurm_flags, site_settings
+from bench.commands.flags import add_out_flag, add_slurm_flags, site_settings
 from bench.errors import BenchError, SchedulerError
 from bench.launch.local import visible_gpus
 from bench.launch.slurm import scheduler
@@ -176,14 +176,10 @@ def _compute_node(args: argparse.Namespace) -> Iterator[Finding]:
     yield Finding("versions in a job", OK if same else WARN, detail)
 
 
-def _flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """What ``doctor`` takes."""
     add_out_flag(parser)
     parser.add_argument("--launcher", choices=registry.LAUNCHERS.names(), default="local")
     parser.add_argument("--data", default=None, metavar="NAME[:DIR]", help="data set to open")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     add_slurm_flags(parser.add_argument_group("with --launcher slurm"))
-
-
-COMMAND = Command(
-    "check versions, folder, devices, signals, data; --launcher slurm: the cluster", _flags, doctor
-)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench.commands.flags import Command, add_out_flag
+from bench.commands.flags import add_out_flag
 from bench.errors import NothingMeasuredError
 from bench.store import studies
 from bench.store.archive import export
@@ -35,13 +35,11 @@ def _runs(store: Store, plan: dict[str, list[str]]) -> list[Path]:
     return there
 
 
-def _flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """What ``export`` takes."""
     add_out_flag(parser)
     parser.add_argument("what", nargs="?", default="", help="study or run (newest study)")
     parser.add_argument("--to", default="", metavar="FILE", help="archive to write (.tar.gz)")
     parser.add_argument(
         "--records", action="store_true", help="what a report needs alone: no weights, no logs"
     )
-
-
-COMMAND = Command("pack a study or run into one archive", _flags, export_study)

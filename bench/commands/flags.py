@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from bench import registry
 from bench.plan.wish import Means, Wish
 from bench.work.flags import add_resource_flags, natural
-
-
-@dataclass(frozen=True)
-class Command:
-    """A sub-command: its line of help, its flags and what it does with them.
-
-    ``study`` says that it plans one: its help explains settings and hides what is rarely needed.
-    """
-
-    help: str
-    flags: Callable[[argparse.ArgumentParser], None]
-    action: Callable[[argparse.Namespace], int]
-    study: bool = False
 
 
 def add_all(parser: argparse.ArgumentParser) -> None:

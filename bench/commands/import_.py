@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench.commands.flags import Command, add_out_flag
+from bench.commands.flags import add_out_flag
 from bench.store.archive import unpack
 from bench.store.store import Store
 
@@ -17,9 +17,7 @@ def import_archive(args: argparse.Namespace) -> int:
     return 0
 
 
-def _flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """What ``import`` takes."""
     add_out_flag(parser)
     parser.add_argument("archive", metavar="FILE")
-
-
-COMMAND = Command("bring an archive's runs into a results folder", _flags, import_archive)

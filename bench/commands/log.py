@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from bench.commands.flags import Command, add_out_flag
+from bench.commands.flags import add_out_flag
 from bench.commands.top import eta
 from bench.errors import printable, remedy
 from bench.report.words import duration, number
@@ -73,9 +73,7 @@ def _thinned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [lines[i] for i in sorted(chosen)]
 
 
-def _flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """What ``log`` takes."""
     add_out_flag(parser)
     parser.add_argument("run", help="run id, or the beginning of one")
-
-
-COMMAND = Command("how a run goes or went: epochs, losses, images/s, its log", _flags, show_log)

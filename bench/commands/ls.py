@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from bench import registry
 from bench.api.rules import Range, hints
-from bench.commands.flags import Command, add_out_flag
+from bench.commands.flags import add_out_flag
 from bench.errors import unknown
 from bench.plan import keys, layers
 from bench.report import reference
@@ -160,16 +160,9 @@ MAKERS: dict[str, Callable[[argparse.Namespace], str]] = {
 }
 
 
-def _flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """What ``ls`` takes."""
     add_out_flag(parser)
     kinds = ", ".join([*registry.KINDS, *MAKERS])
     parser.add_argument("kind", nargs="?", default="methods", metavar="KIND", help=kinds)
     parser.add_argument("section", nargs="?", default="", metavar="SECTION", help="for settings")
-
-
-COMMAND = Command(
-    "list what can be named (methods, datasets, ...), presets, studies, runs, settings, or "
-    "published numbers",
-    _flags,
-    show_list,
-)

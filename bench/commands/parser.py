@@ -75,7 +75,7 @@ def parse(argv: Sequence[str]) -> tuple[str, argparse.Namespace]:
 def run(argv: Sequence[str]) -> int:
     """Reads one command line and does what it says; the exit code."""
     name, parsed = parse(argv)
-    return COMMANDS[name].action(parsed)
+    return COMMANDS[name].run(parsed)
 
 
 class _HelpAll(argparse.Action):
@@ -103,7 +103,7 @@ def _parser(name: str, everything: bool = False) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=not command.study,
     )
-    command.flags(parser)
+    command.add_flags(parser)
     if command.study:
         parser.add_argument(
             "--help-all", action=_HelpAll, nargs=0, const=name, help="show every option and exit"

@@ -10,7 +10,7 @@ from dataclasses import replace
 from tabulate import tabulate
 
 from bench import library, registry
-from bench.commands.flags import Command, add_all, means_of, wish_of
+from bench.commands.flags import means_of, wish_of
 from bench.commands.progress import format_seconds
 from bench.launch.base import survey
 from bench.library import Request
@@ -113,11 +113,3 @@ def _speeds(request: Request, tasks: Sequence[Task], measure: bool) -> dict[Spee
             if speed_key(task) not in speeds:
                 speeds[speed_key(task)] = calibrate(task.config, request.resources)
     return speeds
-
-
-COMMAND = Command(
-    "show the cells of a study and what is missing (the same as --dry-run)",
-    add_all,
-    show_plan,
-    study=True,
-)

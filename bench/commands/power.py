@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from bench import library
-from bench.commands.flags import Command, add_study_argument
+from bench.commands.flags import add_study_argument
 from bench.report import write
 from bench.store import studies
 from bench.store.store import Store
@@ -25,8 +25,6 @@ def show_power(args: argparse.Namespace) -> int:
     return 0
 
 
-def _flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """What ``power`` takes."""
     add_study_argument(parser)
-
-
-COMMAND = Command("what more seeds would resolve, and their cost", _flags, show_power)

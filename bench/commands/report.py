@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from bench.commands.flags import Command, add_result_flags, add_study_argument
+from bench.commands.flags import add_result_flags, add_study_argument
 from bench.commands.publish import Saying, parts_of, publish
 from bench.errors import UsageError
 from bench.store import studies
@@ -41,7 +41,8 @@ def show_report(args: argparse.Namespace) -> int:
     return publish(store, folder, saying, target)
 
 
-def _flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """What ``report`` takes."""
     add_study_argument(parser)
     parser.add_argument("--all", action="store_true", help="every run in the folder, no plan")
     parser.add_argument("--format", nargs="+", default=["md", "csv", "json", "html", "png"])
@@ -54,6 +55,3 @@ def _flags(parser: argparse.ArgumentParser) -> None:
         help="put verdicts and forest plot between its result marks",
     )
     add_result_flags(parser)
-
-
-COMMAND = Command("rebuild the tables of a study from its run folders", _flags, show_report)

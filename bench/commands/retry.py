@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from bench.commands import study
-from bench.commands.flags import Command, add_study_argument
+from bench.commands.flags import add_study_argument
 from bench.store import studies
 from bench.store.store import Store
 
@@ -22,10 +22,6 @@ def retry(args: argparse.Namespace) -> int:
     return study.run_study(again)
 
 
-def _flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """What ``retry`` takes."""
     add_study_argument(parser)
-
-
-COMMAND = Command(
-    "run the failed and blocked cells of a study again, as it was started", _flags, retry
-)

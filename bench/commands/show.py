@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from bench.commands.flags import Command, add_out_flag
+from bench.commands.flags import add_out_flag
 from bench.errors import UsageError
 from bench.plan import resolve, typed
 from bench.plan.config import RunConfig
@@ -79,7 +79,8 @@ def stored_config(folder: Path, args: argparse.Namespace, what: str) -> RunConfi
     return resolve.Resolver(layers).resolve(typed.parse_arm(args.method), 1, 0)
 
 
-def _flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """What ``show`` takes."""
     add_out_flag(parser)
     parser.add_argument(
         "what", nargs="+", metavar="RUN", help="run ids or beginnings, side by side, or a file"
@@ -89,10 +90,3 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="NAME:DIR", help="folder of the run's data set")
     parser.add_argument("--method", metavar="M", help="for a released checkpoint: its method")
     parser.add_argument("--preset", default="imagenet", help="and the preset of its size")
-
-
-COMMAND = Command(
-    "draw original, masked and reconstructed images of a run or checkpoint",
-    _flags,
-    show_reconstructions,
-)

@@ -10,7 +10,7 @@ from typing import Any
 from tabulate import tabulate
 
 from bench.commands.cluster import scheduled_states
-from bench.commands.flags import Command, add_out_flag
+from bench.commands.flags import add_out_flag
 from bench.errors import NothingMeasuredError
 from bench.report.words import duration
 from bench.store import studies
@@ -98,11 +98,7 @@ def _runs(store: Store, study: str, jobs: dict[str, str]) -> str:
     return tabulate(rows, heads, tablefmt="simple", disable_numparse=True)
 
 
-def _flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """What ``status`` takes."""
     add_out_flag(parser)
     parser.add_argument("study", nargs="?", default="", metavar="STUDY", help="its runs")
-
-
-COMMAND = Command(
-    "studies in a results folder and their times; STUDY: its runs", _flags, show_status
-)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench import library
 from bench.commands import plan
-from bench.commands.flags import Command, add_all, means_of, wish_of
+from bench.commands.flags import means_of, wish_of
 from bench.commands.progress import StudyView
 from bench.commands.publish import Saying, publish
 from bench.errors import DetachedError, remedy
@@ -21,13 +21,6 @@ from bench.plan.study import Study, Task
 from bench.report import write
 from bench.report.terminal import COLUMNS
 from bench.store.states import DONE, FAILED
-
-DESCRIPTION = """\
-Measure how many pre-training epochs a masked-image-modelling variant saves.
-
-Without a sub-command: run a study (methods x epochs x seeds), print its table and save it.
-Only what is missing is computed; a stopped study goes on where it was.
-"""
 
 
 def run_study(args: argparse.Namespace) -> int:
@@ -88,6 +81,3 @@ def _explain(ended: Sequence[Progress], out: str) -> None:
             f"{failed[0].task.run_id} --out {Path(out)}', then add --retry.",
             file=sys.stderr,
         )
-
-
-COMMAND = Command(DESCRIPTION, add_all, run_study, study=True)

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from bench.commands.flags import Command, add_out_flag
+from bench.commands.flags import add_out_flag
 from bench.commands.progress import format_seconds
 from bench.errors import NothingMeasuredError
 from bench.store.folder import RunFolder, now
@@ -84,10 +84,8 @@ def eta(status: dict[str, Any]) -> str:
     return format_seconds((total - step) * elapsed / step) if step and started else ""
 
 
-def _flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """What ``top`` takes."""
     add_out_flag(parser)
     parser.add_argument("-i", "--interval", type=float, default=2.0, help="seconds")
     parser.add_argument("--once", action="store_true", help="print once and end")
-
-
-COMMAND = Command("live view of all runs, from their files alone", _flags, top)

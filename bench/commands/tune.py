@@ -17,7 +17,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from bench import library
-from bench.commands.flags import Command, add_all, means_of, wish_of
+from bench.commands.flags import add_all, means_of, wish_of
 from bench.commands.study import compute
 from bench.errors import NothingMeasuredError, UsageError
 from bench.library import Request
@@ -160,11 +160,9 @@ def _rows(request: Request, trial: Trial) -> list[dict[str, object]]:
     ]
 
 
-def _flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """What ``tune`` takes."""
     add_all(parser)
     parser.add_argument(
         "--grid", action="append", required=True, metavar="KEY=V1,V2", help="one axis of the grid"
     )
-
-
-COMMAND = Command("search a grid of settings, every trial recorded", _flags, tune, study=True)
