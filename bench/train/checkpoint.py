@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
+from bench.errors import StoreError
 from bench.store.files import write_bytes
 
 log = logging.getLogger(__name__)
@@ -66,11 +69,42 @@ def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.pt"), reverse=True) if folder.is_dir() else []
 
 
+CHECKSUM = "sha256"
+"""Where a file of weights keeps the checksum of its tensors, among the metadata."""
+
+
 def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
-    """Writes named tensors as safetensors, atomically."""
-    write_bytes(path, save({k: v.detach().cpu().contiguous() for k, v in weights.items()}))
+    """Writes named tensors as safetensors with their checksum, atomically."""
+    kept = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
+    write_bytes(path, save(kept, {CHECKSUM: _checksum_of(kept)}))
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Named tensors of a safetensors file, on the CPU."""
-    return load_file(path)
+    """Named tensors of a safetensors file, on the CPU; files without a checksum are taken as is.
+
+    Raises:
+        StoreError: if the file is cut, or is not what was saved.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            wanted = (file.metadata() or {}).get(CHECKSUM)
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise StoreError(f"'{path}' is damaged or cut ({error}). {RESTORE}") from error
+    if wanted and _checksum_of(weights) != wanted:
+        raise StoreError(f"'{path}' is damaged: its checksum does not match. {RESTORE}")
+    return weights
+
+
+RESTORE = (
+    "Restore it from a copy, or remove the folder of its run and give --retry: it is computed anew."
+)
+
+
+def _checksum_of(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and bytes, in the order of names."""
+    found = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        found.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        found.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
