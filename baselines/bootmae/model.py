@@ -191,8 +191,9 @@ class BootMAE(nn.Module):
         torch._foreach_lerp_(slow, fast, 1 - self.decay(step, total_steps))
 
     def official_entries(self, file: str) -> tuple[str, ...]:
-        """Where a released file keeps the network that evaluation receives; () is as usual."""
-        return ("model_ema",) if self.config.evaluate == "teacher" else ()
+        """Where a released file keeps the network that evaluation receives."""
+        student = ("model", "module", "state_dict")
+        return ("model_ema",) if self.config.evaluate == "teacher" else student
 
     def import_official(self, official: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights of a released BootMAE checkpoint under the names of this method."""

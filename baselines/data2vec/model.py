@@ -143,6 +143,10 @@ class Data2Vec(nn.Module):
         slow, fast = self._pairs
         torch._foreach_lerp_(slow, fast, 1 - self.decay(step, total_steps))
 
+    def official_entries(self, file: str) -> tuple[str, ...]:
+        """Where a released file keeps the student, which is evaluated; the teacher lies beside."""
+        return ("model", "module", "state_dict")
+
     def import_official(self, official: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights of a released data2vec checkpoint under the names of this method."""
         return from_data2vec(official, self.state_dict())

@@ -80,10 +80,10 @@ def _measured(path: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
         images = {"name": "procedural", "train_images": 4, "test_images": args.images}
         config = replace(config, data=replace(config.data, **images, classes=4))
 
-    from bench.work.pictures import measure_layers
-    from bench.work.released import read_weights
+    from bench.work.pictures import file_weights, measure_layers
 
-    return [{"epoch": "file", **measure_layers(config, read_weights(path), root, args.images)}]
+    weights = file_weights(config, path)
+    return [{"epoch": "file", **measure_layers(config, weights, root, args.images)}]
 
 
 def _points(store: Store, name: str) -> list[dict[str, Any]]:

@@ -26,12 +26,11 @@ def show_reconstructions(args: argparse.Namespace) -> int:
     configs = [stored_config(folder, args, str(file or what)) for what, folder, file in places]
     _check_comparable(configs)
 
-    from bench.work.pictures import Pictures, draw, reconstruct, run_weights
-    from bench.work.released import read_weights
+    from bench.work.pictures import Pictures, draw, file_weights, reconstruct, run_weights
 
     shown: dict[str, Pictures] = {}
     for (_, folder, file), config in zip(places, configs, strict=True):
-        weights = read_weights(file) if file else run_weights(folder)
+        weights = file_weights(config, file) if file else run_weights(folder)
         title = f"{config.arm}, {file.name if file else f'{config.pretrain.epochs} epochs'}"
         shown[title if title not in shown else f"{title} ({len(shown) + 1})"] = reconstruct(
             config, weights, root, args.images

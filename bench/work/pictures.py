@@ -27,7 +27,7 @@ from bench.streams import Streams
 from bench.train import checkpoint
 from bench.train.method import build_method
 from bench.train.method import measure_layers as layers_of
-from bench.work.released import method_weights, read_weights
+from bench.work.released import entries_of, method_weights, read_weights
 
 GREY = 0.5
 """What stands for a hidden patch, in [0, 1]."""
@@ -56,6 +56,17 @@ def run_weights(folder: Path) -> dict[str, Tensor]:
         raise UsageError(f"run '{folder.name}' has no weights yet.")
     weights: dict[str, Tensor] = state["module"]
     return weights
+
+
+def file_weights(config: RunConfig, path: Path) -> dict[str, Tensor]:
+    """The weights in a checkpoint file, of the network that the configuration's method evaluates.
+
+    Raises:
+        UsageError: if it is no sound checkpoint.
+    """
+    with torch.device("meta"):
+        method = registry.METHODS.load(config.method)(config.model, config.hyper)
+    return read_weights(path, entries_of(method, path))
 
 
 def reconstruct(

@@ -14,30 +14,47 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from bench.api import Method
-from bench.errors import UsageError
+from bench.errors import StoreError, UsageError
+from bench.train import checkpoint
+from bench.work import soundness
 
 ENTRIES = ("model", "module", "state_dict")
 """Where released files keep their weights; a file may also hold them at its top."""
 
 
-def read_weights(path: Path, entries: tuple[str, ...] = ENTRIES) -> dict[str, Tensor]:
-    """Named tensors of a ``.safetensors`` file or of a PyTorch checkpoint.
+def read_weights(path: Path, entries: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """Named tensors of a ``.safetensors`` file or of a PyTorch checkpoint, all finite.
+
+    ``entries`` are where the network that is meant lies, if the method says so.
 
     Raises:
-        UsageError: if it cannot be read without running code from it, or holds no weights under
-            one of ``entries`` or at its top.
+        UsageError: if it cannot be read without running code from it, holds no weights under
+            one of ``entries`` or at its top, or several networks of which none was meant.
     """
-    values = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
-    inner = next((values[e] for e in entries if isinstance(values.get(e), Mapping)), values)
+    soundness.check_file(path)
+    values = _safetensors(path) if path.suffix == ".safetensors" else _unpickle(path)
+    if not entries:
+        soundness.check_entries(path, values)
+    asked = entries or ENTRIES
+    inner = next((values[e] for e in asked if isinstance(values.get(e), Mapping)), values)
     weights = {n: v for n, v in inner.items() if isinstance(v, Tensor)}
     if not weights:
         held = ", ".join(sorted(map(str, values))) or "nothing"
-        raise UsageError(f"'{path}' holds no tensors, under none of {', '.join(entries)}: {held}.")
+        raise UsageError(f"'{path}' holds no tensors, under none of {', '.join(asked)}: {held}.")
+    soundness.check_finite(path, weights)
     return weights
+
+
+def _safetensors(path: Path) -> dict[str, Any]:
+    try:
+        return dict(checkpoint.load_weights(path))
+    except StoreError as error:
+        raise UsageError(
+            f"'{path}' is damaged: its header or its checksum does not match. {soundness.AGAIN}"
+        ) from error
 
 
 class _Settings:
@@ -61,11 +78,15 @@ def _unpickle(path: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(_harmless()):
             values: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        if isinstance(error, EOFError) or "EOF" in str(error) or soundness.ends_early(path):
+            raise UsageError(soundness.cut(path)) from error
         reason = str(error).rpartition("WeightsUnpickler error:")[2].strip().partition(". ")[0]
         raise UsageError(
             f"cannot read '{path}': {reason or type(error).__name__}. Only tensors and plain "
             "values are loaded; save its weights alone, as safetensors, where you trust the file."
         ) from error
+    if not isinstance(values, Mapping):
+        raise UsageError(f"'{path}' holds a {type(values).__name__}, not weights by their names.")
     return values
 
 
@@ -87,20 +108,27 @@ def encoder_weights(method: Method, path: Path) -> dict[str, Tensor]:
     Raises:
         UsageError: if it does not fit, naming what is missing and left over.
     """
-    weights = read_weights(path, _entries(method, path))
-    names = set(method.encoder().state_dict())
-    if set(weights) == names:
-        return weights
+    weights = read_weights(path, entries_of(method, path))
+    ours = method.encoder().state_dict()
+    names = set(ours)
+    for found in (weights, {soundness.bare(n): v for n, v in weights.items()}):
+        if set(found) == names and len(found) == len(weights):
+            soundness.check_sizes(found, ours)
+            return found
     prefix = _prefix(method)
     inside = {n.removeprefix(prefix): v for n, v in method_weights(method, weights).items()}
-    return {n: inside[n] for n in names}
+    return {n: inside[n] for n in ours}
 
 
-def _entries(method: Any, path: Path) -> tuple[str, ...]:
-    """Where the file keeps the network that is evaluated, if the method has two of them."""
+def entries_of(method: Any, path: Path) -> tuple[str, ...]:
+    """Where the file keeps the network that is evaluated, if the method says so; else ().
+
+    Raises:
+        UsageError: if by its name the file holds another network.
+    """
     asked = getattr(method, "official_entries", None)
     found: tuple[str, ...] = asked(path.name) if asked else ()
-    return found or ENTRIES
+    return found
 
 
 def method_weights(method: Method, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -110,14 +138,19 @@ def method_weights(method: Method, weights: Mapping[str, Tensor]) -> dict[str, T
         UsageError: if they do not fit, or the method knows no releases.
     """
     module: Any = method
-    if set(weights) == set(module.state_dict()):
-        return dict(weights)
+    ours = module.state_dict()
+    for found in (weights, {soundness.bare(n): v for n, v in weights.items()}):
+        if set(found) == set(ours) and len(found) == len(weights):
+            soundness.check_sizes(found, ours)
+            return dict(found)
     if not hasattr(module, "import_official"):
         raise UsageError(
             f"the weights are not those of this {type(module).__name__}, which has no "
             "'import_official' for released checkpoints."
         )
-    imported: dict[str, Tensor] = module.import_official(weights)
+    network = soundness.unwrapped(weights)
+    soundness.check_sizes(network, ours)
+    imported: dict[str, Tensor] = module.import_official(network)
     return imported
 
 
