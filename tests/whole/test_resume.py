@@ -13,6 +13,11 @@ from tests.support.tiny_runs import METHODS, KillAt, KillInWrite, outcome, run, 
 
 KILLED = -9
 
+QUICK = ("mae", "data2vec+mto", "conmim")
+"""Arms of the default run: a decoder, a teacher under a plug-in, second views; the rest is slow."""
+
+ARMS = [a if a in QUICK else pytest.param(a, marks=pytest.mark.slow) for a in METHODS]
+
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -35,7 +40,7 @@ def with_parent(source: Path, target: Path, arm: str) -> None:
     shutil.copytree(Store(source).run(run_id).path, Store(target).run(run_id).path, ignore=left)
 
 
-@pytest.mark.parametrize("arm", METHODS)
+@pytest.mark.parametrize("arm", ARMS)
 def test_kill_resume_is_bit_exact(arm: str, undisturbed: Path, tmp_path: Path) -> None:
     """Two kills in pre-training (first epoch, mid-epoch later), one in each evaluation stage."""
     pre, fin = tasks(arm)
