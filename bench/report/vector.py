@@ -14,7 +14,7 @@ from bench.report.draw import COLOURS, Plot, Series, forest_limits, forest_ticks
 
 WIDTH, HEIGHT = 460.0, 290.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 20.0, 42.0
-LABELS, NOTES, ROW = 180.0, 225.0, 17.0
+LABELS, NOTES, ROW = 180.0, 270.0, 17.0
 """Of a forest plot: room for the names on the left, the words on the right, height of a row."""
 
 DASHES = ("", "6 3", "8 3 2 3", "2 2", "5 2 1 2 1 2", "3 4", "1 1")
