@@ -6,6 +6,7 @@ Every user-facing error says what is wrong, what is nearest, what is known and w
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 from collections.abc import Iterable
 
@@ -22,6 +23,10 @@ def shown(value: object, most: int = 80) -> str:
     """A value as messages name it: on one line, and not endless."""
     text = printable(str(list(value)) if isinstance(value, tuple) else str(value))
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS})
+"""Numbers of errors of a disk or file system in trouble."""
 
 
 class BenchError(Exception):
@@ -55,6 +60,12 @@ class GateError(BenchError):
 class StoreError(BenchError):
     """A run folder is unreadable, of an unknown schema or already locked."""
 
+    exit_code = 2
+
+
+class DamagedError(StoreError):
+    """A file in the store is torn, cut or was edited; it was written whole once."""
+
 
 class BusyError(StoreError):
     """Another process computes the run now."""
@@ -73,7 +84,9 @@ class MachineError(RunError):
 
 
 class StorageError(MachineError):
-    """The run's folder vanished or cannot be written; earlier checkpoints stand."""
+    """A folder vanished or cannot be written; earlier checkpoints stand."""
+
+    exit_code = 2
 
 
 class SchedulerError(BenchError):

@@ -20,7 +20,7 @@ import yaml
 
 from bench import registry
 from bench.errors import NothingMeasuredError, UsageError
-from bench.launch.base import Launcher, Observer, Order, Progress, register, survey
+from bench.launch.base import Launcher, Observer, Order, Progress, survey
 from bench.plan.config import Resources
 from bench.plan.cuts import check_runs
 from bench.plan.study import Study, Task, plain_config
@@ -29,7 +29,8 @@ from bench.report import write
 from bench.report.sections import Findings
 from bench.store import studies
 from bench.store.collect import collect
-from bench.store.states import DONE
+from bench.store.mend import mend
+from bench.store.states import DONE, PENDING
 from bench.store.store import Store
 from bench.store.studies import StudyFolder
 
@@ -114,21 +115,35 @@ def vet(request: Request, tasks: Sequence[Task]) -> list[str]:
     return work.vet(missing, request.resources, work.Place(places.here, places.memory_gb))
 
 
+def mend_runs(request: Request, tasks: Sequence[Task]) -> list[str]:
+    """Sets damaged files of the tasks' folders aside and removes what kills left; notes on it.
+
+    Raises:
+        StoreError: if a folder can neither be used nor mended.
+    """
+    store, found = request.store, survey(request.store, tasks, request.means.retry)
+    wanted = {p.task.parent for p in found if p.state == PENDING}
+    ids = [p.task.run_id for p in found]
+    return [note for name in ids for note in mend(store.run(name), name in wanted)]
+
+
 def freeze(request: Request, arguments: Sequence[str] = ()) -> list[str]:
-    """Writes the plan into the study's folder, before there are results.
+    """Mends the study's runs and writes its plan into its folder, before there are results.
 
     Returns:
-        What of the plan does not count, because the study was planned otherwise before.
+        What was mended, and what of the plan does not count, because the study was planned
+        otherwise before.
 
     Raises:
         UsageError: if the folder cannot be written.
     """
     request.store.check_writable()
+    mended = mend_runs(request, request.study.tasks())
     configs = {c.config.arm: plain_config(c.config) for c in request.study.cells}
     settings = yaml.safe_dump(configs, sort_keys=False)
     if arguments:
         request.folder.note_arguments(arguments)
-    return request.folder.freeze(request.planned.to_plain(), settings)
+    return mended + request.folder.freeze(request.planned.to_plain(), settings)
 
 
 def compute(
@@ -142,7 +157,8 @@ def compute(
         UsageError: if the results folder cannot be written.
         DetachedError: if the runs were left to a scheduler.
     """
-    freeze(request)
+    for note in freeze(request):
+        say(note)
     return compute_tasks(request, request.study.tasks(), observe, say)
 
 
@@ -154,7 +170,7 @@ def compute_tasks(
 ) -> Sequence[Progress]:
     """Computes what is missing of the tasks, each registered in its folder first."""
     for task in tasks:
-        register(request.store, task)
+        request.store.register(task)
     return launcher(request, say).launch(tasks, observe)
 
 

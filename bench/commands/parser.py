@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bench.commands.table import COMMANDS
-from bench.errors import BenchError, UsageError, printable, shown, unknown
+from bench.errors import DISK_ERRORS, BenchError, UsageError, printable, shown, unknown
 
 ODD = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 """Characters that no argument holds; line ends and tabs may separate a list."""
 
 PATH_ERRORS = frozenset(
     {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM}
-    | {errno.ENOENT, errno.EINVAL, errno.EROFS}
+    | {errno.ENOENT, errno.EINVAL}
 )
 """Numbers of errors that say that a path given is of no use."""
 
@@ -145,10 +145,13 @@ def guarded(action: Callable[[], int]) -> int:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        if error.errno not in PATH_ERRORS:
+        if error.errno not in PATH_ERRORS | DISK_ERRORS:
             raise
         what = f"'{error.filename}': {error.strerror}" if error.filename else str(error)
-        print(f"error: {shown(what, 200)}. Check the path.", file=sys.stderr)
+        todo = "Check the path."
+        if error.errno in DISK_ERRORS:
+            todo = "Check the disk; the same command goes on from here."
+        print(f"error: {shown(what, 200)}. {todo}", file=sys.stderr)
         return UsageError.exit_code
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)

@@ -72,6 +72,8 @@ def state(folder: RunFolder, jobs: dict[str, str]) -> str:
 
 def _seconds(folder: RunFolder) -> float:
     """Time a finished run spent training; of a cell that of its tasks."""
+    if not folder.is_done():
+        return 0.0
     record = load_record(folder)
     if record is not None:
         return sum(record.seconds.values())

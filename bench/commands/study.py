@@ -13,14 +13,14 @@ from bench.commands import plan
 from bench.commands.flags import means_of, wish_of
 from bench.commands.progress import StudyView
 from bench.commands.publish import Saying, publish
-from bench.errors import DetachedError, remedy
-from bench.launch.base import Progress
+from bench.errors import DetachedError, StorageError, remedy
+from bench.launch.base import Progress, left_over
 from bench.library import Request
 from bench.plan.fairness import arm_differences
 from bench.plan.study import Study, Task
 from bench.report import write
 from bench.report.terminal import COLUMNS
-from bench.store.states import DONE, FAILED
+from bench.store.states import DONE, FAILED, PENDING
 
 
 def run_study(args: argparse.Namespace) -> int:
@@ -33,8 +33,10 @@ def run_study(args: argparse.Namespace) -> int:
     for note in library.freeze(request, args.command_line):
         print(f"warning: {note}", file=sys.stderr)
     tasks = request.study.tasks()
-    missing = sum(p.state != DONE for p in request.survey())
-    if missing:
+    found = request.survey()
+    failed = {p.task.run_id for p in found if p.state == FAILED}
+    missing = sum(p.state == PENDING and p.task.parent not in failed for p in found)
+    if any(p.state != DONE for p in found):
         _announce(request, len(tasks), missing)
         try:
             ended = compute(request, tasks)
@@ -42,6 +44,8 @@ def run_study(args: argparse.Namespace) -> int:
             print(away, file=sys.stderr)
             return away.exit_code
         _explain(ended, args.out)
+    if request.folder.plan() is None:
+        raise StorageError(f"'{request.folder.path}' vanished; the same command starts it anew.")
     saying = Saying(
         json=args.json, strict=args.strict, gates=args.gates, allow_pilot=args.allow_pilot
     )
@@ -73,11 +77,11 @@ def _switched(study: Study) -> list[str]:
 
 def _explain(ended: Sequence[Progress], out: str) -> None:
     failed = [p for p in ended if p.state == FAILED]
-    for failure in sorted({p.status.get("failure", "") for p in failed}):
-        print(f"{failure or 'failed'}: {remedy(failure)}", file=sys.stderr)
+    for failure in sorted({p.status.get("failure", "") for p in failed} - {""}):
+        print(f"{failure}: {remedy(failure)}", file=sys.stderr)
     if failed:
         print(
-            f"{len(failed)} run(s) failed. Read one with 'python -m bench.run log "
+            f"{left_over(ended)}: read one with 'python -m bench.run log "
             f"{failed[0].task.run_id} --out {Path(out)}', then add --retry.",
             file=sys.stderr,
         )

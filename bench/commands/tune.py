@@ -56,6 +56,8 @@ def tune(args: argparse.Namespace) -> int:
         print(f"{len(trials)} settings, {len(ordered)} runs")
         return 0
     request.store.check_writable()
+    for note in library.mend_runs(request, ordered):
+        print(f"warning: {note}", file=sys.stderr)
     compute(request, ordered)
     rows = [row for trial in trials for row in _rows(request, trial)]
     if not rows:

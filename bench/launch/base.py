@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench import registry
+from bench.errors import NODE
 from bench.plan.config import Resources
-from bench.plan.study import PRETRAIN, Task, plain_config
-from bench.store.files import write_json
+from bench.plan.study import PRETRAIN, Task
+from bench.store.folder import RunFolder
+from bench.store.mend import is_whole
 from bench.store.states import BLOCKED, DONE, FAILED, PENDING, RUNNING, STOPPED
 from bench.store.store import Store
 
@@ -93,24 +96,25 @@ class Launcher(Protocol):
 
 
 def survey(store: Store, tasks: Sequence[Task], retry: bool) -> list[Progress]:
-    """The state of each run before a launch; earlier failures count as pending only on retry."""
+    """The state of each run before a launch; earlier failures count as pending only on retry.
+
+    A pre-training whose encoder is lost is pending again where a run needs it.
+    """
     found = []
     for task in tasks:
         folder = store.run(task.run_id)
-        state = DONE if folder.is_done() else folder.status()["state"]
+        status = {} if folder.is_done() else folder.status()
+        state = status.get("state", DONE)
         if state in (RUNNING, STOPPED, BLOCKED) or (state == FAILED and retry):
             state = PENDING
-        found.append(Progress(task, state, share=float(state == DONE)))
+        found.append(Progress(task, state, status=status if state == FAILED else {}))
+    wanted = {p.task.parent for p in found if p.state == PENDING}
+    for progress in found:
+        run_id = progress.task.run_id
+        if progress.state == DONE and run_id in wanted and not is_whole(store.run(run_id).encoder):
+            progress.state = PENDING
+        progress.share = float(progress.state == DONE)
     return found
-
-
-def register(store: Store, task: Task) -> None:
-    """Writes a run's resolved configuration into its folder, if it is not there yet."""
-    folder = store.run(task.run_id)
-    if folder.config() is None:
-        identity = {"stage": task.stage, "run_id": task.run_id, "parent": task.parent}
-        values = {"schema": 1, **identity, "config": plain_config(task.config)}
-        write_json(folder.path / "config.json", values)
 
 
 def refresh(store: Store, progress: Progress) -> None:
@@ -146,5 +150,30 @@ def block_dependents(store: Store, progresses: Sequence[Progress]) -> None:
     for progress in progresses:
         if progress.state == PENDING and progress.task.parent in failed:
             progress.state = BLOCKED
-            message = f"waits for {progress.task.parent}, which failed"
-            store.run(progress.task.run_id).set_status(BLOCKED, message=message)
+            progress.status = {"message": f"waits for {progress.task.parent}, which failed"}
+            note(store.run(progress.task.run_id), BLOCKED, **progress.status)
+
+
+def note(folder: RunFolder, state: str, **values: Any) -> None:
+    """A launcher's word on a run; a disk in trouble costs that word alone."""
+    with contextlib.suppress(OSError):
+        folder.set_status(state, **values)
+
+
+def failed(folder: RunFolder) -> dict[str, Any]:
+    """The status of a run that ended badly, also where it could not write down why."""
+    status = folder.status()
+    if status["state"] == FAILED:
+        return status
+    why = "it could not write down why it ended: is the disk full, or may it not be written?"
+    if not folder.path.is_dir():
+        why = "its folder vanished while it ran"
+    told = {"failure": NODE, "message": why}
+    note(folder, FAILED, **told)
+    return {**status, **told, "state": FAILED}
+
+
+def left_over(progresses: Sequence[Progress]) -> str:
+    """What failed and what waits for it, counted; empty if nothing did."""
+    counts = {s: sum(p.state == s for p in progresses) for s in (FAILED, BLOCKED)}
+    return ", ".join(f"{count} {state}" for state, count in counts.items() if count)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.errors import StopRequestedError
-from bench.launch.base import Observer, Order, Places, Progress, block_dependents, survey
+from bench.launch.base import Observer, Order, Places, Progress, block_dependents, failed, survey
 from bench.plan.config import Resources
 from bench.plan.study import Task
 from bench.store.states import DONE, FAILED, PENDING
@@ -51,7 +51,7 @@ class InlineLauncher:
                     raise
                 except Exception:
                     progress.state = FAILED
-                    progress.status = self.store.run(progress.task.run_id).status()
+                    progress.status = failed(self.store.run(progress.task.run_id))
             observe(progresses)
         return progresses
 

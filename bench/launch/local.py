@@ -20,6 +20,8 @@ from bench.launch.base import (
     Places,
     Progress,
     block_dependents,
+    failed,
+    note,
     refresh,
     stop_dependents,
     survey,
@@ -57,7 +59,7 @@ class LocalLauncher:
     gpus: Sequence[str] = ()
     _running: dict[str, tuple[BaseProcess, Progress, int]] = field(default_factory=dict)
     _tries: dict[str, int] = field(default_factory=dict)
-    _since: float = 0.0
+    _cancels: dict[str, str] = field(default_factory=dict)
     _seen: dict[str, int] = field(default_factory=dict)
 
     def places(self, runs: int) -> Places:
@@ -75,11 +77,12 @@ class LocalLauncher:
         progresses = survey(self.store, tasks, self.retry)
         block_dependents(self.store, progresses)
         for progress in progresses:
-            self._seen[progress.task.run_id] = self._attempts(progress)
+            run_id = progress.task.run_id
+            self._seen[run_id] = self._attempts(progress)
+            self._cancels[run_id] = self.store.run(run_id).cancellation()
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         previous = signal.signal(signal.SIGTERM, _interrupt)
-        self._since = time.time()
         try:
             while any(p.state in (PENDING, RUNNING) for p in progresses):
                 self._start_ready(context, progresses)
@@ -106,7 +109,7 @@ class LocalLauncher:
             folder = self.store.run(task.run_id)
             if folder.is_done():
                 progress.state, progress.share = DONE, 1.0
-            elif folder.cancelled_since(self._since):
+            elif folder.cancellation() != self._cancels[task.run_id]:
                 progress.state = STOPPED
             elif self._failed_elsewhere(progress):
                 progress.state, progress.status = FAILED, folder.status()
@@ -156,8 +159,8 @@ class LocalLauncher:
             if code < 0:
                 name = signal.Signals(-code).name
                 hint = " (often: out of memory)" if -code == signal.SIGKILL else ""
-                folder.set_status(FAILED, failure=NODE, message=f"killed by {name}{hint}")
-            progress.state, progress.status = FAILED, folder.status()
+                note(folder, FAILED, failure=NODE, message=f"killed by {name}{hint}")
+            progress.state, progress.status = FAILED, failed(folder)
 
     def _may_retry(self, run_id: str) -> bool:
         self._tries[run_id] = self._tries.get(run_id, 1) + 1

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.errors import StoreError
-from bench.store.files import read_json, write_json
+from bench.store.files import write_json
 from bench.store.folder import RunFolder
+from bench.store.shapes import damaged, fits, read_state
 
 Flags = npt.NDArray[np.bool_]
 
@@ -53,7 +54,13 @@ def read_correct(folder: RunFolder) -> dict[str, Flags]:
     """The bits of each endpoint [draws, images]; nothing where a run left none.
 
     Raises:
-        StoreError: if they cannot be read.
+        DamagedError: if they cannot be read.
     """
-    found = read_json(folder.path / FILE) or {}
-    return {name: np.stack([unpack(text) for text in draws]) for name, draws in found.items()}
+    path = folder.path / FILE
+    found = read_state(path) or {}
+    if not fits(found, dict[str, list[str]]):
+        raise damaged(path, "it holds no bits")
+    try:
+        return {name: np.stack([unpack(text) for text in draws]) for name, draws in found.items()}
+    except (StoreError, ValueError) as error:
+        raise damaged(path, str(error)) from error

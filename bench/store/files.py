@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import tempfile
@@ -30,6 +31,14 @@ def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def set_aside(path: Path) -> Path:
+    """Renames a damaged file to ``NAME.damaged-K`` before it is written anew; its new place."""
+    names = (path.with_name(f"{path.name}.damaged-{k}") for k in itertools.count(1))
+    place = next(p for p in names if not p.exists())
+    os.rename(path, place)
+    return place
 
 
 @lru_cache(maxsize=1)

@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.errors import BusyError
+from bench.errors import BusyError, DamagedError
 from bench.store.files import read_json, write_json
-from bench.store.shapes import CONFIG, PROVENANCE, STATUS, clean, fits, read_state
-from bench.store.states import PENDING, RUNNING, STOPPED
+from bench.store.shapes import CONFIG, PROVENANCE, RESULT, STATUS, clean, fits, read_state
+from bench.store.states import DONE, PENDING, RUNNING, STOPPED
 
 BEAT_KEPT_S = 600.0
 """Age up to which a heartbeat of another machine counts; locks may not cross file systems."""
@@ -73,13 +73,15 @@ class RunFolder:
 
     def status(self) -> dict[str, Any]:
         """The last status; ``pending`` when there is none. A record means ``done``."""
-        status = self._status()
+        status = self.word()
         if status["state"] == RUNNING and not self.is_locked() and not self._beats(status):
             status["state"] = STOPPED
+        elif status["state"] == DONE and not self.is_done():
+            status |= {"state": STOPPED, "message": "its record is lost or damaged"}
         return status
 
-    def _status(self) -> dict[str, Any]:
-        """The status as it is kept, without what does not fit: it is written anew all the time."""
+    def word(self) -> dict[str, Any]:
+        """The status as the run left it, whether it lives or not, without what does not fit."""
         kept = read_json(self.path / "status.json") or {}
         fitting = {k: v for k, v in kept.items() if k not in STATUS or fits(v, STATUS[k])}
         return {"state": PENDING, **clean(fitting)}
@@ -87,27 +89,36 @@ class RunFolder:
     def _beats(self, status: dict[str, Any]) -> bool:
         """Whether another machine, whose lock may not be seen here, gave a sign lately."""
         elsewhere = self.claim().split()[2:] not in ([], [host_key()])
-        return elsewhere and now() - status.get("beat", 0.0) < BEAT_KEPT_S
+        return elsewhere and abs(now() - status.get("beat", 0.0)) < BEAT_KEPT_S
 
     def set_status(self, state: str, **values: Any) -> None:
-        """Replaces the status, keeping earlier values that are not given anew."""
-        kept = self._status()
-        status = {**kept, **values, "state": state, "beat": now()}
-        write_json(self.path / "status.json", status, durable=state != RUNNING)
+        """Replaces the status, keeping earlier values that are not given anew.
+
+        Where the folder is gone, none is made.
+        """
+        if self.path.is_dir():
+            status = {**self.word(), **values, "state": state, "beat": now()}
+            write_json(self.path / "status.json", status, durable=state != RUNNING)
 
     def cancel(self) -> None:
         """Tells a launcher that has yet to start the run not to."""
-        write_json(self.path / "cancelled.json", {"time": now()})
+        write_json(self.path / "cancelled.json", {"time": now(), "mark": os.urandom(8).hex()})
 
-    def cancelled_since(self, moment: float) -> bool:
-        """Whether the run was cancelled after ``moment`` (seconds since the epoch)."""
-        values = read_json(self.path / "cancelled.json") or {}
-        time_ = values.get("time", 0.0)
-        return isinstance(time_, int | float) and time_ > moment
+    def cancellation(self) -> str:
+        """The mark of the last :meth:`cancel`, '' if there was none.
+
+        A launcher heeds marks that were not there when it began: clocks have no say in it.
+        """
+        try:
+            return (self.path / "cancelled.json").read_text(errors="replace")
+        except OSError:
+            return ""
 
     def images(self) -> str:
-        """Fingerprint of the images the run saw, '' if it has not started."""
-        return str((self.provenance() or {}).get("data", ""))
+        """Fingerprint of the images the run saw, '' if it has not started or that is lost."""
+        with contextlib.suppress(DamagedError):
+            return str((self.provenance() or {}).get("data", ""))
+        return ""
 
     def provenance(self) -> dict[str, Any] | None:
         """Code, versions, hardware and images of the run, None if it has not started.
@@ -145,13 +156,15 @@ class RunFolder:
         """The values of record.json, or None if the run is not done.
 
         Raises:
-            StoreError: if the file is damaged.
+            DamagedError: if the file is damaged.
         """
-        return read_state(self.path / "record.json")
+        return read_state(self.path / "record.json", RESULT, ("run_id",))
 
     def is_done(self) -> bool:
-        """Whether the run has finished and left its result."""
-        return (self.path / "record.json").exists()
+        """Whether the run has finished and left a result that can be read."""
+        with contextlib.suppress(DamagedError):
+            return self.result() is not None
+        return False
 
     def is_locked(self) -> bool:
         """Whether a living process on this machine computes the run now."""
@@ -193,7 +206,7 @@ class RunFolder:
     def claim(self) -> str:
         """Process id, token and machine of the last holder of the run; '' if there was none."""
         try:
-            return (self.path / "run.lock").read_text()
+            return (self.path / "run.lock").read_text(errors="replace")
         except OSError:
             return ""
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import get_type_hints
 
-from bench.store.files import read_json, write_json
+from bench.errors import DamagedError
+from bench.store.files import set_aside, write_json
 from bench.store.folder import RunFolder
+from bench.store.shapes import read_state
+
+NEEDED = ("top1", "seconds", "commit", "dirty")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +35,14 @@ class KeptScores:
     folder: RunFolder
 
     def read(self, task: str, key: str) -> KeptScore | None:
-        """The score of a task under the key of its recipe, or None."""
-        values = read_json(self._path(task, key))
-        return None if values is None else KeptScore(**values)
+        """The score of a task under the key of its recipe, or None; one damaged is set aside."""
+        path = self._path(task, key)
+        try:
+            values = read_state(path, get_type_hints(KeptScore), NEEDED)
+            return None if values is None else KeptScore(**values)
+        except (DamagedError, TypeError):
+            set_aside(path)
+            return None
 
     def write(self, task: str, key: str, score: KeptScore) -> None:
         """Keeps a score, unless the encoder's run is gone."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from bench.api.rules import Amount, Natural, Range, Text, make_check
-from bench.errors import CONTROL, StoreError, printable
+from bench.errors import CONTROL, DamagedError, StoreError, printable
 from bench.store.states import STATES
 
 Shape = Mapping[str, Any]
@@ -66,6 +66,8 @@ PROVENANCE: Shape = {
     "data": str,
 }
 
+RESULT: Shape = {"run_id": str}
+
 COMMAND: Shape = {"arguments": list[str]}
 
 ANY: Shape = {}
@@ -75,7 +77,8 @@ def read_state(path: Path, shape: Shape = ANY, required: tuple[str, ...] = ()) -
     """The JSON object in a state file, held to its shape; None if there is none.
 
     Raises:
-        StoreError: if it cannot be read, or does not fit.
+        DamagedError: if it does not fit.
+        StoreError: if it cannot be read.
     """
     try:
         data = path.read_bytes()
@@ -86,9 +89,9 @@ def read_state(path: Path, shape: Shape = ANY, required: tuple[str, ...] = ()) -
     try:
         values = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, "it is no JSON") from error
+        raise damaged(path, "it is no JSON" if data.strip() else "it is empty") from error
     if not isinstance(values, dict):
-        raise _damaged(path, "it holds no JSON object")
+        raise damaged(path, "it holds no JSON object")
     return held(values, shape, path, required)
 
 
@@ -96,23 +99,25 @@ def held(values: dict[str, Any], shape: Shape, path: Path, required: tuple[str, 
     """The values, if they fit the shape; text without what steers a terminal.
 
     Raises:
-        StoreError: naming file and key.
+        DamagedError: naming file and key.
     """
     for key in required:
         if key not in values:
-            raise _damaged(path, f"it lacks '{key}'")
+            raise damaged(path, f"it lacks '{key}'")
     for key, hint in shape.items():
         if key in values and not fits(values[key], hint):
             shown = printable(json.dumps(values[key], default=str))[:60]
-            raise _damaged(path, f"'{key}' cannot be {shown}")
+            raise damaged(path, f"'{key}' cannot be {shown}")
     return clean(values)
 
 
-def _damaged(path: Path, why: str) -> StoreError:
+def damaged(path: Path, why: str) -> DamagedError:
+    """The error for a file that does not hold what it should, with what to do."""
     name = printable("/".join(path.parts[-3:]))
-    return StoreError(
-        f"'{name}' is damaged or was edited: {why}. Restore it, or delete its folder."
-    )
+    todo = "Restore it, or delete its folder"
+    if path.parent.parent.name == "runs":
+        todo = "The command of its study computes anew what is missing; or restore it"
+    return DamagedError(f"'{name}' is damaged or was edited: {why}. {todo}.")
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import UsageError, unknown
+from bench.plan.study import Task, plain_config
+from bench.store.files import write_json
 from bench.store.folder import RunFolder
 from bench.store.record import Record, load_record
 
@@ -31,6 +33,14 @@ class Store:
         if not self.runs.is_dir():
             return []
         return [RunFolder(p) for p in sorted(self.runs.iterdir()) if p.is_dir()]
+
+    def register(self, task: Task) -> None:
+        """Writes a run's resolved configuration into its folder, if it is not there yet."""
+        folder = self.run(task.run_id)
+        if folder.config() is None:
+            identity = {"stage": task.stage, "run_id": task.run_id, "parent": task.parent}
+            values = {"schema": 1, **identity, "config": plain_config(task.config)}
+            write_json(folder.path / "config.json", values)
 
     def find(self, name: str, kind: str = "run") -> RunFolder:
         """The run of this id, or of the one that begins so; an error names what was wanted.

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.errors import NothingMeasuredError, UsageError, unknown
+from bench.errors import DamagedError, NothingMeasuredError, UsageError, unknown
 from bench.store import shapes
-from bench.store.files import write_bytes, write_json
+from bench.store.files import set_aside, write_bytes, write_json
 from bench.store.shapes import read_state
 from bench.store.store import Store
 
@@ -56,7 +56,11 @@ class StudyFolder:
         return list(kept["arguments"])
 
     def note_arguments(self, arguments: Sequence[str]) -> None:
-        """Keeps the command line."""
+        """Keeps the command line; one that cannot be read any more is set aside."""
+        try:
+            read_state(self.path / "command.json", shapes.COMMAND, ("arguments",))
+        except DamagedError:
+            set_aside(self.path / "command.json")
         write_json(self.path / "command.json", {"arguments": list(arguments)})
 
     def freeze(self, plan: Mapping[str, Any], settings: str) -> list[str]:
@@ -69,9 +73,10 @@ class StudyFolder:
             What was asked for otherwise and does not count.
         """
         kept = self.plan()
+        if not (self.path / "resolved.yaml").exists():
+            write_bytes(self.path / "resolved.yaml", settings.encode())
         if kept is None:
             write_json(self.path / PLAN, dict(plan))
-            write_bytes(self.path / "resolved.yaml", settings.encode())
             return []
         ids = list(dict.fromkeys([*kept["ids"], *plan["ids"]]))
         if ids != kept["ids"]:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from bench.errors import StoreError
+from bench.errors import DamagedError
 from bench.store.files import write_bytes
 
 log = logging.getLogger(__name__)
@@ -83,16 +83,16 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     """Named tensors of a safetensors file, on the CPU; files without a checksum are taken as is.
 
     Raises:
-        StoreError: if the file is cut, or is not what was saved.
+        DamagedError: if the file is cut, or is not what was saved.
     """
     try:
         with safe_open(path, framework="pt") as file:
             wanted = (file.metadata() or {}).get(CHECKSUM)
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise StoreError(f"'{path}' is damaged or cut ({error}). {RESTORE}") from error
+        raise DamagedError(f"'{path}' is damaged or cut ({error}). {RESTORE}") from error
     if wanted and _checksum_of(weights) != wanted:
-        raise StoreError(f"'{path}' is damaged: its checksum does not match. {RESTORE}")
+        raise DamagedError(f"'{path}' is damaged: its checksum does not match. {RESTORE}")
     return weights
 
 

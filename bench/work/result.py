@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from bench import registry
 from bench.data.listing import same_images
-from bench.errors import DataError, UsageError
+from bench.errors import DamagedError, DataError, StorageError, UsageError
 from bench.machine import provenance
 from bench.machine.world import World
 from bench.plan.config import RunConfig
 from bench.plan.identity import identity
 from bench.plan.study import PRETRAIN, Task
 from bench.store.correct import write_correct
-from bench.store.files import write_json
+from bench.store.files import set_aside, write_json
 from bench.store.folder import RunFolder
 from bench.store.record import Record
 from bench.store.scores import KeptScore
@@ -42,6 +45,25 @@ def check_images(here: str, *folders: RunFolder) -> None:
                 f"run {folder.run_id} saw other images ({folder.images()}) than the data folder "
                 f"holds now ({here}). Restore the data set or choose another --out."
             )
+
+
+def encoder_of(folder: RunFolder) -> dict[str, Tensor]:
+    """The weights a pre-training left; damaged ones are set aside.
+
+    Raises:
+        StorageError: if they are lost or damaged.
+    """
+    path = folder.encoder
+    todo = f"--retry computes {folder.run_id} anew."
+    try:
+        return checkpoint.load_weights(path)
+    except FileNotFoundError as error:
+        raise StorageError(f"'{path}' is gone. {todo}") from error
+    except DamagedError as error:
+        with contextlib.suppress(OSError):  # of several processes one is first
+            set_aside(path)
+        why = str(error).partition(". ")[0]
+        raise StorageError(f"{why}; set aside. Restore it from a copy, or {todo}") from error
 
 
 def leave_result(monitor: Monitor, result: dict[str, Any], notes: list[str]) -> None:

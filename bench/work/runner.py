@@ -27,7 +27,6 @@ from bench.store.scores import KeptScores
 from bench.store.states import DONE, FAILED, RUNNING, STOPPED
 from bench.store.store import Store
 from bench.streams import Streams
-from bench.train import checkpoint
 from bench.train.loop import Session
 from bench.train.method import build_method
 from bench.train.monitor import Monitor
@@ -36,6 +35,7 @@ from bench.train.trackers import Trackers
 from bench.work.failure import classify
 from bench.work.result import (
     check_images,
+    encoder_of,
     import_encoder,
     leave_correct,
     leave_result,
@@ -66,6 +66,7 @@ def execute(store: Store, task: Task, resources: Resources, world: World = SOLO)
     with folder.lock() as claim:
         if not world.share(not folder.is_done()):
             return
+        store.register(task)
         attempt = int(folder.status().get("attempt", 0)) + 1
         folder.set_status(RUNNING, stage=task.stage, attempt=attempt, started=time.time())
         folder.set_status(RUNNING, failure="", message="")
@@ -105,7 +106,7 @@ def _record_failure(monitor: Monitor, error: Exception) -> None:
     """Writes the failure into the run's folder, if the folder is still there and has room."""
     if monitor.folder.claim() != monitor.claim:
         return
-    failure, message = classify(error), str(error)[:500]
+    failure, message = classify(error, monitor.folder.path), str(error)[:500]
     try:
         monitor.folder.set_status(FAILED, failure=failure, message=message)
     except OSError as trouble:
@@ -152,7 +153,7 @@ def _compute(store: Store, task: Task, resources: Resources, place: Place) -> No
     elif task.stage == PRETRAIN:
         result = pretrain(Pretraining(build_method(config), images, config, session), threads)
     else:
-        weights = checkpoint.load_weights(store.run(task.parent).encoder)
+        weights = encoder_of(store.run(task.parent))
         encoder = Encoder(build_method(config), weights, images, config, session)
         parent = store.run(task.parent)
         scores = evaluate(encoder, KeptScores(parent), _by(origin))

@@ -47,6 +47,7 @@ def shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Shown:
 
 def test_status_counts_by_study_and_lists_the_runs_of_one(tmp_path: Path, shown: Shown) -> None:
     store = stored(tmp_path, "mine", runs(RISING))
+    store.run("pre-alone").path.mkdir()
     store.run("pre-alone").set_status("failed", failure="oom")
     lines = shown("status").splitlines()
     assert re.match(r"mine +30 +30 +0 +0 +0", lines[2])

@@ -20,7 +20,7 @@ from tests.support.synthetic import PLAN, RISING, runs
 def filled(root: Path) -> Store:
     store = Store(root)
     for name in ("pre-a", "fin-a"):
-        write_bytes(store.run(name).path / "record.json", b"{}")
+        write_bytes(store.run(name).path / "record.json", b'{"run_id": "x"}')
         write_bytes(store.run(name).checkpoints / "pretrain" / "step-1.pt", b"state")
     write_bytes(root / "studies" / "s" / "plan.json", b"{}")
     return store
@@ -56,9 +56,9 @@ def test_records_alone_hold_no_weights_no_logs_and_no_commands(tmp_path: Path) -
 def test_an_import_overwrites_nothing(tmp_path: Path) -> None:
     store = filled(tmp_path / "a")
     export(store, [f.path for f in store.folders()], tmp_path / "x.tar.gz")
-    write_bytes(store.run("fin-a").path / "record.json", b'{"mine": 1}')
+    write_bytes(store.run("fin-a").path / "record.json", b'{"run_id": "mine"}')
     assert unpack(store, tmp_path / "x.tar.gz") == ([], ["fin-a", "pre-a"])
-    assert store.run("fin-a").result() == {"mine": 1}
+    assert store.run("fin-a").result() == {"run_id": "mine"}
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -90,6 +89,9 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(
 
 def test_status_keeps_earlier_values_and_a_dead_run_reads_as_stopped(store: Store) -> None:
     folder = store.run("r")
+    folder.set_status(RUNNING)
+    assert not folder.path.exists(), "no folder is made for a status"
+    folder.path.mkdir()
     assert folder.status()["state"] == PENDING
     folder.set_status(RUNNING, attempt=2)
     with folder.lock():
@@ -158,10 +160,15 @@ def test_files_can_be_read_by_those_whom_the_mask_allows(tmp_path: Path) -> None
     assert (tmp_path / "f").stat().st_mode == (tmp_path / "g").stat().st_mode
 
 
-def test_a_cancellation_holds_for_launches_before_it(store: Store) -> None:
+def test_every_cancellation_leaves_another_mark(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A launcher compares with the mark it began with, so a clock set back hides none."""
     folder = store.run("r")
-    assert not folder.cancelled_since(0.0)
-    before = time.time() - 1
-    folder.cancel()
-    assert folder.cancelled_since(before)
-    assert not folder.cancelled_since(time.time() + 1)
+    monkeypatch.setattr("bench.store.folder.now", lambda: 0.0)
+    marks = [folder.cancellation()]
+    for _ in range(2):
+        folder.cancel()
+        marks.append(folder.cancellation())
+    assert marks[0] == ""
+    assert len(set(marks)) == 3

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from bench.errors import UsageError
-from bench.launch.base import register
 from bench.machine.world import SOLO, World, meeting
 from bench.plan.study import Task
 from bench.store.states import STOPPED
@@ -58,7 +57,7 @@ def free_port() -> int:
 
 def pair(root: Path, task: Task, fault: Any = None) -> list[int]:
     """Runs a task in two processes; their exit codes."""
-    register(Store(root), task)
+    Store(root).register(task)
     port = free_port()
     both = [in_process(member, root, task, rank, port, fault) for rank in (0, 1)]
     for process in both:
@@ -135,7 +134,7 @@ class AskedAt:
 @pytest.mark.slow
 def test_plain_torchrun(tmp_path: Path) -> None:
     pre, _ = tasks("mae")
-    register(Store(tmp_path), pre)
+    Store(tmp_path).register(pre)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     command += [
         f"--master-port={free_port()}",

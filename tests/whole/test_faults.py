@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from bench.errors import StorageError
-from bench.launch.base import register
 from bench.launch.inline import InlineLauncher
 from bench.launch.local import LocalLauncher, visible_gpus
 from bench.plan import resolve, typed
@@ -140,7 +139,7 @@ def test_a_second_interrupt_stops_at_once(tmp_path: Path) -> None:
 
 def test_a_second_command_waits_for_the_first(tmp_path: Path) -> None:
     for task in (PRE, FIN):
-        register(Store(tmp_path), task)
+        Store(tmp_path).register(task)
     with Store(tmp_path).run(PRE.run_id).lock():
         assert run(tmp_path, PRE) == 75
     first = start(tmp_path, PRE)

@@ -27,8 +27,10 @@ def test_a_flipped_byte_fails_the_cell_and_the_advice_mends_it(
     shutil.rmtree(cell)
     assert main(line) != 0
     status = json.loads((cell / "status.json").read_text())
-    assert (status["state"], status["failure"]) == ("failed", "data")
+    assert (status["state"], status["failure"]) == ("failed", "node")
     assert str(path) in (cell / "log.txt").read_text() + json.dumps(status)
-    shutil.rmtree(first)
+    aside = first / "encoder.safetensors.damaged-1"
+    assert aside.read_bytes() == bytes(data)
     assert main([*line, "--retry"]) == 0
     assert json.loads((cell / "record.json").read_text())["scores"] == scores
+    assert aside.exists()

@@ -23,7 +23,6 @@ from bench.launch.base import (
     Progress,
     block_dependents,
     refresh,
-    register,
     survey,
 )
 from bench.launch.slurm import scheduler
@@ -101,7 +100,7 @@ class SlurmLauncher:
         try:
             for array in arrays(tasks, live, scheduler.max_array_size()):
                 for task in array.tasks:
-                    register(self.store, task)
+                    self.store.register(task)
                 accepted.append(self._submit_array(array, accepted, snapshot))
                 jobs |= dict(zip((t.run_id for t in array.tasks), accepted[-1], strict=True))
             report = self._submit_report(list(jobs.values()) + list(live.values()), snapshot)

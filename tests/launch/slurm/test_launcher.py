@@ -309,7 +309,7 @@ def test_a_thousand_cells_in_few_calls(fake: Fake, store: Store) -> None:
         jobs = fake.read()["jobs"]
         fake.change(jobs={i: ["COMPLETED", "None"] for i in jobs})
         for task in every:
-            (store.run(task.run_id).path / "record.json").write_text("{}")
+            (store.run(task.run_id).path / "record.json").write_text('{"run_id": ""}')
 
     ended = follow(launcher(store), every, {0: end})
     assert set(ended.values()) == {DONE}

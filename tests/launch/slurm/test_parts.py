@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from bench.errors import REMEDIES, StopRequestedError, UsageError, remedy
-from bench.launch.base import register
 from bench.launch.slurm import job
 from bench.launch.slurm.job import SlurmRun
 from bench.launch.slurm.launcher import _teardown
@@ -77,6 +76,7 @@ def test_otherwise_it_does_not(
     stopped_by(name, monkeypatch)
     monkeypatch.setenv("SLURM_PROCID", rank)
     monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+    Store(tmp_path).register(PRE)
     with pytest.raises(StopRequestedError):
         SlurmRun(tmp_path, PRE.run_id, QUICK, 5)()
     assert not calls.exists()
@@ -100,7 +100,7 @@ def test_teardown_requeues_the_killed_alone(
 
 def test_a_registered_task_is_loaded_as_it_was(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    register(store, FIN)
+    store.register(FIN)
     assert load_task(store, FIN.run_id) == FIN
     with pytest.raises(UsageError, match="no run 'pre-x'"):
         load_task(store, "pre-x")
