@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import errno
 import re
+import signal
 from collections.abc import Iterable
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -27,6 +28,18 @@ def shown(value: object, most: int = 80) -> str:
 
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS})
 """Numbers of errors of a disk or file system in trouble."""
+
+
+EXIT_CODES = {
+    0: "complete",
+    1: "some runs failed (the table is still written), or a scheduler refused",
+    2: "nothing started: the request, a file in the results folder or the disk is at fault",
+    3: "nothing measured",
+    4: "a gate failed",
+    75: "the run is computed by another process (the worker alone)",
+    130: "stopped, can be resumed",
+}
+"""What the exit code of every command means."""
 
 
 class BenchError(Exception):
@@ -70,6 +83,8 @@ class DamagedError(StoreError):
 class BusyError(StoreError):
     """Another process computes the run now."""
 
+    exit_code = 75
+
 
 class RunError(BenchError):
     """One run failed; the class name of its cause is kept in its status."""
@@ -89,8 +104,16 @@ class StorageError(MachineError):
     exit_code = 2
 
 
+class LostProcessError(MachineError):
+    """Another of the processes that compute a run together died or cannot be reached."""
+
+
 class SchedulerError(BenchError):
     """The scheduler refused a request or does not answer."""
+
+
+class NoSchedulerError(SchedulerError):
+    """The scheduler's commands are not there: nothing that waits will bring an answer."""
 
 
 class StopRequestedError(BenchError):
@@ -132,6 +155,13 @@ OOM, NON_FINITE, TIMEOUT, NODE, CODE, DATA = (
     "code",
     "data",
 )
+
+
+def killed_by(number: int) -> str:
+    """What is said of a process that a signal killed."""
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    return f"killed by {name}" + " (often: out of memory)" * (number == signal.SIGKILL)
+
 
 REMEDIES: dict[str, str] = {
     OOM: "out of memory: hold fewer images at once (--batch-size N; the effective batch stays, and "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
+from dataclasses import dataclass, field
 
 from bench.commands.flags import site_settings
 from bench.errors import SchedulerError
@@ -18,14 +20,24 @@ def site_of(args: argparse.Namespace) -> Site:
     return load_site(args.site, site_settings(args))
 
 
-def scheduled_states(store: Store) -> dict[str, str]:
-    """States of submitted runs, asked of the scheduler once; what it tells is recorded.
+@dataclass(frozen=True)
+class Scheduled:
+    """What the scheduler tells of submitted runs: their states, and why jobs wait."""
 
-    Empty where there are no jobs or no scheduler.
+    states: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+def ask_scheduler(store: Store) -> Scheduled:
+    """Asks the scheduler once about submitted runs; what it tells is recorded.
+
+    Empty where there are no jobs or no scheduler; one that does not answer is warned of.
     """
     if shutil.which("squeue") is None:
-        return {}
+        return Scheduled()
+    tracker = track_folder(store, Scheduler(shutil.which("sacct") is not None))
     try:
-        return track_folder(store, Scheduler(shutil.which("sacct") is not None)).look()
-    except SchedulerError:
-        return {}
+        return Scheduled(tracker.look(), tracker.reasons)
+    except SchedulerError as error:
+        print(f"warning: {error}; states are as the runs' files tell them", file=sys.stderr)
+        return Scheduled()

@@ -144,7 +144,7 @@ def _data(args: argparse.Namespace) -> Iterator[Finding]:
 def _scheduler(args: argparse.Namespace) -> Iterator[Finding]:
     scheduler.check_tools()
     version = scheduler.call(["sinfo", "--version"]).strip()
-    yield Finding("scheduler", OK, f"{version}, MaxArraySize {scheduler.max_array_size()}")
+    yield Finding("scheduler", OK, f"{version}, MaxArraySize {scheduler.this_cluster().max_array}")
     accounting = scheduler.has_accounting()
     detail = "sacct answers" if accounting else "no sacct: ended jobs are judged by their files"
     yield Finding("accounting", OK if accounting else WARN, detail)

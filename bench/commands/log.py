@@ -12,11 +12,15 @@ from tabulate import tabulate
 from bench.commands.flags import add_out_flag
 from bench.commands.top import eta
 from bench.errors import printable, remedy
+from bench.launch.slurm.tracking import job_output
 from bench.report.words import duration, number
 from bench.store.folder import RunFolder
 from bench.store.record import load_record
 from bench.store.states import RUNNING
 from bench.store.store import Store
+
+TAIL = 20
+"""Lines shown of a job's own errors, where the run wrote nothing."""
 
 LINES = 12
 """Epochs shown of each stage, the first and last among them."""
@@ -35,11 +39,20 @@ def show_log(args: argparse.Namespace) -> int:
         print(f"{status['failure']}: {remedy(status['failure'])}")
     for line in filter(None, (_speed(folder, status), _losses(folder.metrics()))):
         print(f"\n{line}")
-    if folder.log.exists():
+    if folder.log.exists() and folder.log.stat().st_size:
         print()
-        for text in folder.log.read_bytes().decode(errors="replace").splitlines():
-            print(printable(text))
+        _print_text(folder.log, 0)
+        return 0
+    for path in job_output(folder):
+        print(f"\n{path}:")
+        _print_text(path, TAIL)
     return 0
+
+
+def _print_text(path: Path, last: int) -> None:
+    """Prints the lines of a file (all, or the last ones), nothing that steers a terminal."""
+    for text in path.read_bytes().decode(errors="replace").splitlines()[-last:]:
+        print(printable(text))
 
 
 def _speed(folder: RunFolder, status: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bench.commands.table import COMMANDS
-from bench.errors import DISK_ERRORS, BenchError, UsageError, printable, shown, unknown
+from bench.errors import DISK_ERRORS, EXIT_CODES, BenchError, UsageError, printable, shown, unknown
 
 ODD = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 """Characters that no argument holds; line ends and tabs may separate a list."""
@@ -37,9 +37,7 @@ examples:
   python -m bench.run --methods mae,mae+mto --epochs 100,200 --dry-run
 
 exit codes:
-  0 complete   1 some runs failed (the table is still written)   2 usage, nothing started
-  3 nothing measured   4 a gate failed   130 stopped, can be resumed
-"""
+""" + "".join(f"  {code:<4} {meaning}\n" for code, meaning in EXIT_CODES.items())
 
 OVERRIDE = re.compile(r"[A-Za-z][\w-]*(\.[\w-]+)+=")
 

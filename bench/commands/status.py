@@ -9,9 +9,10 @@ from typing import Any
 
 from tabulate import tabulate
 
-from bench.commands.cluster import scheduled_states
+from bench.commands.cluster import Scheduled, ask_scheduler
 from bench.commands.flags import add_out_flag
 from bench.errors import NothingMeasuredError
+from bench.launch.slurm.tracking import WAITS
 from bench.report.words import duration
 from bench.store import studies
 from bench.store.folder import RunFolder, now
@@ -29,8 +30,8 @@ def show_status(args: argparse.Namespace) -> int:
     store = Store(Path(args.out))
     if not store.folders():
         raise NothingMeasuredError(f"no runs in '{store.runs}'.")
-    jobs = scheduled_states(store)
-    print(_runs(store, args.study, jobs) if args.study else _studies(store, jobs))
+    asked = ask_scheduler(store)
+    print(_runs(store, args.study, asked) if args.study else _studies(store, asked.states))
     return 0
 
 
@@ -85,19 +86,26 @@ def _ago(folders: list[RunFolder]) -> str:
     return f"{duration(now() - max(beats))} ago" if beats else ""
 
 
-def _runs(store: Store, study: str, jobs: dict[str, str]) -> str:
+def _runs(store: Store, study: str, asked: Scheduled) -> str:
     rows = []
     for name in _ids(store, studies.find(store, study).plan() or {}):
         run = store.run(name)
         status, seconds = run.status(), _seconds(run)
         step = f"{status['step']}/{status['total']}" if "total" in status else ""
-        shown = state(run, jobs)
+        shown = state(run, asked.states)
         stage = status.get("failure", "") if shown == FAILED else status.get("stage", "")
         took = duration(seconds) if seconds else ""
-        said = str(status.get("message", "")) if shown not in (DONE, PENDING) else ""
+        said = "" if shown == DONE else _said(status, shown, asked.reasons.get(name, ""))
         rows.append([name, shown, stage, step, took, said])
     heads = ["run", "state", "stage", "step", "time", "message"]
     return tabulate(rows, heads, tablefmt="simple", disable_numparse=True)
+
+
+def _said(status: dict[str, Any], shown: str, reason: str) -> str:
+    """What a run or its job says, and how often it has begun."""
+    said = str(status.get("message", "")) or (f"{WAITS}{reason}" if reason else "")
+    again = f"attempt {status['attempt']}" if status.get("attempt", 0) > 1 else ""
+    return ", ".join(filter(None, (said, again if shown in (RUNNING, PENDING) else "")))
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -15,8 +15,9 @@ from rich.table import Table
 from bench.commands.flags import add_out_flag
 from bench.commands.progress import format_seconds
 from bench.errors import NothingMeasuredError
+from bench.launch.slurm.tracking import WAITS
 from bench.store.folder import RunFolder, now
-from bench.store.states import DONE, FAILED, RUNNING
+from bench.store.states import DONE, FAILED, PENDING, RUNNING
 from bench.store.store import Store
 
 STALE_S = 120
@@ -48,13 +49,19 @@ def view(store: Store) -> Group:
     line = "  ".join(f"{name} {count}" for name, count in sorted(counts.items()))
     table = Table("run", "state", "stage", "progress", "img/s", "loss", "ETA", "beat", box=None)
     for folder, state in states.items():
-        if state in (RUNNING, FAILED):
+        if state in (RUNNING, FAILED) or _waits(folder, state):
             table.add_row(*map(escape, _row(folder, state)))
     return Group(escape(f"{len(states)} runs: {line}"), table)
 
 
 def _state(folder: RunFolder) -> str:
     return DONE if folder.is_done() else str(folder.status()["state"])
+
+
+def _waits(folder: RunFolder, state: str) -> str:
+    """Why a run's job cannot start by itself, as the launcher noted it; mostly nothing."""
+    said = str(folder.status().get("message", "")) if state == PENDING else ""
+    return said if said.startswith(WAITS) else ""
 
 
 def _row(folder: RunFolder, state: str) -> list[str]:
@@ -65,6 +72,7 @@ def _row(folder: RunFolder, state: str) -> list[str]:
     beat = f"{silent:.0f} s ago" + (" (silent)" if silent > STALE_S and state == RUNNING else "")
     loss = status.get("loss")
     note = status.get("failure", "") if state == FAILED else status.get("stage", "")
+    note = _waits(folder, state) or note
     return [
         folder.run_id,
         state,

@@ -13,7 +13,7 @@ from glob import glob
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from bench.errors import NODE, BusyError, StopRequestedError
+from bench.errors import NODE, BusyError, StopRequestedError, killed_by
 from bench.launch.base import (
     Observer,
     Order,
@@ -38,7 +38,7 @@ Every PyTorch optimizer imports its compiler (``torch._dynamo``) when it is made
 """
 
 POLL_S = 0.1
-ELSEWHERE = 75
+ELSEWHERE = BusyError.exit_code
 """Exit code of a child that finds its run computed by another process."""
 
 STOP_S = 120.0
@@ -157,9 +157,7 @@ class LocalLauncher:
             progress.state = PENDING
         else:
             if code < 0:
-                name = signal.Signals(-code).name
-                hint = " (often: out of memory)" if -code == signal.SIGKILL else ""
-                note(folder, FAILED, failure=NODE, message=f"killed by {name}{hint}")
+                note(folder, FAILED, failure=NODE, message=killed_by(-code))
             progress.state, progress.status = FAILED, failed(folder)
 
     def _may_retry(self, run_id: str) -> bool:

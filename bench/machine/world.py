@@ -10,9 +10,10 @@ world size. The result differs from one process's only in the order of summation
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from bench.errors import UsageError
+from bench.errors import LostProcessError, UsageError
 
 BUCKET = 1 << 25
 """Elements sent at once."""
@@ -28,9 +29,31 @@ BUCKET = 1 << 25
 FIRST_PORT, PORTS = 20000, 20000
 
 
+@contextlib.contextmanager
+def _together() -> Iterator[None]:
+    """Tells a process that is gone from other trouble while all of them exchange something.
+
+    Raises:
+        LostProcessError: if one does not answer any more.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        line = str(error).partition("\n")[0]
+        raise LostProcessError(
+            f"another process of this run died or cannot be reached ({line}); each has its own "
+            "job log"
+        ) from error
+
+
 @dataclass(frozen=True)
 class World:
-    """The processes of one run; this is number ``rank`` of ``size``."""
+    """The processes of one run; this is number ``rank`` of ``size``.
+
+    What exchanges something raises LostProcessError if a process is gone.
+    """
 
     rank: int = 0
     size: int = 1
@@ -46,7 +69,8 @@ class World:
         if self.size == 1:
             return value
         box = [value]
-        dist.broadcast_object_list(box, src=0)
+        with _together():
+            dist.broadcast_object_list(box, src=0)
         return box[0]
 
     def highest(self, value: int) -> int:
@@ -54,13 +78,13 @@ class World:
         if self.size == 1:
             return value
         box = torch.tensor([value])
-        dist.all_reduce(box, op=dist.ReduceOp.MAX)
+        self._reduce(box, dist.ReduceOp.MAX)
         return int(box)
 
     def total(self, value: Tensor) -> Tensor:
         """The sum over processes, in place."""
         if self.size > 1:
-            dist.all_reduce(value)
+            self._reduce(value, dist.ReduceOp.SUM)
         return value
 
     def gather(self, rows: Tensor) -> Tensor:
@@ -68,12 +92,14 @@ class World:
         if self.size == 1:
             return rows
         counts = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(self.size)]
-        dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
-        longest = max(int(c) for c in counts)
+        with _together():
+            dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
+            longest = max(int(c) for c in counts)
         padded = rows.new_zeros(longest, *rows.shape[1:])
         padded[: len(rows)] = rows
         parts = [torch.empty_like(padded) for _ in counts]
-        dist.all_gather(parts, padded)
+        with _together():
+            dist.all_gather(parts, padded)
         return torch.cat([p[: int(c)] for p, c in zip(parts, counts, strict=True)])
 
     def span(self, count: int) -> slice:
@@ -111,17 +137,21 @@ class World:
         wanted = [p for p in parameters if p.requires_grad]
         used = torch.tensor([p.grad is not None for p in wanted], dtype=torch.int32)
         if count < 2 * self.size:  # a process may have had no image
-            dist.all_reduce(used, op=dist.ReduceOp.MAX)
+            self._reduce(used, dist.ReduceOp.MAX)
         for p, flag in zip(wanted, used.tolist(), strict=True):
             if flag and p.grad is None:
                 p.grad = torch.zeros_like(p)
         gradients = [p.grad for p in wanted if p.grad is not None]
         for bucket in _buckets(gradients):
             flat = torch.cat([g.reshape(-1) for g in bucket])
-            dist.all_reduce(flat)
+            self._reduce(flat, dist.ReduceOp.SUM)
             parts = flat.split([g.numel() for g in bucket])
             for gradient, part in zip(bucket, parts, strict=True):
                 gradient.copy_(part.view_as(gradient))
+
+    def _reduce(self, value: Tensor, how: Any) -> None:
+        with _together():
+            dist.all_reduce(value, op=how)
 
     def leave(self) -> None:
         """Ends the connection."""

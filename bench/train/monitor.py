@@ -26,6 +26,17 @@ GO_ON, SAVE, STOP, REQUEUE = 0, 1, 2, 3
 """What is due after a step, in rising urgency; the processes of a run agree on the highest."""
 
 
+class Early:
+    """A handler that remembers a signal from before a run can heed it; it then stops at once."""
+
+    def __init__(self) -> None:
+        self.heard = ""
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Remembers the signal, however often it comes."""
+        self.heard = signal.Signals(number).name
+
+
 @dataclass
 class Monitor:
     """Progress of one run, written to its folder; readers poll the files.
@@ -101,7 +112,8 @@ class Monitor:
     def signals(self) -> Iterator[None]:
         """Turns SIGTERM, SIGINT and SIGUSR2 into a request to stop at the next step.
 
-        A second SIGINT stops at once; the last checkpoint stands.
+        A second SIGINT stops at once; the last checkpoint stands. What an :class:`Early` handler
+        has heard counts.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -114,6 +126,9 @@ class Monitor:
 
         wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
         previous = {s: signal.signal(s, ask) for s in wanted}
+        for handler in previous.values():
+            if isinstance(handler, Early):
+                self.stopping = handler.heard
         try:
             yield
         finally:

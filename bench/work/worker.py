@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.errors import BenchError, BusyError, UsageError
+from bench.errors import BenchError, UsageError
 from bench.plan import resolve
 from bench.plan.config import Resources
 from bench.plan.study import Task
@@ -84,9 +84,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             trackers=tuple(args.track),
         )
         compute(args.out, args.run, resources)
-    except BusyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 75
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

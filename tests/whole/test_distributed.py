@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 from bench.errors import UsageError
 from bench.machine.world import SOLO, World, meeting
 from bench.plan.study import Task
-from bench.store.states import STOPPED
+from bench.store.states import FAILED, STOPPED
 from bench.store.store import Store
-from tests.support.tiny_runs import QUICK, in_process, run, tasks
+from tests.support.tiny_runs import QUICK, KillAt, in_process, run, tasks
 
 TOLERANCE = 1e-6
 """Largest difference of any weight after six steps of AdamW (1e-8 is what was seen).
@@ -129,6 +129,27 @@ class AskedAt:
                 os.kill(os.getpid(), signal.SIGTERM)
 
         Monitor.beat = asked  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_death_of_one_process_is_told_from_an_error_of_the_run(
+    rank: int, tmp_path: Path
+) -> None:
+    """Whichever dies: the run is the machine's failure or stopped, and goes on to the same bits."""
+    pre, _ = tasks("mae+mto")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert pair(whole, pre) == [0, 0]
+    codes = pair(cut, pre, (rank, KillAt("pretrain", 4)))
+    assert (codes[rank], codes[1 - rank]) == (-signal.SIGKILL, 1)
+    status = Store(cut).run(pre.run_id).status()
+    if rank:
+        assert (status["state"], status["failure"]) == (FAILED, "node")
+        assert status["message"].startswith("another process of this run died")
+    else:
+        assert status["state"] == STOPPED
+    assert pair(cut, pre) == [0, 0]
+    one, two = weights(whole, pre), weights(cut, pre)
+    assert all(torch.equal(one[n], two[n]) for n in one)
 
 
 @pytest.mark.slow

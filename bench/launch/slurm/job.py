@@ -11,14 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.errors import TIMEOUT, StopRequestedError
+from bench.errors import TIMEOUT, LostProcessError, StopRequestedError
 from bench.plan.config import Resources
 from bench.store.states import FAILED
 from bench.store.store import Store
+from bench.train.monitor import Early
 from bench.work.worker import compute
 
 REQUEUE_WAIT_S = 60.0
 """Seconds a requeued job waits for the scheduler to end it."""
+
+REQUEUE_TRIES, REQUEUE_AGAIN_S = 60, 5.0
+"""How often a controller that is away is asked again to requeue, and the seconds in between."""
+
+KILLED = 137
+"""Exit code on which the job's script queues it again, as after SIGKILL."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,8 @@ class SlurmRun:
     """The body of a SLURM job: computes one run, and queues again when its time is over.
 
     SIGUSR2 comes ahead of the time limit: the state is saved and the job requeued. SIGTERM
-    (cancelled or pre-empted) only saves: whether to go on is the scheduler's to say.
+    (cancelled or pre-empted) only saves: whether to go on is the scheduler's to say. The death of
+    another process of the run counts as if this one had been killed.
     """
 
     root: Path
@@ -36,11 +44,17 @@ class SlurmRun:
 
     def __call__(self) -> None:
         """Computes the run."""
+        leads = os.environ.get("SLURM_PROCID", "0") == "0"
+        signal.signal(signal.SIGUSR2, Early())
         try:
             compute(self.root, self.run_id, self.resources)
+        except LostProcessError:
+            if leads:
+                sys.exit(KILLED)
+            raise
         except StopRequestedError as stop:
             if stop.signal == "SIGUSR2":
-                if os.environ.get("SLURM_PROCID", "0") == "0":
+                if leads:
                     self._requeue()
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 time.sleep(REQUEUE_WAIT_S)  # one that leaves early takes the others with it
@@ -58,7 +72,14 @@ class SlurmRun:
             message = f"time limit reached {restarts + 1} times; the state is saved"
             Store(self.root).run(self.run_id).set_status(FAILED, failure=TIMEOUT, message=message)
             return
-        subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True, timeout=60)
+        command = ["scontrol", "requeue", os.environ["SLURM_JOB_ID"]]
+        for _ in range(REQUEUE_TRIES):
+            try:
+                subprocess.run(command, check=True, timeout=60)
+                return
+            except (OSError, subprocess.SubprocessError) as error:
+                print(f"not queued again yet: {error}", file=sys.stderr)
+                time.sleep(REQUEUE_AGAIN_S)
 
 
 @dataclass(frozen=True)

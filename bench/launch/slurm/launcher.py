@@ -8,14 +8,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import shlex
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from bench.errors import DetachedError, SchedulerError, UsageError
+from bench.errors import DetachedError, NoSchedulerError, SchedulerError, UsageError
 from bench.launch.base import (
     Observer,
     Order,
@@ -26,30 +23,28 @@ from bench.launch.base import (
     survey,
 )
 from bench.launch.slurm import scheduler
-from bench.launch.slurm.job import ReportJob, SlurmRun
-from bench.launch.slurm.scheduler import Scheduler
-from bench.launch.slurm.site import Site, load_site
-from bench.launch.slurm.submission import Array, arrays
-from bench.launch.slurm.tracking import Tracker, live_jobs, note_job
-from bench.launch.snapshot import take_snapshot
-from bench.plan.config import Resources
-from bench.plan.study import PRETRAIN, Task
-from bench.store.files import read_json, write_json
+from bench.launch.slurm.scheduler import Job, Scheduler, this_cluster
+from bench.launch.slurm.site import load_site
+from bench.launch.slurm.submit import Submitted, Submitter
+from bench.launch.slurm.tracking import Tracker, known_jobs, live_jobs
+from bench.plan.study import Task
 from bench.store.states import PENDING, RUNNING
-from bench.store.store import Store
+
+RAREST_LOOK_S = 600.0
+"""Seconds between looks at most, while the scheduler does not answer."""
+
+COME_BACK = "the jobs go on, and the same command comes back to them"
 
 
 @dataclass
-class SlurmLauncher:
-    """Submits what is missing and follows it; ``study`` is the study's folder."""
+class SlurmLauncher(Submitter):
+    """Submits what is missing and follows it."""
 
-    store: Store
-    resources: Resources
-    site: Site
-    study: Path
     retry: bool = False
     detach: bool = False
     say: Callable[[str], None] = lambda text: None
+    _held: tuple[Task, ...] = ()
+    _room: int = 0
 
     def places(self, runs: int) -> Places:
         """As many runs as the site lets into the queue at once."""
@@ -63,19 +58,23 @@ class SlurmLauncher:
 
         Raises:
             SchedulerError: if the scheduler refuses; nothing of this launch stays queued.
-            DetachedError: on Ctrl-C or ``detach``; the jobs go on.
+            DetachedError: on Ctrl-C or ``detach``, and where SLURM's commands are gone; the jobs
+                go on.
         """
         scheduler.check_tools()
         progresses = survey(self.store, tasks, self.retry)
         block_dependents(self.store, progresses)
         waiting = [p.task for p in progresses if p.state == PENDING]
         tracker = Tracker(self.store, Scheduler.found(), {}, {t.run_id: t.parent for t in waiting})
-        with self._submitting():
-            tracker.jobs = live_jobs(self.store, [t.run_id for t in waiting], tracker.scheduler)
-            fresh = [t for t in waiting if t.run_id not in tracker.jobs]
-            if fresh:
-                tracker.jobs |= self._submit(fresh, dict(tracker.jobs))
-        self._announce(len(fresh), tracker.jobs)
+        if waiting:
+            with self._submitting():
+                names = [t.run_id for t in waiting]
+                tracker.jobs = live_jobs(self.store, names, tracker.scheduler)
+                self._tell_strangers(names, tracker)
+                fresh = [t for t in waiting if t.run_id not in tracker.jobs]
+                earlier = len(tracker.jobs)
+                self._take(tracker, self.submit(fresh, tracker.jobs) if fresh else Submitted())
+            self._announce(earlier, tracker.jobs)
         self._follow(progresses, tracker, observe)
         return progresses
 
@@ -86,127 +85,41 @@ class SlurmLauncher:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    # --- submission -----------------------------------------------------------------------
-
-    @property
-    def job_dir(self) -> Path:
-        """Folder of scripts, pickles and logs of the jobs."""
-        return Path(self.site.job_dir or self.store.root / "jobs").absolute()
-
-    def _submit(self, tasks: Sequence[Task], live: dict[str, str]) -> dict[str, str]:
-        snapshot = take_snapshot(self.store.root.absolute() / "code")
-        jobs: dict[str, str] = {}
-        accepted: list[list[str]] = []
-        try:
-            for array in arrays(tasks, live, scheduler.max_array_size()):
-                for task in array.tasks:
-                    self.store.register(task)
-                accepted.append(self._submit_array(array, accepted, snapshot))
-                jobs |= dict(zip((t.run_id for t in array.tasks), accepted[-1], strict=True))
-            report = self._submit_report(list(jobs.values()) + list(live.values()), snapshot)
-        except BaseException:
-            with contextlib.suppress(SchedulerError):
-                Scheduler(False).cancel(job for ids in accepted for job in ids)
-            raise
-        for run_id, job in jobs.items():
-            if self.store.run(run_id).status()["state"] != PENDING:
-                self.store.run(run_id).set_status(PENDING, failure="", message="")
-            note_job(self.store, run_id, job)
-        self._note_study(jobs, report)
-        return jobs
-
-    def _submit_array(
-        self, array: Array, accepted: Sequence[Sequence[str]], snapshot: Path
-    ) -> list[str]:
-        dependency = f"afterok:{array.waits}" if array.waits else ""
-        if array.follows >= 0:
-            parents = accepted[array.follows]
-            one_by_one = f"aftercorr:{parents[0].partition('_')[0]}"
-            dependency = one_by_one if len(array.tasks) > 1 else f"afterok:{parents[0]}"
-        bodies = [
-            SlurmRun(self.store.root.absolute(), t.run_id, self.resources, self.site.max_requeues)
-            for t in array.tasks
-        ]
-        parameters = self._parameters(array.tasks[0].stage, dependency, snapshot)
-        return self._sbatch(bodies, parameters)
-
-    def _submit_report(self, jobs: Sequence[str], snapshot: Path) -> str:
-        bases = sorted({j.partition("_")[0] for j in jobs}, key=int)
-        body = ReportJob(self.store.root.absolute(), self.study.name)
-        parameters = self._parameters("report", "afterany:" + ":".join(bases), snapshot)
-        small: dict[str, Any] = {"nodes": 1, "ntasks_per_node": 1, "time": 60}
-        small["signal_delay_s"] = min(60, self.site.signal_delay_s)
-        parameters.pop("gpus_per_node", None)
-        return self._sbatch([body], {**parameters, **small})[0]
-
-    def submit_one(self, body: Any, stage: str, snapshot: Path) -> str:
-        """Submits a job of its own that runs ``body``; its id."""
-        return self._sbatch([body], self._parameters(stage, "", snapshot))[0]
-
-    def _sbatch(self, bodies: Sequence[Any], parameters: dict[str, Any]) -> list[str]:
-        """Submits one array (or a single job) and returns its ids."""
-        import submitit
-        from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-        python = self.site.python or shlex.quote(sys.executable)
-        executor = submitit.SlurmExecutor(folder=self.job_dir, python=python)
-        executor.update_parameters(**parameters)
-        try:
-            with executor.batch():
-                jobs = [executor.submit(body) for body in bodies]
-        except (FailedJobError, FailedSubmissionError, OSError) as error:
-            raise SchedulerError(
-                f"sbatch refused the job: {_refusal(error)}. Check --partition, --account, --qos "
-                "and --timeout against 'sinfo'; nothing of this launch was left in the queue."
-            ) from error
-        return [job.job_id for job in jobs]
-
-    def _parameters(self, stage: str, dependency: str, snapshot: Path) -> dict[str, Any]:
-        site = self.site
-        cell_min = site.cell_timeout_min or site.timeout_min
-        given = {
-            "job_name": f"bench-{stage}",
-            "time": site.timeout_min if stage == PRETRAIN else cell_min,
-            "nodes": site.nodes,
-            "ntasks_per_node": site.tasks,
-            "gpus_per_node": site.gpus_per_node,
-            "cpus_per_task": site.cpus_per_task,
-            "mem": f"{round(site.mem_gb * 1024)}MB" if site.mem_gb else "",
-            "partition": site.partition,
-            "account": site.account,
-            "qos": site.qos,
-            "constraint": site.constraint,
-            "exclude": site.exclude,
-            "comment": site.comment,
-            "dependency": dependency,
-        }
-        extra: dict[str, Any] = {"requeue": True, "chdir": str(snapshot)}
-        if dependency and not dependency.startswith("afterany"):
-            extra["kill-on-invalid-dep"] = "yes"
-        path = f"export PYTHONPATH={shlex.quote(str(snapshot))}${{PYTHONPATH:+:$PYTHONPATH}}"
-        return {
-            **{k: v for k, v in given.items() if v},
-            "array_parallelism": site.array_parallelism,
-            "signal_delay_s": site.signal_delay_s,
-            "setup": [*site.setup, path],
-            "teardown": _teardown(site.kill_retries),
-            "srun_args": list(site.srun_args),
-            "additional_parameters": extra,
-        }
-
-    def _note_study(self, jobs: dict[str, str], report: str) -> None:
-        path = self.study / "jobs.json"
-        earlier = (read_json(path) or {}).get("jobs", {})
-        values = {"jobs": {**earlier, **jobs}, "report": report, "job_dir": str(self.job_dir)}
-        write_json(path, values)
+    def _tell_strangers(self, names: Sequence[str], tracker: Tracker) -> None:
+        """Says that noted jobs are not to be found here, because this is another cluster."""
+        gone = {r: j for r, j in known_jobs(self.store, names).items() if r not in tracker.jobs}
+        if not gone:
+            return
+        here = this_cluster().name
+        before = {job.cluster for job in gone.values()} - {here}
+        if before:
+            self.say(
+                f"{len(gone)} runs were submitted to the cluster {', '.join(sorted(before))}, and "
+                f"this is {here}: they are submitted here. Cancel them there, if they still wait."
+            )
+        elif any(job.id in tracker.scheduler.strange for job in gone.values()):
+            self.say(
+                "numbers of jobs noted here belong to other jobs now (was the cluster set up "
+                "anew?): those are left alone, and the runs are submitted again."
+            )
 
     # --- following ------------------------------------------------------------------------
 
-    def _announce(self, submitted: int, jobs: dict[str, str]) -> None:
-        bases = sorted({j.partition("_")[0] for j in jobs.values()}, key=int)
+    def _take(self, tracker: Tracker, done: Submitted) -> None:
+        """Goes on with what a submission came to; tells of a limit once."""
+        tracker.jobs |= done.jobs
+        if done.held and not self._held:
+            self.say(
+                f"{len(done.held)} runs wait for room in the queue, and are submitted as others "
+                f"end: {done.limit}"
+            )
+        self._held, self._room = done.held, len(tracker.open_runs())
+
+    def _announce(self, earlier: int, jobs: Mapping[str, Job]) -> None:
+        bases = sorted({j.id.partition("_")[0] for j in jobs.values()}, key=int)
         out = shlex.quote(str(self.store.root))
         self.say(
-            f"{submitted} runs submitted, {len(jobs) - submitted} already with the scheduler: "
+            f"{len(jobs) - earlier} runs submitted, {earlier} already with the scheduler: "
             f"jobs {', '.join(bases)}\n"
             f"follow:  python -m bench.run status --out {out}   (or: squeue -j {','.join(bases)})\n"
             f"logs:    {self.job_dir}   cancel: python -m bench.run cancel --out {out}\n"
@@ -216,20 +129,52 @@ class SlurmLauncher:
     def _follow(self, progresses: Sequence[Progress], tracker: Tracker, observe: Observer) -> None:
         count = len(tracker.jobs)
         message = f"detached from {count} runs; the same command comes back to them"
-        if self.detach:
+        if self._held:
+            message += f" and submits {len(self._held)} more"
+        away = Away(self.say, self.site.poll_s)
+        if self.detach and (count or self._held):
             raise DetachedError(message, exit_code=0)
         try:
             while True:
-                self._update(progresses, tracker)
+                self._look(progresses, tracker, away)
                 observe(progresses)
-                if tracker.finished:
+                if tracker.finished and not self._held:
                     return
-                time.sleep(self.site.poll_s)
+                time.sleep(away.wait_s)
         except KeyboardInterrupt as stop:
             raise DetachedError(message) from stop
+        except NoSchedulerError as error:
+            raise DetachedError(f"{error} Detached: {COME_BACK}.") from error
 
-    def _update(self, progresses: Sequence[Progress], tracker: Tracker) -> None:
-        states = tracker.look()
+    def _look(self, progresses: Sequence[Progress], tracker: Tracker, away: Away) -> None:
+        """One look; while the scheduler is away the runs' own files tell what they can."""
+        try:
+            states = tracker.look()
+            away.answered()
+        except NoSchedulerError:
+            raise
+        except SchedulerError as error:
+            away.failed(error)
+            states = tracker.look_at_files()
+        for text in tracker.news:
+            self.say(text)
+        tracker.news.clear()
+        self._show(progresses, states)
+        if self._held and not away.since and len(tracker.open_runs()) < max(1, self._room):
+            self._submit_held(progresses, tracker)
+
+    def _submit_held(self, progresses: Sequence[Progress], tracker: Tracker) -> None:
+        """Submits what there is room for now, less what hangs on runs that failed meanwhile."""
+        block_dependents(self.store, progresses)
+        states = {p.task.run_id: p.state for p in progresses}
+        left = [t for t in self._held if states[t.run_id] == PENDING]
+        alive = {r: tracker.jobs[r] for r in tracker.open_runs()}
+        self._held = tuple(left)
+        if left:
+            with self._submitting():
+                self._take(tracker, self.submit(left, alive))
+
+    def _show(self, progresses: Sequence[Progress], states: Mapping[str, str]) -> None:
         for progress in progresses:
             run_id = progress.task.run_id
             if run_id not in states:
@@ -241,22 +186,31 @@ class SlurmLauncher:
                 progress.status = self.store.run(run_id).status()
 
 
-def _teardown(retries: int) -> list[str]:
-    """Shell lines behind srun: a run killed by SIGKILL goes on from its last state, boundedly."""
-    return [
-        "code=$?",
-        f'if [ "$code" -eq 137 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {retries} ]; then',
-        '  scontrol requeue "$SLURM_JOB_ID" && sleep 60',
-        "fi",
-        'exit "$code"',
-    ]
+@dataclass
+class Away:
+    """A scheduler that does not answer: told once, looked at less often, told when it is back."""
 
+    say: Callable[[str], None]
+    poll_s: float
+    since: float = 0.0
+    wait_s: float = field(init=False)
 
-def _refusal(error: Exception) -> str:
-    """The scheduler's own words in submitit's error."""
-    lines = [x.strip() for x in str(error).splitlines() if x.strip()]
-    spoken = [x for x in lines if x.startswith("sbatch:")]
-    return "; ".join(spoken) or (lines[-1] if lines else type(error).__name__)
+    def __post_init__(self) -> None:
+        self.wait_s = self.poll_s
+
+    def failed(self, error: SchedulerError) -> None:
+        """Notes a look without an answer."""
+        if not self.since:
+            self.since = time.monotonic()
+            self.say(f"warning: {error}. {COME_BACK[0].upper()}{COME_BACK[1:]}; looking on.")
+        self.wait_s = min(max(RAREST_LOOK_S, self.poll_s), self.wait_s * 2)
+
+    def answered(self) -> None:
+        """Notes an answer."""
+        if self.since:
+            took = time.monotonic() - self.since
+            self.say(f"the scheduler answers again, after {took:.0f} s")
+        self.since, self.wait_s = 0.0, self.poll_s
 
 
 def slurm(order: Order) -> SlurmLauncher:

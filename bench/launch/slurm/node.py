@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.launch.slurm.launcher import SlurmLauncher
-from bench.launch.slurm.scheduler import Scheduler, call
+from bench.launch.slurm.scheduler import Job, Scheduler, call
 from bench.launch.slurm.site import Site
+from bench.launch.slurm.submit import Submitter
 from bench.launch.snapshot import take_snapshot
 from bench.plan.config import Resources
 from bench.store.files import read_json, write_json
@@ -64,26 +64,26 @@ def ask_node(out: Path, site: Site) -> dict[str, Any]:
     (folder / "question").write_text("written here")
     small = replace(site, nodes=1, tasks_per_node=1, timeout_min=5, job_dir=str(folder / "job"))
     small = replace(small, signal_delay_s=30)
-    launcher = SlurmLauncher(Store(out), Resources(), small, folder)
+    submitter = Submitter(Store(out), Resources(), small, folder)
     snapshot = take_snapshot(out.absolute() / "code")
-    job = launcher.submit_one(NodeCheck(folder), "doctor", snapshot)
+    job = submitter.submit_one(NodeCheck(folder), "doctor", snapshot)
     try:
         return _answer(folder, job)
     finally:
         with contextlib.suppress(Exception):
-            Scheduler(False).cancel([job])
+            Scheduler(False).cancel([job.id])
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _answer(folder: Path, job: str) -> dict[str, Any]:
+def _answer(folder: Path, job: Job) -> dict[str, Any]:
     asked, ended = False, 0.0
     scheduler = Scheduler(False)
     while not (folder / "answer.json").exists():
         time.sleep(LOOK_S)
         if (folder / "ready").exists() and not asked:
             asked = True
-            call(["scancel", "--signal=USR2", job])
-        state = scheduler.states([job]).get(job)
+            call(["scancel", "--signal=USR2", job.id])
+        state = scheduler.states([job]).get(job.id)
         if state is not None and state.alive:
             continue
         ended = ended or time.monotonic()

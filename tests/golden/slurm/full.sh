@@ -4,6 +4,7 @@
 #SBATCH --account=my-project
 #SBATCH --array=0-1%2
 #SBATCH --chdir=OUT/code/SNAPSHOT
+#SBATCH --comment=mto-bench:TOKEN
 #SBATCH --cpus-per-task=10
 #SBATCH --error=OUT/jobs/%A_%a_0_log.err
 #SBATCH --gpus-per-node=4
@@ -30,8 +31,12 @@ srun --unbuffered --output OUT/jobs/%A_%a_%t_log.out --error OUT/jobs/%A_%a_%t_l
 
 # teardown
 code=$?
-if [ "$code" -eq 137 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 2 ]; then
-  scontrol requeue "$SLURM_JOB_ID" && sleep 60
+ended=OUT/jobs/TOKEN"${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}.exit"
+echo "$code" >> "$ended"
+if [ "$code" -eq 137 ] || [ "$code" -eq 140 ]; then
+  if [ "$(grep -cx -e 137 -e 140 "$ended")" -le 2 ]; then
+    for try in $(seq 30); do scontrol requeue "$SLURM_JOB_ID" && sleep 60; sleep 10; done
+  fi
 fi
 exit "$code"
 #!/bin/bash
@@ -40,6 +45,7 @@ exit "$code"
 #SBATCH --account=my-project
 #SBATCH --array=0-1%2
 #SBATCH --chdir=OUT/code/SNAPSHOT
+#SBATCH --comment=mto-bench:TOKEN
 #SBATCH --cpus-per-task=10
 #SBATCH --dependency=aftercorr:100
 #SBATCH --error=OUT/jobs/%A_%a_0_log.err
@@ -68,8 +74,12 @@ srun --unbuffered --output OUT/jobs/%A_%a_%t_log.out --error OUT/jobs/%A_%a_%t_l
 
 # teardown
 code=$?
-if [ "$code" -eq 137 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 2 ]; then
-  scontrol requeue "$SLURM_JOB_ID" && sleep 60
+ended=OUT/jobs/TOKEN"${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}.exit"
+echo "$code" >> "$ended"
+if [ "$code" -eq 137 ] || [ "$code" -eq 140 ]; then
+  if [ "$(grep -cx -e 137 -e 140 "$ended")" -le 2 ]; then
+    for try in $(seq 30); do scontrol requeue "$SLURM_JOB_ID" && sleep 60; sleep 10; done
+  fi
 fi
 exit "$code"
 #!/bin/bash
@@ -77,6 +87,7 @@ exit "$code"
 # Parameters
 #SBATCH --account=my-project
 #SBATCH --chdir=OUT/code/SNAPSHOT
+#SBATCH --comment=mto-bench:TOKEN
 #SBATCH --cpus-per-task=10
 #SBATCH --dependency=afterany:100:101
 #SBATCH --error=OUT/jobs/%j_0_log.err
@@ -103,7 +114,11 @@ srun --unbuffered --output OUT/jobs/%j_%t_log.out --error OUT/jobs/%j_%t_log.err
 
 # teardown
 code=$?
-if [ "$code" -eq 137 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 2 ]; then
-  scontrol requeue "$SLURM_JOB_ID" && sleep 60
+ended=OUT/jobs/TOKEN"${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}.exit"
+echo "$code" >> "$ended"
+if [ "$code" -eq 137 ] || [ "$code" -eq 140 ]; then
+  if [ "$(grep -cx -e 137 -e 140 "$ended")" -le 2 ]; then
+    for try in $(seq 30); do scontrol requeue "$SLURM_JOB_ID" && sleep 60; sleep 10; done
+  fi
 fi
 exit "$code"

@@ -3,6 +3,7 @@
 # Parameters
 #SBATCH --array=0-1%2
 #SBATCH --chdir=OUT/code/SNAPSHOT
+#SBATCH --comment=mto-bench:TOKEN
 #SBATCH --error=OUT/jobs/%A_%a_0_log.err
 #SBATCH --job-name=bench-pretrain
 #SBATCH --nodes=1
@@ -25,8 +26,12 @@ srun --unbuffered --output OUT/jobs/%A_%a_%t_log.out --error OUT/jobs/%A_%a_%t_l
 
 # teardown
 code=$?
-if [ "$code" -eq 137 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 2 ]; then
-  scontrol requeue "$SLURM_JOB_ID" && sleep 60
+ended=OUT/jobs/TOKEN"${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}.exit"
+echo "$code" >> "$ended"
+if [ "$code" -eq 137 ] || [ "$code" -eq 140 ]; then
+  if [ "$(grep -cx -e 137 -e 140 "$ended")" -le 2 ]; then
+    for try in $(seq 30); do scontrol requeue "$SLURM_JOB_ID" && sleep 60; sleep 10; done
+  fi
 fi
 exit "$code"
 #!/bin/bash
@@ -34,6 +39,7 @@ exit "$code"
 # Parameters
 #SBATCH --array=0-1%2
 #SBATCH --chdir=OUT/code/SNAPSHOT
+#SBATCH --comment=mto-bench:TOKEN
 #SBATCH --dependency=aftercorr:100
 #SBATCH --error=OUT/jobs/%A_%a_0_log.err
 #SBATCH --job-name=bench-cell
@@ -58,14 +64,19 @@ srun --unbuffered --output OUT/jobs/%A_%a_%t_log.out --error OUT/jobs/%A_%a_%t_l
 
 # teardown
 code=$?
-if [ "$code" -eq 137 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 2 ]; then
-  scontrol requeue "$SLURM_JOB_ID" && sleep 60
+ended=OUT/jobs/TOKEN"${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}.exit"
+echo "$code" >> "$ended"
+if [ "$code" -eq 137 ] || [ "$code" -eq 140 ]; then
+  if [ "$(grep -cx -e 137 -e 140 "$ended")" -le 2 ]; then
+    for try in $(seq 30); do scontrol requeue "$SLURM_JOB_ID" && sleep 60; sleep 10; done
+  fi
 fi
 exit "$code"
 #!/bin/bash
 
 # Parameters
 #SBATCH --chdir=OUT/code/SNAPSHOT
+#SBATCH --comment=mto-bench:TOKEN
 #SBATCH --dependency=afterany:100:101
 #SBATCH --error=OUT/jobs/%j_0_log.err
 #SBATCH --job-name=bench-report
@@ -89,7 +100,11 @@ srun --unbuffered --output OUT/jobs/%j_%t_log.out --error OUT/jobs/%j_%t_log.err
 
 # teardown
 code=$?
-if [ "$code" -eq 137 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 2 ]; then
-  scontrol requeue "$SLURM_JOB_ID" && sleep 60
+ended=OUT/jobs/TOKEN"${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}.exit"
+echo "$code" >> "$ended"
+if [ "$code" -eq 137 ] || [ "$code" -eq 140 ]; then
+  if [ "$(grep -cx -e 137 -e 140 "$ended")" -le 2 ]; then
+    for try in $(seq 30); do scontrol requeue "$SLURM_JOB_ID" && sleep 60; sleep 10; done
+  fi
 fi
 exit "$code"

@@ -52,7 +52,7 @@ def steps(out: Path, task: Task) -> int:
 
 
 def job_of(out: Path, task: Task) -> str:
-    return str((read_json(Store(out).run(task.run_id).path / "job.json") or {})["job"])
+    return str((read_json(Store(out).run(task.run_id).path / "job.json") or {})["id"])
 
 
 def restarts(job: str) -> int:
@@ -85,7 +85,7 @@ def test_a_study_of_two_methods_and_two_budgets(
         assert run(tmp_path / "here", task, slow()) == 0
         assert outcome(tmp_path / "here", task) == outcome(tmp_path, task)
     study = next((tmp_path / "studies").iterdir())
-    report = str((read_json(study / "jobs.json") or {})["report"])
+    report = str((read_json(study / "jobs.json") or {})["report"]["id"])
     until(lambda: "JobState=COMPLETED" in show(report), "the report job")
     assert (study / "report.html").exists(), "only the report job writes the page"
     origin = read_json(Store(tmp_path).run(runs[0].run_id).path / "provenance.json") or {}

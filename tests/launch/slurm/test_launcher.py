@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,100 +12,29 @@ from typing import Any
 import pytest
 
 from bench.errors import DetachedError, SchedulerError
-from bench.launch.slurm.launcher import SlurmLauncher
 from bench.launch.slurm.scheduler import Scheduler
-from bench.launch.slurm.site import Site, load_site
+from bench.launch.slurm.site import load_site
 from bench.launch.slurm.submission import arrays
-from bench.plan.config import Resources
 from bench.plan.study import CELL, Task
 from bench.run import main
-from bench.store.files import write_json
 from bench.store.states import BLOCKED, DONE, FAILED
 from bench.store.store import Store
-from tests.support.tiny_runs import TINY, tasks
+from tests.support.fake_cluster import (
+    ALL,
+    FIN,
+    OTHER,
+    OTHER_FIN,
+    PRE,
+    SITE,
+    Fake,
+    finish,
+    follow,
+    job,
+    launcher,
+)
+from tests.support.tiny_runs import TINY
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "slurm"
-FAKE = Path(__file__).parent / "fakes" / "fake_slurm.py"
-SITE = Site(partition="main", poll_s=0.001, timeout_min=60)
-
-
-class Fake:
-    """The state of the fake scheduler, and ways to move it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "state.json"
-
-    def read(self) -> dict[str, Any]:
-        return json.loads(self.path.read_text()) if self.path.exists() else {}
-
-    def change(self, **values: Any) -> None:
-        sys.path.insert(0, str(FAKE.parent))
-        try:
-            from fake_slurm import BLANK
-        finally:
-            sys.path.pop(0)
-        self.path.write_text(json.dumps({**BLANK, **self.read(), **values}))
-
-    def move(self, job: str, state: str, reason: str = "None") -> None:
-        jobs = self.read()["jobs"]
-        assert job in jobs
-        self.change(jobs={**jobs, job: [state, reason]})
-
-    def forget(self, job: str) -> None:
-        self.change(jobs={i: s for i, s in self.read()["jobs"].items() if i != job})
-
-
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
-    folder = tmp_path / "fake"
-    folder.mkdir()
-    for name in ("sbatch", "squeue", "sacct", "scontrol", "scancel", "srun", "sinfo"):
-        (folder / name).symlink_to(FAKE)
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    monkeypatch.setenv("FAKE_SLURM", str(folder))
-    found = Fake(folder)
-    found.change()
-    return found
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    found = Store(tmp_path / "out")
-    found.check_writable()
-    return found
-
-
-def launcher(store: Store, site: Site = SITE, **values: Any) -> SlurmLauncher:
-    resources = Resources(device="cpu", threads=1)
-    return SlurmLauncher(store, resources, site, store.root / "studies" / "s", **values)
-
-
-def finish(store: Store, task: Task) -> None:
-    write_json(store.run(task.run_id).path / "record.json", {"run_id": task.run_id})
-
-
-Script = dict[int, Callable[[], None]]
-
-
-def follow(found: SlurmLauncher, every: list[Task], script: Script) -> dict[str, str]:
-    """Launches; before look n the script's entry n happens. Stages and how they ended."""
-    looks = iter(range(10_000))
-
-    def observe(runs: Any) -> None:
-        number = next(looks)
-        assert number < 40, "never ends"
-        script.get(number, lambda: None)()
-
-    return {p.task.run_id: p.state for p in found.launch(every, observe)}
-
-
-def job(store: Store, task: Task) -> str:
-    return json.loads((store.run(task.run_id).path / "job.json").read_text())["job"]
-
-
-PRE, FIN = tasks("mae")
-OTHER, OTHER_FIN = tasks("simmim")
-ALL = [PRE, OTHER, FIN, OTHER_FIN]
 
 
 @pytest.mark.parametrize("accounting", [True, False], ids=["sacct", "no sacct"])
@@ -204,10 +131,11 @@ def test_sbatch_refuses(fake: Fake, store: Store) -> None:
 
 
 def test_a_late_refusal_leaves_nothing_queued(fake: Fake, store: Store) -> None:
-    fake.change(refuse="QOSMaxSubmitJobPerUserLimit", refuse_after=1)
-    with pytest.raises(SchedulerError, match="QOSMaxSubmit"):
+    fake.change(refuse="Batch job submission failed: Invalid qos specification", refuse_after=1)
+    with pytest.raises(SchedulerError, match="Invalid qos"):
         launcher(store).launch(ALL, lambda runs: None)
     assert {s for s, _ in fake.read()["jobs"].values()} == {"CANCELLED"}
+    assert not list(store.runs.glob("*/job.json"))
 
 
 def test_no_slurm_here(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +178,9 @@ def test_cancel_leaves_ended_jobs_alone(fake: Fake, store: Store, capsys: Any) -
         launcher(store, detach=True).launch([PRE, FIN], lambda runs: None)
     fake.move(job(store, PRE), "FAILED")
     assert main(["cancel", "--out", str(store.root)]) == 0
-    assert "cancelled 1 job(s)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"cancelled job {job(store, FIN)}: {FIN.run_id}" in said
+    assert PRE.run_id not in said
     states = fake.read()["jobs"]
     assert states[job(store, PRE)][0] == "FAILED"
     assert states[job(store, FIN)][0] == "CANCELLED"
@@ -318,6 +248,7 @@ def test_a_thousand_cells_in_few_calls(fake: Fake, store: Store) -> None:
 
 def shown(text: str, store: Store) -> str:
     text = text.replace(str(store.root), "OUT").replace(sys.executable, "PYTHON")
+    text = re.sub(r"(mto-bench:|jobs/)[0-9a-f]{12}", r"\1TOKEN", text)
     return re.sub(r"code/[0-9a-f]{12}", "code/SNAPSHOT", text)
 
 

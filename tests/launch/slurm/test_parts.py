@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,19 +12,20 @@ from typing import Any
 
 import pytest
 
-from bench.errors import REMEDIES, StopRequestedError, UsageError, remedy
+from bench.errors import REMEDIES, LostProcessError, StopRequestedError, UsageError, remedy
 from bench.launch.slurm import job
 from bench.launch.slurm.job import SlurmRun
-from bench.launch.slurm.launcher import _teardown
 from bench.launch.slurm.scheduler import JobState, expand, parse
 from bench.launch.slurm.site import load_site
-from bench.launch.slurm.submission import judge
+from bench.launch.slurm.submission import Told, judge
+from bench.launch.slurm.submit import teardown
 from bench.launch.snapshot import take_snapshot
 from bench.machine import provenance
 from bench.run import main
-from bench.store.folder import host_key
+from bench.store.folder import RunFolder, host_key
 from bench.store.states import BLOCKED, DONE, FAILED, PENDING, RUNNING, STOPPED
 from bench.store.store import Store
+from bench.train.monitor import GO_ON, REQUEUE, Early, Monitor
 from bench.work.worker import load_task
 from tests.support.tiny_runs import QUICK, tasks
 
@@ -86,16 +88,87 @@ def test_otherwise_it_does_not(
 
 
 @pytest.mark.parametrize(
-    ("code", "restarts", "requeued"), [(137, 0, True), (137, 2, False), (1, 0, False)]
+    ("code", "kills", "requeued"),
+    [(137, 0, True), (140, 1, True), (137, 2, False), (1, 0, False), (139, 0, False)],
 )
-def test_teardown_requeues_the_killed_alone(
-    code: int, restarts: int, requeued: bool, calls: Path
+def test_teardown_requeues_the_killed_alone_and_keeps_the_exit_code(
+    code: int, kills: int, requeued: bool, calls: Path, tmp_path: Path
 ) -> None:
-    lines = "\n".join(_teardown(2)).replace("sleep 60", "true")
-    environment = {**os.environ, "SLURM_RESTART_COUNT": str(restarts)}
+    """Ends by its time limit, of which there may be many, do not count as kills."""
+    kept = tmp_path / "token_3.exit"
+    kept.write_text("130\n" * 5 + "137\n" * kills)
+    lines = "\n".join(teardown(2, tmp_path / "token")).replace("sleep 60", "exit 9")
+    environment = {**os.environ, "SLURM_ARRAY_TASK_ID": "3"}
     done = subprocess.run(["bash", "-c", f"(exit {code})\n{lines}"], env=environment)
-    assert done.returncode == code
+    assert done.returncode == (9 if requeued else code)
     assert calls.exists() == requeued
+    assert kept.read_text().split()[-1] == str(code)
+
+
+def test_teardown_asks_again_while_the_controller_is_away(calls: Path, tmp_path: Path) -> None:
+    (tmp_path / "bin" / "scontrol").write_text(
+        f'#!/bin/sh\necho x >> {calls}\n[ "$(wc -l < {calls})" -ge 3 ]\n'
+    )
+    lines = "\n".join(teardown(2, tmp_path / "token")).replace("sleep 10", "true")
+    lines = lines.replace("sleep 60", "exit 9")
+    assert subprocess.run(["bash", "-c", f"(exit 137)\n{lines}"]).returncode == 9
+    assert calls.read_text().count("x") == 3
+
+
+@pytest.mark.parametrize(("failures", "asked"), [(3, 4), (99, 5)])
+def test_requeue_is_tried_again_while_the_controller_is_away(
+    failures: int, asked: int, calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "REQUEUE_TRIES", 5)
+    monkeypatch.setattr(job, "REQUEUE_AGAIN_S", 0.0)
+    (tmp_path / "bin" / "scontrol").write_text(
+        f'#!/bin/sh\necho x >> {calls}\n[ "$(wc -l < {calls})" -gt {failures} ]\n'
+    )
+    stopped_by("SIGUSR2", monkeypatch)
+    with pytest.raises(StopRequestedError):
+        SlurmRun(tmp_path, PRE.run_id, QUICK, 5)()
+    assert calls.read_text().count("x") == asked
+
+
+@pytest.mark.parametrize(("rank", "ends"), [("0", SystemExit), ("1", LostProcessError)])
+def test_a_lost_process_counts_as_a_kill(
+    rank: str, ends: type[BaseException], calls: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    def compute(*_: Any) -> None:
+        raise LostProcessError("gone")
+
+    monkeypatch.setattr(job, "compute", compute)
+    monkeypatch.setenv("SLURM_PROCID", rank)
+    with pytest.raises(ends) as ended:
+        SlurmRun(tmp_path, PRE.run_id, QUICK, 5)()
+    if rank == "0":
+        assert ended.value.code == 137  # type: ignore[attr-defined]
+
+
+def test_a_signal_that_comes_twice_before_the_run_can_hear_it(tmp_path: Path) -> None:
+    """Remembered, and heeded at the first step; afterwards it is only remembered again."""
+    folder, early = RunFolder(tmp_path), Early()
+    before = signal.signal(signal.SIGUSR2, early)
+    try:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGUSR2)
+        monitor = Monitor(folder)
+        with monitor.signals():
+            assert monitor.urgency() == REQUEUE
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert early.heard == "SIGUSR2"
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+def test_without_an_early_signal_a_run_goes_on(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGUSR2, Early())
+    try:
+        monitor = Monitor(RunFolder(tmp_path))
+        with monitor.signals():
+            assert monitor.urgency() == GO_ON
+    finally:
+        signal.signal(signal.SIGUSR2, before)
 
 
 def test_a_registered_task_is_loaded_as_it_was(tmp_path: Path) -> None:
@@ -160,35 +233,66 @@ def test_cancel_without_anything(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_parse_and_expand() -> None:
     assert expand("7_[1-3,5%2]") == ["7_1", "7_2", "7_3", "7_5"]
     assert expand("7_4") == ["7_4"]
-    jobs = parse("7_[0-1]|PENDING|Priority\n8|CANCELLED by 1000|None\n8.batch|FAILED|\n\n")
+    text = "7_[0-1]|PENDING|Priority|a|b\n8|CANCELLED by 1000|None\n8.batch|FAILED|\n\n"
+    jobs = parse(text)
     assert jobs == {
-        "7_0": JobState("PENDING", "Priority"),
-        "7_1": JobState("PENDING", "Priority"),
+        "7_0": JobState("PENDING", "Priority", "a|b"),
+        "7_1": JobState("PENDING", "Priority", "a|b"),
         "8": JobState("CANCELLED", "None"),
     }
 
 
+SAVED, DIED = Told(STOPPED, STOPPED), Told(STOPPED, RUNNING)
+"""A run that said it was stopped, and one that died without a word: readers see both stopped."""
+
+
 @pytest.mark.parametrize(
-    ("state", "recorded", "parent", "expected"),
+    ("state", "told", "parent", "expected"),
     [
-        (JobState("RUNNING"), STOPPED, DONE, RUNNING),
-        (JobState("FAILED"), DONE, DONE, DONE),
-        (JobState("COMPLETED"), RUNNING, DONE, RUNNING),
-        (JobState("PENDING", "DependencyNeverSatisfied"), PENDING, FAILED, BLOCKED),
-        (JobState("CANCELLED"), STOPPED, DONE, STOPPED),
-        (JobState("CANCELLED"), PENDING, FAILED, BLOCKED),
-        (JobState("CANCELLED"), PENDING, STOPPED, BLOCKED),
-        (JobState("FAILED"), STOPPED, DONE, FAILED),
-        (None, PENDING, DONE, PENDING),
-        (None, PENDING, BLOCKED, BLOCKED),
+        (JobState("RUNNING"), SAVED, DONE, RUNNING),
+        (JobState("FAILED"), Told(DONE, DONE), DONE, DONE),
+        (JobState("COMPLETED"), Told(RUNNING, RUNNING), DONE, RUNNING),
+        (JobState("PENDING", "DependencyNeverSatisfied"), Told(PENDING, PENDING), FAILED, BLOCKED),
+        (JobState("PENDING", "DependencyNeverSatisfied"), Told(PENDING, PENDING), STOPPED, STOPPED),
+        (JobState("CANCELLED"), SAVED, DONE, STOPPED),
+        (JobState("CANCELLED"), Told(PENDING, PENDING), FAILED, BLOCKED),
+        (JobState("CANCELLED"), Told(PENDING, PENDING), STOPPED, STOPPED),
+        (JobState("CANCELLED"), Told(FAILED, FAILED), DONE, FAILED),
+        (JobState("FAILED"), SAVED, DONE, STOPPED),
+        (JobState("TIMEOUT"), SAVED, DONE, STOPPED),
+        (JobState("FAILED"), Told(FAILED, FAILED), DONE, FAILED),
+        (JobState("FAILED"), Told(PENDING, PENDING), DONE, RUNNING),
+        (None, Told(PENDING, PENDING), DONE, PENDING),
+        (None, Told(RUNNING, RUNNING), DONE, RUNNING),
+        (None, Told(PENDING, PENDING), BLOCKED, BLOCKED),
     ],
 )
-def test_judge(state: JobState | None, recorded: str, parent: str, expected: str) -> None:
-    assert judge(state, recorded, parent, lost=False).state == expected
+def test_judge(state: JobState | None, told: Told, parent: str, expected: str) -> None:
+    found = judge(state, told, parent, lost=False)
+    assert found.state == expected
+    if told.word in (FAILED, STOPPED):
+        assert not found.failure, "a run's own word stands"
 
 
-def test_a_killed_run_is_a_node_failure() -> None:
-    assert judge(JobState("FAILED"), RUNNING, DONE, lost=False).failure == "node"
+def test_however_long_it_is_lost_a_run_that_beats_is_running() -> None:
+    assert judge(None, Told(RUNNING, RUNNING), DONE, lost=True).state == RUNNING
+    assert judge(None, SAVED, DONE, lost=True).state == STOPPED
+    assert judge(None, DIED, DONE, lost=True).failure == "node"
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (137, "killed by SIGKILL (often: out of memory)"),
+        (139, "killed by SIGSEGV"),
+        (None, "killed without a word (often: out of memory)"),
+        (1, "ended without a word (exit code 1); see its log"),
+    ],
+)
+def test_a_killed_run_is_a_node_failure_and_says_by_what(code: int | None, words: str) -> None:
+    told = Told(STOPPED, RUNNING, code)
+    found = judge(JobState("FAILED"), told, DONE, lost=True)
+    assert (found.state, found.failure, found.message) == (FAILED, "node", words)
 
 
 def test_site_file_and_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
