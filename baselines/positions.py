@@ -14,24 +14,26 @@ from torch import Tensor, nn
 from bench.errors import UsageError
 
 
-def sincos_positions(width: int, grid: int) -> Tensor:
+def sincos_positions(width: int, grid: int, row_first: bool = False) -> Tensor:
     """Fixed table [1, 1 + N, D], zeros for the class token, MAE's layout (float64 arithmetic).
 
     The first half of the channels encodes the column, the second the row; within each half sines
-    come first (util/pos_embed.py:28, 42-68).
+    come first (util/pos_embed.py:28, 42-68). With ``row_first`` the two halves are exchanged.
 
     Raises:
         UsageError: if the width is no multiple of 4: two axes, each with sines and cosines.
     """
     if width % 4:
         raise UsageError(f"a width of {width} is no multiple of 4, as sine-cosine positions need.")
-    omega = 1.0 / 10000 ** (torch.arange(width // 4, dtype=torch.float64) / (width / 4))
-    angles = torch.arange(grid, dtype=torch.float64)[:, None] * omega
-    line = torch.cat([angles.sin(), angles.cos()], dim=1)
-    column = line.repeat(grid, 1)
-    row = line.repeat_interleave(grid, 0)
-    table = torch.cat([column, row], dim=1)
-    return torch.cat([torch.zeros(1, width, dtype=torch.float64), table])[None].float()
+    with torch.device("cpu"):  # on "meta" a division imports torch's compiler, for a second
+        omega = 1.0 / 10000 ** (torch.arange(width // 4, dtype=torch.float64) / (width / 4))
+        angles = torch.arange(grid, dtype=torch.float64)[:, None] * omega
+        line = torch.cat([angles.sin(), angles.cos()], dim=1)
+        column = line.repeat(grid, 1)
+        row = line.repeat_interleave(grid, 0)
+        table = torch.cat([row, column] if row_first else [column, row], dim=1)
+        table = torch.cat([torch.zeros(1, width, dtype=torch.float64), table])[None].float()
+    return table.to(torch.get_default_device())
 
 
 def bias_table(grid: int, heads: int) -> nn.Parameter:

@@ -121,9 +121,9 @@ class StopRequestedError(BenchError):
 
     exit_code = 130
 
-    def __init__(self, message: str, signal: str = "") -> None:
-        super().__init__(message)
-        self.signal = signal
+
+class RequeueError(StopRequestedError):
+    """The run's time limit is near (SIGUSR2): its state has been saved, and it is to go on."""
 
 
 class DetachedError(BenchError):

@@ -2,7 +2,7 @@
 
     from bench.library import Wish, compute, plan, read, report
 
-request = plan(Wish(methods="mae,mae+mto", epochs="100,200"), out="results")
+request = plan(Wish(methods="mae,mae+null", epochs="100,200"), out="results")
 compute(request)
 findings = read("results", request.name)
 report(findings, "tables")
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -25,14 +26,17 @@ from bench.plan.config import Resources
 from bench.plan.cuts import check_runs
 from bench.plan.study import Study, Task, plain_config
 from bench.plan.wish import Means, Planned, Wish, plan_wish
-from bench.report import write
-from bench.report.sections import Findings
 from bench.store import studies
 from bench.store.collect import collect
 from bench.store.mend import mend
 from bench.store.states import DONE, PENDING
 from bench.store.store import Store
 from bench.store.studies import StudyFolder
+from bench.work import vetted
+from bench.work.place import Place
+
+if TYPE_CHECKING:  # planning a study needs none of what reads its tables
+    from bench.report.sections import Findings
 
 __all__ = ["Means", "Request", "Wish", "compute", "plan", "read", "report"]
 
@@ -106,13 +110,12 @@ def vet(request: Request, tasks: Sequence[Task]) -> list[str]:
     """
     missing = [t.config for t in tasks if not request.store.run(t.run_id).is_done()]
     places = launcher(request).places(len(missing))
-    if not missing and not request.resources.data_root:
-        return []
-    from bench.work import vet as work
+    if request.resources.data_root:
+        from bench.work.vet import check_same_images
 
-    config, ids = request.study.cells[0].config, [t.run_id for t in tasks]
-    work.check_same_images(config, request.resources, request.store, ids)
-    return work.vet(missing, request.resources, work.Place(places.here, places.memory_gb))
+        config, ids = request.study.cells[0].config, [t.run_id for t in tasks]
+        check_same_images(config, request.resources, request.store, ids)
+    return vetted.vet(missing, request.resources, Place(places.here, places.memory_gb))
 
 
 def mend_runs(request: Request, tasks: Sequence[Task]) -> list[str]:
@@ -198,6 +201,8 @@ def findings_of(store: Store, folder: StudyFolder) -> Findings:
     records = collect(store, None if found is None else found["ids"])
     if not any(r.status == DONE for r in records):
         raise NothingMeasuredError(f"no cell of '{folder.name}' has finished: there is no table.")
+    from bench.report import write
+
     return write.prepare(records, found, store)
 
 
@@ -208,6 +213,8 @@ def report(
     store: Store | None = None,
 ) -> list[Path]:
     """Writes tables (and plots, of runs in ``store``) into a folder; the files."""
+    from bench.report import write
+
     return write.write_report(findings, Path(to), formats, store)
 
 

@@ -22,6 +22,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("repeatable")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ["MTO_BENCH_CACHE"] = ""  # what one test vets, the next one vets anew
 torch.set_num_threads(1)
 
 TINY = (

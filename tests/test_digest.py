@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.streams import DIGEST_KIND, Digest, Streams
+from bench.streams import DIGEST_KIND, WAITING, Digest, Streams
 
 IDS = torch.arange(40)
 CPU = torch.device("cpu")
@@ -108,3 +108,24 @@ def test_a_single_bit_of_the_sum_is_in_the_text() -> None:
     for total in (0, 1, 2, 1 << 62, -1):
         shown = Digest(torch.tensor(total)).text()
         assert shown == f"{DIGEST_KIND}:{total & ((1 << 64) - 1):016x}"
+
+
+def test_a_sum_that_is_read_on_the_way_goes_on() -> None:
+    payload, digest = masks(), Digest.zero(CPU)
+    for epoch in range(3):
+        digest.add(epoch, IDS, payload[epoch])
+        assert digest.text() == digest.text()
+    assert digest.text() == text(payload)
+
+
+def test_what_waits_is_added_before_it_is_much() -> None:
+    digest = Digest.zero(CPU)
+    for count in range(1, WAITING + 1):
+        digest.add(0, IDS[:1], masks()[0, :1])
+        assert len(digest._waiting) == count % WAITING
+
+
+def test_a_digest_stays_on_its_device() -> None:
+    digest, meta = Digest.zero(torch.device("meta")), torch.device("meta")
+    digest.add(0, IDS.to(meta), boxes()[0].to(meta))
+    assert digest.total.device == meta

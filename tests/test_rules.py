@@ -1,12 +1,19 @@
-"""Every field of every class of settings has a rule, and refuses what no field can mean."""
+"""Every field of every class of settings has a rule, and refuses what no field can mean.
+
+And two rules of the house that no tool holds: plug-ins are named in their rows alone, and
+docstrings tell something.
+"""
 
 from __future__ import annotations
 
+import ast
 import math
+import re
 import types
 import typing
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -174,3 +181,77 @@ def test_the_constructor_holds_to_the_rules_too() -> None:
     with pytest.raises(UsageError, match=r"pretrain\.betas"):
         PretrainConfig(epochs=1, batch_size=1, blr=1, betas=(0.9, 1.0))
     assert make_check(bool) is None
+
+
+# --- names and docstrings ---------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[1]
+PROJECT = re.compile(r"mto[-_]bench", re.IGNORECASE)
+"""The project's own name, which holds a plug-in's."""
+
+
+def test_a_plugin_is_named_in_the_harness_by_its_row_alone() -> None:
+    """Presets name the arms they were tuned for, as a user's file does."""
+    own = {row.target.partition(".")[0] for row in registry.PLUGINS.rows.values()} - {"baselines"}
+    assert own, "no plug-in has a package of its own"
+    named = re.compile(rf"\b({'|'.join(own)})", re.IGNORECASE)
+    texts = [p for p in (ROOT / "bench").rglob("*") if p.suffix in (".py", ".css", ".js", ".csv")]
+    found = [p.name for p in texts if named.search(PROJECT.sub("", p.read_text()))]
+    assert found == ["registry.py"]
+    rows = ast.parse((ROOT / "bench/registry.py").read_text()).body
+    where = {
+        ast.unparse(node.targets[0])
+        for node in rows
+        if isinstance(node, ast.Assign) and named.search(PROJECT.sub("", ast.unparse(node)))
+    }
+    others = [n for n in rows if not isinstance(n, ast.Assign)]
+    assert where == {"PLUGINS", "MEASURES"}
+    assert not [n for n in others if named.search(PROJECT.sub("", ast.unparse(n)))]
+
+
+FILLERS = {"a", "an", "and", "are", "as", "at", "be", "by", "each", "for", "from", "if", "in", "is"}
+FILLERS |= {"it", "its", "no", "not", "of", "on", "one", "or", "that", "the", "this", "to", "what"}
+FILLERS |= {"which", "with"}
+
+
+def tells(name: str, text: str | None) -> bool:
+    """Whether a docstring says two words that are neither fillers nor parts of the name."""
+    parts = [part.lower() for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)]
+    words = set(re.findall(r"[a-z]+|\d+|[^\x00-\x7f]", (text or "").lower())) - FILLERS
+    return sum(not any(_alike(word, part) for part in parts) for word in words) > 1
+
+
+def _alike(word: str, part: str) -> bool:
+    """``flags`` and ``flag``, ``measured`` and ``measure``: forms of one word."""
+    return min(len(word), len(part)) > 2 and (word.startswith(part) or part.startswith(word))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("size", "The size.", False),
+        ("add_study_flags", "Adds the study's flags.", False),
+        ("size", None, False),
+        ("size", "Images in a batch.", True),
+    ],
+)
+def test_telling_docstrings_are_told_apart(name: str, text: str | None, expected: bool) -> None:
+    assert tells(name, text) == expected
+
+
+def public(node: ast.Module | ast.ClassDef, name: str) -> Iterator[tuple[str, str | None]]:
+    yield name, ast.get_docstring(node)
+    for child in node.body:
+        if isinstance(child, ast.FunctionDef) and not child.name.startswith("_"):
+            yield child.name, ast.get_docstring(child)
+        elif isinstance(child, ast.ClassDef) and not child.name.startswith("_"):
+            yield from public(child, child.name)
+
+
+def test_public_docstrings_tell_something() -> None:
+    packages = [name for name in registry.packages() if (ROOT / name).is_dir()]
+    files = [path for name in packages for path in (ROOT / name).rglob("*.py")]
+    every = [pair for path in files for pair in public(ast.parse(path.read_text()), path.stem)]
+    mute = [name for name, text in every if not tells(name, text)]
+    assert len(every) > 1000
+    assert len(mute) <= 0.02 * len(every), mute

@@ -126,5 +126,10 @@ def test_a_stream_knows_how_many_samples_it_has() -> None:
     assert torch.equal(samples.bits(2, offset=3), samples.bits(5)[:, 3:])
 
 
+def test_draws_are_made_where_the_sample_numbers_are() -> None:
+    ids = torch.arange(3, device="meta")
+    assert Streams(0, 0).samples("mask", 0, ids).uniform(2).device == ids.device
+
+
 GOLDEN_INITIAL = [0.92933, 0.11087]
 GOLDEN_LIBRARY = [0.202827, 0.580321, 0.562118, 0.156497, 0.72373, 0.274841]

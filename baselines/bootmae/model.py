@@ -245,7 +245,7 @@ def _encoder(shape: VisionShape) -> VisionTransformer:
 
 def _row_first(width: int, grid: int) -> nn.Parameter:
     """The original's table: MAE's with its halves exchanged, the row in the first."""
-    table = sincos_positions(width, grid).roll(width // 2, dims=2)
+    table = sincos_positions(width, grid, row_first=True)
     return nn.Parameter(table, requires_grad=False)
 
 

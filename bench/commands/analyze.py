@@ -1,9 +1,9 @@
 """``analyze``: heterogeneity and attention mass against depth, and the loss's initial plateau.
 
 Reads what every run logs, baseline and variant alike, from its initialisation (epoch 0) on; a
-checkpoint file, also one released by the authors, is measured on test images. The observation
-behind MTO is that higher heterogeneity between masked and visible tokens in early layers goes with
-faster convergence.
+checkpoint file, also one released by the authors, is measured on test images. What it is
+for: higher heterogeneity between masked and visible tokens in early layers is said to go with
+faster convergence (arXiv 2404.08330).
 """
 
 from __future__ import annotations

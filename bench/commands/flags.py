@@ -10,6 +10,9 @@ from bench import registry
 from bench.plan.wish import Means, Wish
 from bench.work.flags import add_resource_flags, natural
 
+METHOD, ARM = registry.METHODS.ordered()[0], registry.example()
+"""A baseline and a variant for the help's examples."""
+
 
 def add_all(parser: argparse.ArgumentParser) -> None:
     """Everything that says which study, how it is computed, and where it goes."""
@@ -25,14 +28,14 @@ def add_out_flag(group: argparse._ActionsContainer) -> None:
 
 
 def add_study_argument(parser: argparse.ArgumentParser) -> None:
-    """Which study of the folder."""
+    """The results folder, and which of its studies; the newest unless named."""
     add_out_flag(parser)
     parser.add_argument("study", nargs="?", default="", help="study name (default: the newest)")
 
 
 def add_study_flags(group: argparse._ArgumentGroup) -> None:
-    """Which study."""
-    group.add_argument("--methods", nargs="+", metavar="M", help="arms: mae,mae+mto,simmim,...")
+    """Arms, budgets, seeds, data and settings: which study is meant."""
+    group.add_argument("--methods", nargs="+", metavar="M", help=f"arms: {METHOD},{ARM},...")
     group.add_argument("--epochs", nargs="+", metavar="E", help="pre-training budgets: 100,200,400")
     group.add_argument("--seeds", nargs="+", metavar="S", help="a count 5, a range 0-4, or 0,1,2")
     group.add_argument(
@@ -60,7 +63,7 @@ def add_study_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def add_compute_flags(group: argparse._ArgumentGroup) -> None:
-    """How it is computed."""
+    """Launcher, runs side by side, devices: what moves no number."""
     group.add_argument("--launcher", choices=registry.LAUNCHERS.names(), default="local")
     group.add_argument(
         "-j", "--jobs", type=natural, default=0, help="runs side by side (0: automatic)"
@@ -104,7 +107,7 @@ def add_output_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def add_result_flags(group: argparse._ActionsContainer) -> None:
-    """What is said of a result."""
+    """How strictly a result is read: gates, JSON, exit codes."""
     group.add_argument("--strict", action="store_true", help="exit 1 on anything missing or mixed")
     group.add_argument("--json", action="store_true", help="print the table as JSON")
     group.add_argument(
@@ -113,7 +116,7 @@ def add_result_flags(group: argparse._ActionsContainer) -> None:
         action="append",
         default=[],
         metavar="GATE",
-        help="exit 4 unless it holds, as 'rho_low(mae+mto)>1.5' or 'noninferior(mae+mto)'",
+        help=f"exit 4 unless it holds, as 'rho_low({ARM})>1.5' or 'noninferior({ARM})'",
     )
     group.add_argument(
         "--allow-pilot", action="store_true", help="gates may rest on fewer than five seeds"

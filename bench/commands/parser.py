@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from bench.commands.flags import ARM, METHOD
 from bench.commands.table import COMMANDS
 from bench.errors import DISK_ERRORS, EXIT_CODES, BenchError, UsageError, printable, shown, unknown
 
@@ -21,20 +23,20 @@ PATH_ERRORS = frozenset(
 )
 """Numbers of errors that say that a path given is of no use."""
 
-EPILOG = """\
+EPILOG = f"""\
 settings:
   SECTION.KEY=VALUE anywhere on the line overrides the preset, for all methods or for one:
-    pretrain.blr=1.5e-4  finetune.layer_decay=0.65  mae.mask_ratio=0.75
-    mto.lambda_spa=0.5   simmim.pretrain.blr=1e-4
+    pretrain.blr=1.5e-4  finetune.layer_decay=0.65  mae.mask_ratio=0.75  simmim.pretrain.blr=1e-4
   --config FILE.yaml holds the same sections; it may start with 'extends: PRESET'.
+  'ls settings' lists them all, those of methods and plug-ins among them.
 
 examples:
-  python -m bench.run --methods mae,mae+mto --epochs 100,200,400
+  python -m bench.run --methods {METHOD},{ARM} --epochs 100,200,400
   python -m bench.run --preset smoke
-  python -m bench.run --methods 'mae,mae+mto,mae+mto(recal)' --epochs 100,200 --seeds 5
-  python -m bench.run --methods 'mae,mae+mto,mae+mto(recal,rows=all)' --epochs 100,200
-  python -m bench.run --methods simmim,simmim+mto --epochs 100,200 --data cifar10:DIR
-  python -m bench.run --methods mae,mae+mto --epochs 100,200 --dry-run
+  python -m bench.run --methods '{METHOD},{ARM},{ARM}(TERM)' --epochs 100,200 --seeds 5
+  python -m bench.run --methods '{METHOD},{ARM},{ARM}(TERM,KEY=VALUE)' --epochs 100,200
+  python -m bench.run --methods {METHOD},{ARM} --epochs 100,200 --data cifar10:DIR
+  python -m bench.run --methods {METHOD},{ARM} --epochs 100,200 --dry-run
 
 exit codes:
 """ + "".join(f"  {code:<4} {meaning}\n" for code, meaning in EXIT_CODES.items())
@@ -73,7 +75,8 @@ def parse(argv: Sequence[str]) -> tuple[str, argparse.Namespace]:
 def run(argv: Sequence[str]) -> int:
     """Reads one command line and does what it says; the exit code."""
     name, parsed = parse(argv)
-    return COMMANDS[name].run(parsed)
+    dry = not name and parsed.dry_run  # the plan alone is printed without what computes it
+    return COMMANDS["plan" if dry else name].run(parsed)
 
 
 class _HelpAll(argparse.Action):
@@ -138,10 +141,15 @@ def _dashes(argument: str) -> str:
 def guarded(action: Callable[[], int]) -> int:
     """Runs ``action``; an expected error is printed in one line and becomes its exit code."""
     try:
-        return action()
+        code = action()
+        sys.stdout.flush()
+        return code
     except BenchError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # a reader such as ``head`` has enough; nothing is left to flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         if error.errno not in PATH_ERRORS | DISK_ERRORS:
             raise
@@ -154,5 +162,3 @@ def guarded(action: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        return 0

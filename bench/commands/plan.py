@@ -11,18 +11,25 @@ from tabulate import tabulate
 
 from bench import library, registry
 from bench.commands.flags import means_of, wish_of
-from bench.commands.progress import format_seconds
 from bench.launch.base import survey
 from bench.library import Request
 from bench.plan.fairness import arm_differences
 from bench.plan.study import PRETRAIN, Study, Task, describe
 from bench.store.states import DONE
-from bench.work.estimate import Speed, SpeedKey, cost, speed_key, stored_speeds
+from bench.work.estimate import (
+    Speed,
+    SpeedKey,
+    cost,
+    format_seconds,
+    speed_key,
+    stored_speeds,
+)
 
 
 def show_plan(args: argparse.Namespace) -> int:
     """Prints arms and cells with their ids and states; computes nothing."""
     request = library.plan(wish_of(args), args.out, means_of(args))
+    check_gates(args.gates, request.study)
     states = {p.task.run_id: p.state for p in survey(request.store, request.study.tasks(), False)}
     if args.json:
         print(json.dumps({**request.study.to_plain(), "states": states}, indent=1))
@@ -35,6 +42,19 @@ def show_plan(args: argparse.Namespace) -> int:
     for warning in request.planned.warnings:
         print(f"warning: {warning}")
     return 0
+
+
+def check_gates(expressions: Sequence[str], study: Study) -> None:
+    """Refuses gates that cannot be read, or that ask for what the study will not measure.
+
+    Raises:
+        UsageError: naming the gate.
+    """
+    if expressions:
+        from bench.report import write
+
+        for expression in expressions:
+            write.check_gate(expression, study)
 
 
 def arm_lines(study: Study) -> list[str]:

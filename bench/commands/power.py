@@ -16,12 +16,12 @@ def show_power(args: argparse.Namespace) -> int:
     """Prints what more seeds would resolve, and what they would cost.
 
     Raises:
-        NothingMeasuredError: if no study has a result.
+        NothingMeasuredError: if no study has a result, or it lacks what is to be advised on.
     """
     store = Store(Path(args.out))
     folder = studies.find(store, args.study) if args.study else studies.newest_with_results(store)
-    print(f"# Power of study {folder.name}\n")
-    print(write.power(library.findings_of(store, folder)))
+    text = write.power(library.findings_of(store, folder))
+    print(f"# Power of study {folder.name}\n\n{text}")
     return 0
 
 

@@ -23,6 +23,7 @@ from bench.launch.base import Progress as RunProgress
 from bench.plan.study import PRETRAIN
 from bench.store.record import WAIT_LIMIT
 from bench.store.states import BLOCKED, DONE, FAILED, RUNNING
+from bench.work.estimate import format_seconds
 
 
 class _Eta(ProgressColumn):
@@ -37,13 +38,6 @@ class _Eta(ProgressColumn):
             return Text("ETA --:--")
         left = (task.total - task.completed) * task.elapsed / gained
         return Text(f"ETA {format_seconds(left)}", style="cyan")
-
-
-def format_seconds(seconds: float) -> str:
-    """``m:ss`` or ``h:mm:ss``."""
-    whole = int(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
 GAP_S, SILENCE_S = 10.0, 60.0

@@ -45,6 +45,8 @@ def publish(store: Store, folder: StudyFolder, saying: Saying, target: Path | No
         NothingMeasuredError: if no cell has finished.
         GateError: if a gate does not hold (the report is written all the same).
     """
+    for expression in saying.gates:
+        write.check_gate(expression)
     findings = library.findings_of(store, folder)
     target = target or folder.path
     paths = library.report(findings, target, saying.formats, store)

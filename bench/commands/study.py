@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import library
-from bench.commands import plan
 from bench.commands.flags import means_of, wish_of
+from bench.commands.plan import check_gates
 from bench.commands.progress import StudyView
 from bench.commands.publish import Saying, publish
 from bench.errors import DetachedError, StorageError, remedy
@@ -18,18 +18,14 @@ from bench.launch.base import Progress, left_over
 from bench.library import Request
 from bench.plan.fairness import arm_differences
 from bench.plan.study import Study, Task
-from bench.report import write
 from bench.report.terminal import COLUMNS
 from bench.store.states import DONE, FAILED, PENDING
 
 
 def run_study(args: argparse.Namespace) -> int:
     """Plans, computes what is missing, and prints and saves the table."""
-    if args.dry_run:
-        return plan.show_plan(args)
-    for expression in args.gates:
-        write.check_gate(expression)
     request = library.plan(wish_of(args), args.out, means_of(args))
+    check_gates(args.gates, request.study)
     for note in library.freeze(request, args.command_line):
         print(f"warning: {note}", file=sys.stderr)
     tasks = request.study.tasks()

@@ -13,12 +13,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.commands.flags import add_out_flag
-from bench.commands.progress import format_seconds
 from bench.errors import NothingMeasuredError
 from bench.launch.slurm.tracking import WAITS
 from bench.store.folder import RunFolder, now
 from bench.store.states import DONE, FAILED, PENDING, RUNNING
 from bench.store.store import Store
+from bench.work.estimate import format_seconds
 
 STALE_S = 120
 """Seconds without a heartbeat after which a run is shown as silent."""

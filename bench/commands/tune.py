@@ -44,6 +44,8 @@ class Trial:
 
 def tune(args: argparse.Namespace) -> int:
     """Computes all trials that are missing, prints their means and saves them."""
+    if args.gates:
+        raise UsageError("--assert is checked on a study's tables, and tune makes none. Leave it.")
     wish = wish_of(args)
     wish = replace(wish, seeds=wish.seeds or f"{TUNING_SEED}-{TUNING_SEED + 1}")
     request = library.outline(wish, args.out, means_of(args))

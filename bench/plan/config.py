@@ -27,7 +27,7 @@ class RunConfig(Ruled, section="run"):
     ``arm`` is the name shown in tables; ``alias`` sets two otherwise equal arms apart (an A/A
     comparison) and is empty in ordinary runs. ``hyper`` is the method's own configuration and
     ``plugins`` the wrapped plug-ins with theirs, innermost first; ``own`` names those of their
-    settings that set this arm apart (``mto.rows``), which its name shows. ``tasks`` are the
+    settings that set this arm apart (``x.rows``), which its name shows. ``tasks`` are the
     evaluation tasks with their recipes, in the registry's order. ``init`` is the content hash of a
     checkpoint that is evaluated instead of one pre-trained here; its path is a resource.
     """

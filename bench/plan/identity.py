@@ -79,22 +79,6 @@ def recipe_digest(config: RunConfig) -> str:
     return digest(config.data, config.model, *_task_parts(tasks))
 
 
-def identity(config: RunConfig) -> dict[str, Any]:
-    """What a record says of its cell beside the scores, by field name."""
-    return {
-        "arm": config.arm,
-        "base_arm": config.base_arm,
-        "method": config.method,
-        "plugins": [name for name, _ in config.plugins],
-        "data": config.data.name,
-        "model": config.model.name,
-        "epochs": config.pretrain.epochs,
-        "seed": config.seed,
-        "repeat": max((getattr(recipe, "repeat", 0) for _, recipe in config.tasks), default=0),
-        "recipe": recipe_digest(config),
-    }
-
-
 READABLE = 100
 """Characters of a run's name that an arm with settings of its own may take: it is a folder's."""
 

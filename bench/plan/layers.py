@@ -2,7 +2,7 @@
 
 In each layer common sections (``data``, ``model``, ``pretrain`` and one for each evaluation task,
 such as ``finetune``) come first, then those nested under a method's name. A method's own settings
-are written ``mae.mask_ratio=0.75``, a plug-in's ``mto.lambda_spa=0.5``, a section of one method
+are written ``mae.mask_ratio=0.75``, a plug-in's ``x.scale=0.5``, a section of one method
 ``mae.pretrain.blr=1e-3``.
 """
 

@@ -44,10 +44,10 @@ def split_list(text: str | Iterable[str]) -> list[str]:
 
 
 def parse_arm(text: str) -> Arm:
-    """``mae``, ``mae+mto``, ``mae+mto(spa,e)`` or, needing no quotes, ``mae+mto:spa.e``.
+    """``mae``, ``mae+x``, ``mae+x(a,b)`` with terms or, needing no quotes, ``mae+x:a.b``.
 
-    ``mae+mto(recal,rows=all)`` has settings of its own; in ``mae+mto:recal.rows=all`` a point
-    before a letter separates. ``mae@again`` is the same method under another name, for an A/A
+    ``mae+x(a,key=value)`` has settings of its own; in ``mae+x:a.key=value`` a point before a
+    letter separates. ``mae@again`` is the same method under another name, for an A/A
     comparison.
 
     Raises:
@@ -55,7 +55,8 @@ def parse_arm(text: str) -> Arm:
     """
     body, at, alias = text.partition("@")
     if at and not re.fullmatch(r"[\w.-]+", alias):
-        raise UsageError(f"cannot read '{shown(text)}'. The other name goes last: mae+mto@again.")
+        example = f"{registry.example()}@again"
+        raise UsageError(f"cannot read '{shown(text)}'. The other name goes last: {example}.")
     method, *parts = re.split(r"\+(?![^(]*\))", body)
     registry.METHODS.config(method)
     plugins = tuple(_parse_wrap(part, text) for part in parts)
@@ -67,7 +68,7 @@ def parse_arm(text: str) -> Arm:
 
 
 def _parse_wrap(part: str, text: str) -> Wrap:
-    """``mto``, ``mto(recal,rows=all)`` or ``mto:recal.rows=all``."""
+    """``x``, ``x(a,key=value)`` or ``x:a.key=value``."""
     found = re.fullmatch(r"([\w-]+)(?:\(([^()]*)\)|:([^(),\s]+))?", part)
     name, inside, dotted = found.groups() if found else (part, None, None)
     split = r"[,\s]+(?![^\[]*\])" if dotted is None else r"\.+(?=[^\W\d]|$)"
@@ -75,7 +76,7 @@ def _parse_wrap(part: str, text: str) -> Wrap:
     if not found or not all(re.fullmatch(r"\w+(=.*)?", item) for item in items):
         raise UsageError(
             f"cannot read plug-in '{shown(part)}' in '{shown(text)}'. "
-            "Write mae+mto(spa,e), with settings mae+mto(spa,rows=all)."
+            f"Write {registry.example('TERM')}, with settings {registry.example('TERM,KEY=VALUE')}."
         )
     registry.PLUGINS.config(name)
     terms = tuple(item for item in items if "=" not in item)
@@ -96,7 +97,8 @@ def parse_arms(text: str | Iterable[str]) -> list[Arm]:
     arms = list(dict.fromkeys(parse_arm(t) for t in split_list(text)))
     if not arms:
         known = ", ".join(registry.METHODS.names())
-        raise UsageError(f"no methods given. Known: {known}. Example: --methods mae,mae+mto.")
+        example = f"--methods {registry.METHODS.ordered()[0]},{registry.example()}"
+        raise UsageError(f"no methods given. Known: {known}. Example: {example}.")
     return arms
 
 

@@ -27,7 +27,7 @@ StudyName = Annotated[
 """Name of a study's folder."""
 
 Words = str | Sequence[str]
-"""As typed: ``mae,mae+mto``, or several such words."""
+"""As typed: ``mae,simmim``, or several such words."""
 
 
 @dataclass(frozen=True, kw_only=True)

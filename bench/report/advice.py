@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from bench import registry
+from bench.errors import NothingMeasuredError
 from bench.report import markdown, words
 from bench.report.sections import Findings, Section
 from bench.report.tables import Table
@@ -18,24 +20,45 @@ from bench.stats.power import POWER
 
 
 def text(study: Findings, seeds: list[int]) -> str:
-    """Markdown: a table a section and variant, or why there is none."""
+    """Markdown: a table a section and variant.
+
+    Raises:
+        NothingMeasuredError: saying what there is too little of.
+    """
     lines = []
     for section in study.sections:
+        if section.differences.empty:
+            continue
         for (arm, endpoint), group in _spread(section).groupby(["arm", "endpoint"]):
             row = rows_of(group)[0]
             table = _table(section, row, seeds)
             lines += [f"### {arm}, {endpoint_label(str(endpoint))}, {section.key[0]}", ""]
             lines += [*markdown.table_lines(table), "", table.note, ""]
     if not lines:
-        return "Nothing to advise on: it takes two seeds of a baseline and of a variant.\n"
+        raise NothingMeasuredError(f"nothing to advise on: {_lacking(study)}.")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _lacking(study: Findings) -> str:
+    """What a study has too little of: variants, or seeds that both arms of a pair have run."""
+    arms = {row["arm"]: row["base_arm"] for s in study.sections for row in s.rows["accuracy"]}
+    variants = [arm for arm, base in arms.items() if arm != base]
+    if not variants:
+        return (
+            f"the study has no variant beside {', '.join(sorted(arms))}; the spread that counts "
+            f"is that of a difference. Run one, as --methods {registry.example()}"
+        )
+    if missing := sorted({arms[arm] for arm in variants} - arms.keys()):
+        return f"{', '.join(variants)} lacks its baseline {', '.join(missing)}"
+    return (
+        f"no two seeds of {', '.join(variants)} and of its baseline have finished at the same "
+        "epochs. Run more, as --seeds 3"
+    )
 
 
 def _spread(section: Section) -> pd.DataFrame:
     """Pooled sd of the paired differences over budgets, weighted by degrees of freedom."""
     frame = section.differences
-    if frame.empty:
-        return frame
     frame = frame[frame["n"] > 1].copy()
     frame["freedom"] = frame["n"] - 1
     frame["square"] = frame["sd"] ** 2 * frame["freedom"]

@@ -1,4 +1,4 @@
-"""Gates: a line such as ``rho_low(mae+mto)>1.5`` checked against the report's values.
+"""Gates: a line such as ``rho_low(ARM)>1.5`` checked against the report's values.
 
 A gate is a claim, so what bars a claim fails it: a pilot, a curve that is flat, a target of which
 only a bound is known, arms that are not matched or not treated alike.
@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import registry
-from bench.errors import GateError, UsageError, unknown
+from bench.errors import GateError, UsageError, shown, unknown
+from bench.plan.identity import recipe_digest
+from bench.plan.study import Study
 from bench.report import claims
 from bench.report.words import TIMES
 
@@ -43,6 +45,9 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
 }
 FILTERS = ("endpoint", "epochs", "target_epochs", "data", "model", "recipe")
+BUDGETS = {"targets": "target_epochs", "differences": "epochs", "accuracy": "epochs"}
+"""The option that names a budget, by where a gate's value is."""
+
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?")
 FORM = re.compile(r"\s*(\w+)\((.*)\)\s*(?:(>=|<=|==|>|<)\s*(\S+(?: \S+)*)\s*)?")
 OPTION = re.compile(r",\s*(\w+)\s*=\s*([^,=()]+?)\s*$")
@@ -73,12 +78,16 @@ def parse(expression: str) -> Gate:
     if name == "noninferior" and not sign:
         sign, limit = "==", "1"
     if not _suits(name, sign, limit):
+        arm = registry.example()
         raise UsageError(
-            f"'{expression}' is not a gate. Write it as 'rho_low(mae+mto)>1.5', "
-            "'delta_low(mae+mto, epochs=200)>0', 'noninferior(mae+mto)' or "
-            f"'verdict(mae+mto)==shown'. Known: {', '.join(QUANTITIES)}."
+            f"'{shown(expression)}' is not a gate. Write it as 'rho_low({arm})>1.5', "
+            f"'delta_low({arm}, epochs=200)>0', 'noninferior({arm})' or "
+            f"'verdict({arm})==shown'. Known: {', '.join(QUANTITIES)}."
         )
     arm, options = _arguments(inside)
+    budget = BUDGETS[QUANTITIES[name][0]]
+    if wrong := {"epochs", "target_epochs"} & options.keys() - {budget}:
+        raise UsageError(f"'{shown(expression)}': {name} takes {budget}=E, not {wrong.pop()}.")
     value = limit if name == "verdict" else float(limit)
     return Gate(text=expression, name=name, arm=arm, options=options, sign=sign, limit=value)
 
@@ -87,6 +96,33 @@ def _suits(name: str, sign: str, limit: str) -> bool:
     if name == "verdict":
         return sign == "==" and limit in claims.WORDS
     return NUMBER.fullmatch(limit) is not None
+
+
+def foresee(expression: str, study: Study) -> None:
+    """Refuses a gate on what a study will not measure, before it is computed.
+
+    Raises:
+        UsageError: naming what the study has.
+    """
+    gate, configs = parse(expression), [cell.config for cell in study.cells]
+    frame = QUANTITIES[gate.name][0]
+    arms = {c.arm for c in configs if frame == "accuracy" or c.arm != c.base_arm}
+    if gate.arm not in arms:
+        kind = "arm" if frame == "accuracy" else "variant"
+        raise unknown(kind, gate.arm, arms, f"The gate is '{shown(expression)}'.")
+    has: dict[str, set[str]] = {
+        "endpoint": {registry.endpoint(name) for name, _ in configs[0].tasks},
+        BUDGETS[frame]: {str(c.pretrain.epochs) for c in configs},
+        "data": {c.data.name for c in configs},
+        "model": {c.model.name for c in configs},
+        "recipe": {recipe_digest(c) for c in configs},
+    }
+    for key, value in gate.options.items():
+        if value not in has[key]:
+            known = ", ".join(sorted(has[key], key=lambda text: (len(text), text)))
+            raise UsageError(
+                f"'{shown(expression)}': the study has no {key}={value}. Known: {known}."
+            )
 
 
 def check(expression: str, values: Mapping[str, Any], allow_pilot: bool = False) -> str:
@@ -147,7 +183,7 @@ def _unbounded(gate: Gate, row: Mapping[str, Any]) -> str:
 
 
 def _arguments(inside: str) -> tuple[str, dict[str, str]]:
-    """Splits ``mae+mto(a,b), epochs=200`` into the arm and the options after it."""
+    """Splits ``mae+x(a,b), epochs=200`` into the arm and the options after it."""
     options = {}
     while option := OPTION.search(inside):
         key, value = option.groups()

@@ -136,8 +136,9 @@ def find(
     cells = frames.cells(runs)
     scores = frames.long(cells)
     costs = frames.costs(cells)
+    statistics = [registry.STATISTICS.load(name) for name in registry.STATISTICS.ordered()]
     matching = checks.matching(runs)
-    targets = compare.cost_ratios(compare.targets(scores, analysis), costs)
+    targets = compare.cost_ratios(compare.targets(scores, analysis, statistics), costs)
     differences = compare.differences(scores, analysis.alpha)
     gaps = image_gaps(runs, folders.correct if folders else None, analysis)
     unfair = fairness.unfair(analysis.warnings)

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import unknown
+from bench.plan.study import Study
 from bench.report import advice, contrast, gates, html, latex, markdown, plots, terminal
 from bench.report import draw as figures
 from bench.report.draw import Plot
@@ -59,7 +60,7 @@ def shortcomings(findings: Findings) -> list[str]:
 
 
 def gate(expression: str, values: Mapping[str, Any], allow_pilot: bool = False) -> str:
-    """Checks one ``--assert`` gate, such as ``rho_low(mae+mto)>1.5``, against :func:`results`.
+    """Checks one ``--assert`` gate, such as ``rho_low(ARM)>1.5``, against :func:`results`.
 
     Args:
         expression: the gate.
@@ -76,9 +77,16 @@ def gate(expression: str, values: Mapping[str, Any], allow_pilot: bool = False) 
     return gates.check(expression, values, allow_pilot)
 
 
-def check_gate(expression: str) -> None:
-    """Raises UsageError if ``expression`` is not a gate, before anything is computed for it."""
-    gates.parse(expression)
+def check_gate(expression: str, study: Study | None = None) -> None:
+    """Refuses what is no gate, or one on what ``study`` will not measure, before it is computed.
+
+    Raises:
+        UsageError: naming what is wrong.
+    """
+    if study is None:
+        gates.parse(expression)
+    else:
+        gates.foresee(expression, study)
 
 
 def compare(a: Side, b: Side, names: tuple[str, str] = ("A", "B")) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bench import registry
 from bench.stats import means, saving
 from bench.stats.analysis import ARM, PER_EPOCH, SECTION, Analysis
 from bench.stats.means import Array
@@ -16,6 +17,10 @@ from bench.stats.saving import Curve
 
 TESTS = ("p", "p_sign_flip", "half_p")
 """Tests of a comparison; each is adjusted over all comparisons of an endpoint (``_holm``)."""
+
+
+Statistic = Callable[[Curve, Curve, int, Analysis], Mapping[str, Any]]
+"""Columns by name, of the baseline's curve, the variant's, a target's epochs and the analysis."""
 
 
 def pairs(scores: pd.DataFrame) -> pd.DataFrame:
@@ -79,8 +84,11 @@ def _curve(frame: pd.DataFrame, scores: Array) -> Curve:
     return Curve(frame.columns.to_numpy(dtype=float), scores)
 
 
-def targets(scores: pd.DataFrame, analysis: Analysis) -> pd.DataFrame:
-    """Epochs to target: a line a variant, endpoint and target, with its statistics."""
+def targets(
+    scores: pd.DataFrame, analysis: Analysis, statistics: Sequence[Statistic] = ()
+) -> pd.DataFrame:
+    """Epochs to target: a line a variant, endpoint and target, with these statistics of it."""
+    line = partial(_target_row, analysis=analysis, statistics=statistics)
     rows = []
     for key, group in scores.groupby([*SECTION, "base_arm", "endpoint"]):
         names: dict[str, Any] = dict(zip([*SECTION, "base_arm", "endpoint"], key, strict=True))
@@ -90,10 +98,10 @@ def targets(scores: pd.DataFrame, analysis: Analysis) -> pd.DataFrame:
         for arm, variant in by_arm.items():
             found = [
                 {**names, "arm": arm, "target_epochs": reference, "main_target": rank == 0}
-                | _target_row(base, variant, reference, analysis)
+                | line(base, variant, reference)
                 for rank, reference in enumerate(wanted)
             ]
-            rows += found + _beside(found, base, variant, analysis)
+            rows += found + _beside(found, base, variant, line)
     frame = pd.DataFrame(rows)
     if frame.empty:
         return frame
@@ -107,7 +115,10 @@ def targets(scores: pd.DataFrame, analysis: Analysis) -> pd.DataFrame:
 
 
 def _beside(
-    found: list[dict[str, Any]], base: pd.DataFrame, variant: pd.DataFrame, analysis: Analysis
+    found: list[dict[str, Any]],
+    base: pd.DataFrame,
+    variant: pd.DataFrame,
+    line: Callable[[pd.DataFrame, pd.DataFrame, int], dict[str, Any]],
 ) -> list[dict[str, Any]]:
     """The largest budget as a target, where the only planned one is not defined."""
     if len(found) != 1 or found[0]["state"] not in ("flat", "empty") or base.empty:
@@ -117,14 +128,21 @@ def _beside(
         return []
     row = {name: found[0][name] for name in (*ARM, "endpoint")}
     row |= {"target_epochs": largest, "main_target": False}
-    return [row | _target_row(base, variant, largest, analysis)]
+    return [row | line(base, variant, largest)]
 
 
 def _target_row(
-    base: pd.DataFrame, variant: pd.DataFrame, reference: int, analysis: Analysis
+    base: pd.DataFrame,
+    variant: pd.DataFrame,
+    reference: int,
+    analysis: Analysis,
+    statistics: Sequence[Statistic],
 ) -> dict[str, Any]:
     theirs, ours = pair_curves(base, variant, reference)
     found = saving.saving(theirs, ours, reference, analysis.alpha)
+    companions: dict[str, Any] = {}
+    for statistic in statistics if found.n else ():
+        companions |= statistic(theirs, ours, reference, analysis)
     failed = int(np.isneginf(variant.to_numpy()).any(axis=1).sum())
     return {
         "state": found.state,
@@ -141,16 +159,8 @@ def _target_row(
         "saved_share": 1 - 1 / found.ratio,
         "monotone": found.monotone,
         "p": found.p,
-        **(_companions(theirs, ours, reference, analysis) if found.n else {}),
+        **companions,
     }
-
-
-def _companions(base: Curve, variant: Curve, reference: int, analysis: Analysis) -> dict[str, Any]:
-    """Every statistic of the registry on the two arms, in the order of its rows."""
-    row: dict[str, Any] = {}
-    for name in registry.STATISTICS.ordered():
-        row |= registry.STATISTICS.load(name)(base, variant, reference, analysis)
-    return row
 
 
 def cost_ratios(target_frame: pd.DataFrame, cost_frame: pd.DataFrame) -> pd.DataFrame:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import replace
 
 from bench.machine.provenance import hardware_label
-from bench.plan.identity import identity
 from bench.plan.resolve import run_from_plain
 from bench.store.folder import RunFolder
 from bench.store.index import load_records
-from bench.store.record import Record
+from bench.store.record import Record, blank
 from bench.store.states import BLOCKED, FAILED
 from bench.store.store import Store
 
@@ -36,24 +35,21 @@ def _broken(store: Store, run_id: str) -> Record | None:
     if status["state"] != FAILED:
         return None
     config = run_from_plain(stored["config"])
-    return Record(
-        run_id=run_id,
-        pretrain_id=stored["parent"],
-        **identity(config),
-        status=FAILED,
-        failure=status.get("failure", ""),
-        **_origin(parent),
+    record = replace(
+        blank(config, run_id, stored["parent"]), status=FAILED, failure=status.get("failure", "")
     )
+    return _of_origin(record, parent)
 
 
-def _origin(folder: RunFolder) -> dict[str, Any]:
-    """Code and hardware of a run that left no record, from its provenance."""
+def _of_origin(record: Record, folder: RunFolder) -> Record:
+    """With code and hardware of a run that left no record, from its provenance."""
     origin = folder.provenance()
     if origin is None:
-        return {}
-    return {
-        "commit": str(origin["code"].get("commit", "unknown")),
-        "dirty": bool(origin["code"].get("dirty")),
-        "hardware": hardware_label(origin["hardware"]),
-        "versions": origin.get("versions", {}),
-    }
+        return record
+    return replace(
+        record,
+        commit=str(origin["code"].get("commit", "unknown")),
+        dirty=bool(origin["code"].get("dirty")),
+        hardware=hardware_label(origin["hardware"]),
+        versions=origin.get("versions", {}),
+    )

@@ -6,6 +6,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, get_type_hints
 
 from bench.errors import StoreError
+from bench.plan.config import RunConfig
+from bench.plan.identity import recipe_digest
 from bench.registry import endpoint
 from bench.store.folder import RunFolder
 from bench.store.shapes import held
@@ -62,6 +64,53 @@ class Record:
     hardware: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a pre-training measures of itself, and the record of its cells repeats."""
+
+    pretrain_loss: float | None = None
+    images_seen: int = 0
+    images_per_s: float | None = None
+    pretrain_s: float | None = None
+    device_hours: float | None = None
+    flops: float | None = None
+    peak_memory_mib: float | None = None
+    data_wait_share: float | None = None
+    digests: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def measured(folder: RunFolder) -> Measured:
+    """What a finished pre-training measured; nothing of one that has left no result.
+
+    Raises:
+        StoreError: if its record holds something else.
+    """
+    path, hints = folder.path / "record.json", get_type_hints(Measured)
+    values = {k: v for k, v in (folder.result() or {}).items() if k not in ("stage", "run_id")}
+    if extra := sorted(values.keys() - hints.keys()):
+        raise StoreError(f"record of {folder.run_id} has unknown fields: {extra}")
+    return Measured(**held(values, hints, path))
+
+
+def blank(config: RunConfig, run_id: str, pretrain_id: str) -> Record:
+    """A record that says which cell it is of, and nothing of how it went."""
+    return Record(
+        run_id=run_id,
+        pretrain_id=pretrain_id,
+        arm=config.arm,
+        base_arm=config.base_arm,
+        method=config.method,
+        plugins=[name for name, _ in config.plugins],
+        data=config.data.name,
+        model=config.model.name,
+        epochs=config.pretrain.epochs,
+        seed=config.seed,
+        repeat=max((getattr(recipe, "repeat", 0) for _, recipe in config.tasks), default=0),
+        recipe=recipe_digest(config),
+    )
 
 
 def migrate(values: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 
 from bench.data.batch import Feed, FeedConfig, Step
-from bench.errors import NonFiniteLossError, StopRequestedError
+from bench.errors import NonFiniteLossError, RequeueError, StopRequestedError
 from bench.machine.world import SOLO, World
 from bench.plan.config import RunConfig
 from bench.plan.sections import AugmentConfig
@@ -184,9 +184,9 @@ def _run_epoch(
             _collect(pending, meter, job)
             save()
         if due >= STOP and meter.step < job.total:
-            signal = "SIGUSR2" if due == REQUEUE else session.monitor.stopping
-            message = f"stopped by {signal or 'another process'}, state saved at step {meter.step}"
-            raise StopRequestedError(message, signal)
+            by = "SIGUSR2" if due == REQUEUE else session.monitor.stopping or "another process"
+            kind = RequeueError if due == REQUEUE else StopRequestedError
+            raise kind(f"stopped by {by}, state saved at step {meter.step}")
 
 
 def _optimise(

@@ -21,6 +21,7 @@ from bench.data.images import ImageSet
 from bench.data.views import DRAWS, view_for
 from bench.plan.config import RunConfig
 from bench.plan.cuts import check_cuts, whole_groups
+from bench.store.record import Measured
 from bench.streams import Digest
 from bench.train.loop import Job, Session, autocast, fit
 from bench.train.masks import Masks
@@ -53,23 +54,23 @@ class Pretraining:
         """What the method needs of a batch."""
         return needs_of(self.config.hyper)
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Measured:
         """Trains to the end of the schedule and returns what the record needs."""
         job = self._job()
         per_image = self.flops_per_image(job)
         if not self.session.monitor.folder.metrics():
             self.session.monitor.log(stage="pretrain", epoch=0, step=0, **self.measure_layers())
         meter = fit(job, self.session)
-        return {
-            "pretrain_loss": meter.epoch_loss,
-            "images_seen": meter.images,
-            "images_per_s": meter.rate(),
-            "pretrain_s": meter.elapsed_s,
-            "data_wait_share": meter.wait_share(),
-            "flops": per_image * meter.images,
-            "peak_memory_mib": peak_memory_mib(self.session.device),
-            "digests": {name: digest.text() for name, digest in job.digests.items()},
-        }
+        return Measured(
+            pretrain_loss=meter.epoch_loss,
+            images_seen=meter.images,
+            images_per_s=meter.rate(),
+            pretrain_s=meter.elapsed_s,
+            data_wait_share=meter.wait_share(),
+            flops=per_image * meter.images,
+            peak_memory_mib=peak_memory_mib(self.session.device),
+            digests={name: digest.text() for name, digest in job.digests.items()},
+        )
 
     def _job(self) -> Job:
         recipe, session = self.config.pretrain, self.session

@@ -53,7 +53,7 @@ def calibrate(config: RunConfig, resources: Resources) -> Speed:
         module: Any = build_method(short)
         module.to(device).train()
         pretraining = Pretraining(module, images, short, session, _shorten)
-        rate = float(pretraining.run()["images_per_s"] or 0.0)
+        rate = pretraining.run().images_per_s or 0.0
         weights = module.encoder().state_dict()
         encoder = Encoder(module, weights, images, short, session, _shorten)
         seconds = _evaluation_s(encoder, config)

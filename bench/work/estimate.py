@@ -80,3 +80,10 @@ def cost(tasks: Sequence[Task], speeds: Mapping[SpeedKey, Speed], slots: tuple[i
     wall = max((pretrain + evaluation) / jobs, longest)
     hours = units / 3600
     return Cost(pretrain * hours, evaluation * hours, wall, disk, tuple(dict.fromkeys(unknown)))
+
+
+def format_seconds(seconds: float) -> str:
+    """``m:ss`` or ``h:mm:ss``."""
+    whole = int(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,11 @@ from bench.data.listing import same_images
 from bench.errors import DamagedError, DataError, StorageError, UsageError
 from bench.machine import provenance
 from bench.machine.world import World
-from bench.plan.config import RunConfig
-from bench.plan.identity import identity
 from bench.plan.study import PRETRAIN, Task
 from bench.store.correct import write_correct
 from bench.store.files import set_aside, write_json
 from bench.store.folder import RunFolder
-from bench.store.record import Record
+from bench.store.record import blank, measured
 from bench.store.scores import KeptScore
 from bench.train import checkpoint
 from bench.train.method import build_method
@@ -91,14 +89,15 @@ def pretrain(pretraining: Pretraining, threads: int) -> dict[str, Any]:
     session = pretraining.session
     module.to(session.device).train()
     result = pretraining.run()
+    seconds = result.pretrain_s or 0.0
     folder = session.monitor.folder
     if session.world.leads:
         session.monitor.check()
         checkpoint.save_weights(folder.encoder, pretraining.method.encoder().state_dict())
         checkpoint.save_weights(folder.path / "method.safetensors", module.state_dict())
     units = session.world.size * (1 if session.device.type == "cuda" else threads)
-    result["device_hours"] = result["pretrain_s"] * units / 3600
-    return {"stage": PRETRAIN, "run_id": folder.run_id, **result}
+    result = replace(result, device_hours=seconds * units / 3600)
+    return {"stage": PRETRAIN, "run_id": folder.run_id, **asdict(result)}
 
 
 def import_encoder(folder: RunFolder, task: Task, path: str, world: World) -> dict[str, Any]:
@@ -121,27 +120,31 @@ def record_of(
     task: Task, parent: RunFolder, scores: Mapping[str, KeptScore], origin: dict[str, Any]
 ) -> dict[str, Any]:
     """A cell's result; code and hardware are those of its pre-training, which its times are of."""
-    config: RunConfig = task.config
     origin = parent.provenance() or origin
-    measured = dict(parent.result() or {})
-    others = sorted({s.commit for s in scores.values()} - {origin["code"]["commit"]})
+    pretrained = measured(parent)
+    notes, code = list(pretrained.notes), origin["code"]
+    others = sorted({s.commit for s in scores.values()} - {code["commit"]})
     if others:
         names = ", ".join(commit[:10] for commit in others)
-        note = f"evaluated with other code than pre-trained: {names}"
-        measured["notes"] = [*measured.get("notes", []), note]
-    measured.pop("stage", None)
-    measured.pop("run_id", None)
-    record = Record(
-        run_id=task.run_id,
-        pretrain_id=task.parent,
-        **identity(config),
+        notes.append(f"evaluated with other code than pre-trained: {names}")
+    record = replace(
+        blank(task.config, task.run_id, task.parent),
         device=origin["hardware"]["device"],
-        commit=origin["code"]["commit"],
-        dirty=bool(origin["code"]["dirty"]) or any(s.dirty for s in scores.values()),
+        commit=code["commit"],
+        dirty=bool(code["dirty"]) or any(s.dirty for s in scores.values()),
         hardware=provenance.hardware_label(origin["hardware"]),
         versions=origin["versions"],
         scores={registry.endpoint(name): s.top1 for name, s in scores.items()},
         seconds={name: s.seconds for name, s in scores.items() if s.seconds is not None},
-        **measured,
+        pretrain_loss=pretrained.pretrain_loss,
+        images_seen=pretrained.images_seen,
+        images_per_s=pretrained.images_per_s,
+        pretrain_s=pretrained.pretrain_s,
+        device_hours=pretrained.device_hours,
+        flops=pretrained.flops,
+        peak_memory_mib=pretrained.peak_memory_mib,
+        data_wait_share=pretrained.data_wait_share,
+        digests=pretrained.digests,
+        notes=notes,
     )
     return asdict(record)

@@ -6,9 +6,9 @@ written. Nothing is computed: models have shapes and no values.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from bench.data.load import load
 from bench.errors import UsageError
 from bench.plan.config import Resources, RunConfig
 from bench.store.store import Store
-from bench.streams import Streams
+from bench.streams import Streams, preserved
 from bench.work import released
+from bench.work.place import Place
 
 MASKS = 64
 """Images for which masks are drawn."""
@@ -33,17 +34,11 @@ MASKS = 64
 TRAINED, KEPT = 16, 4
 """Bytes a parameter takes that is trained by Adam (value, gradient, two moments), or only kept."""
 
+SMALL = 10_000_000
+"""Parameters of a model that may be built with values."""
 
 LARGEST = 2.0**43
 """Bytes of weights and their training that no process of any cluster holds."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where runs will be: ``here`` on this machine, else on nodes of ``memory_gb`` (0: unknown)."""
-
-    here: bool = True
-    memory_gb: float = 0.0
 
 
 def vet(configs: Sequence[RunConfig], resources: Resources, place: Place) -> list[str]:
@@ -176,14 +171,19 @@ class _Counter:
 
 
 def _token_layers(bare: Any, config: RunConfig) -> int:
-    """Layers that carry mask tokens, as a pass on the meta device tells; else the encoder's."""
+    """Layers that carry mask tokens, as a pass tells; else the encoder's.
+
+    A small model passes with values: on the meta device, torch would import its compiler.
+    """
     counter, shape = _Counter(), config.model
-    images = torch.empty(2, shape.channels, shape.image_size, shape.image_size, device="meta")
-    hidden = bare.draw_hidden(Streams(0, 0).samples("mask", 0, torch.arange(2))).to("meta")
-    try:
-        bare(Batch(images, hidden, view=images), counter)
-    except (RuntimeError, NotImplementedError):  # not all of a pass can be told without values
-        return counter.layers or shape.depth
+    large = sum(p.numel() for p in bare.parameters()) > SMALL
+    device = "meta" if large else "cpu"
+    images = torch.zeros(2, shape.channels, shape.image_size, shape.image_size, device=device)
+    hidden = bare.draw_hidden(Streams(0, 0).samples("mask", 0, torch.arange(2))).to(device)
+    with preserved(), contextlib.suppress(RuntimeError, NotImplementedError):
+        # not all of a pass can be told without values
+        method = bare if large else registry.METHODS.load(config.method)(shape, config.hyper)
+        method(Batch(images, hidden, view=images), counter)
     return counter.layers or shape.depth
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -43,6 +45,20 @@ def shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Shown:
         return printed.out if code == 0 else printed.err
 
     return call
+
+
+def test_power_of_one_arm_says_what_is_missing(tmp_path: Path, shown: Shown) -> None:
+    stored(tmp_path, "one", runs({"mae": [80, 81, 82]}))
+    said = shown("power", code=3)
+    assert said.startswith("error: nothing to advise on: the study has no variant beside mae;")
+    assert said.count("\n") == 1
+
+
+def test_a_reader_that_has_enough_ends_the_output_quietly() -> None:
+    line = f"{sys.executable} -u -m bench.run ls settings | head -n 1"
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("setting")
+    assert done.stderr == ""
 
 
 def test_status_counts_by_study_and_lists_the_runs_of_one(tmp_path: Path, shown: Shown) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bench.errors import GateError, UsageError
+from bench.errors import GateError, NothingMeasuredError, UsageError
 from bench.report import write as report
 from bench.store.record import Record
 from bench.store.store import Store
@@ -113,6 +113,8 @@ def test_gates_that_hold(expression: str) -> None:
         ("rho(mae+mto)>=1.5.2", UsageError, "is not a gate"),
         ("roh(mae+mto)>=1", UsageError, "Did you mean 'rho'"),
         ("delta(mae+mto, epoch=200)>0", UsageError, "Did you mean 'epochs'"),
+        ("delta(mae+mto, target_epochs=200)>0", UsageError, "delta takes epochs=E"),
+        ("rho(mae+mto, epochs=200)>0", UsageError, "rho takes target_epochs=E"),
     ],
 )
 def test_gates_that_do_not(expression: str, error: type[Exception], said: str) -> None:
@@ -194,8 +196,17 @@ def test_power_says_what_seeds_buy_and_cost() -> None:
     assert "points a doubling" in text
 
 
-def test_power_without_pairs_says_so() -> None:
-    assert "two seeds" in report.power(report.prepare(runs(RISING, seeds=[0])))
+@pytest.mark.parametrize(
+    ("records", "said"),
+    [
+        (runs(RISING, seeds=[0]), "no two seeds of mae\\+mto and of its baseline have finished"),
+        (runs({"mae": [80, 81, 82]}), "no variant beside mae; .* as --methods mae"),
+        (runs({"mae+mto": [80, 81, 82]}), "mae\\+mto lacks its baseline mae"),
+    ],
+)
+def test_power_without_pairs_says_what_is_missing(records: list[Record], said: str) -> None:
+    with pytest.raises(NothingMeasuredError, match=said):
+        report.power(report.prepare(records))
 
 
 SETTINGS = {

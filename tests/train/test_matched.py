@@ -66,7 +66,7 @@ def digests(folder: Path, source: Recorded) -> dict[str, str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(masks, "TOGETHER", 0)  # the table is asked step by step
         run = Pretraining(method, images, CONFIG, session, source.over).run()
-    found: dict[str, str] = run["digests"]
+    found: dict[str, str] = run.digests
     return found
 
 

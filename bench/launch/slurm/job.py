@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.errors import TIMEOUT, LostProcessError, StopRequestedError
+from bench.errors import TIMEOUT, LostProcessError, RequeueError
 from bench.plan.config import Resources
 from bench.store.states import FAILED
 from bench.store.store import Store
@@ -52,12 +52,11 @@ class SlurmRun:
             if leads:
                 sys.exit(KILLED)
             raise
-        except StopRequestedError as stop:
-            if stop.signal == "SIGUSR2":
-                if leads:
-                    self._requeue()
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                time.sleep(REQUEUE_WAIT_S)  # one that leaves early takes the others with it
+        except RequeueError:
+            if leads:
+                self._requeue()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            time.sleep(REQUEUE_WAIT_S)  # one that leaves early takes the others with it
             raise
 
     def checkpoint(self, *args: Any, **kwargs: Any) -> Any:

@@ -12,7 +12,14 @@ from typing import Any
 
 import pytest
 
-from bench.errors import REMEDIES, LostProcessError, StopRequestedError, UsageError, remedy
+from bench.errors import (
+    REMEDIES,
+    LostProcessError,
+    RequeueError,
+    StopRequestedError,
+    UsageError,
+    remedy,
+)
 from bench.launch.slurm import job
 from bench.launch.slurm.job import SlurmRun
 from bench.launch.slurm.scheduler import JobState, expand, parse
@@ -48,7 +55,8 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def stopped_by(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def compute(*_: Any) -> None:
-        raise StopRequestedError(f"stopped by {name}", name)
+        kind = RequeueError if name == "SIGUSR2" else StopRequestedError
+        raise kind(f"stopped by {name}")
 
     monkeypatch.setattr(job, "compute", compute)
 
