@@ -120,7 +120,7 @@ def test_many_settings_still_make_a_folder_name() -> None:
         ("mae+mto(sample_heads=2)", "mto.sample_heads needs mto.heads=each"),
         ("mae+mto(rows=all,rows=masked)", "sets a setting of 'mto' twice"),
         ("mae+mto(rows=all", "cannot read plug-in 'mto(rows=all'"),
-        ("mae+mto(=all)", "with settings mae+mto(spa,rows=all)"),
+        ("mae+mto(=all)", "with settings mae+mto(TERM,KEY=VALUE)"),
         ("mae+mto:r_depth=1.e-3", "cannot read plug-in 'mto:r_depth=1.e-3'"),
         ("mae+mto(recall,rows=all)", "unknown mto term 'recall'. Did you mean 'recal'"),
         ("mae+null(spa,draw=2)", "plug-in 'null' has no terms"),
