@@ -22,6 +22,7 @@ def pytest_benchmark_update_machine_info(config: Any, machine_info: dict[str, An
     machine_info.pop("node", None)
     cpu = machine_info.pop("cpu", {})
     machine_info["cpu"] = {key: cpu.get(key) for key in ("brand_raw", "count", "arch")}
+    machine_info["instructions"] = torch.backends.cpu.get_cpu_capability()
     machine_info["threads"] = torch.get_num_threads()
     machine_info["versions"] = provenance.versions()
     machine_info["code"] = provenance.code()
