@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bench import library
 from bench.commands.flags import add_out_flag
-from bench.errors import BenchError
+from bench.errors import BenchError, shown
 from bench.report import write
 from bench.store import studies
 from bench.store.archive import unpack
 from bench.store.files import read_json
+from bench.store.shapes import clean, fits
 from bench.store.store import Store
 from bench.store.studies import StudyFolder
+
+PLACE = {"data": str, "model": str, "arm": str, "endpoint": str}
+NUMBER = float | None
+REPORT: Mapping[str, Mapping[str, Any]] = {
+    "accuracy": {**PLACE, "epochs": int, "mean": NUMBER, "sd": NUMBER, "n_ok": int},
+    "targets": {**PLACE, "target_epochs": int, "rho_words": str | None, "verdict": str | None},
+}
+"""Columns of a report.json that are read."""
 
 
 def show_compare(args: argparse.Namespace) -> int:
@@ -32,10 +43,15 @@ def _side(name: str, out: Path, place: Path) -> write.Side:
     """What a study's records say, or the values of a report.json."""
     path = Path(name)
     if path.is_file() and path.suffix == ".json":
-        values = read_json(path)
-        if values is None or "accuracy" not in values:
-            raise BenchError(f"'{name}' is no report.json.")
-        return values
+        values = read_json(path) or {}
+        for frame, columns in REPORT.items():
+            rows = values.get(frame)
+            if not fits(rows, list[dict[str, Any]]) or not all(_has(row, columns) for row in rows):
+                raise BenchError(
+                    f"'{shown(name)}' is no report.json: its '{frame}' cannot be read."
+                )
+        cleaned: dict[str, Any] = clean(values)
+        return cleaned
     if path.is_file():
         unpack(Store(place), path)
         folder = studies.find(Store(place))
@@ -44,6 +60,10 @@ def _side(name: str, out: Path, place: Path) -> write.Side:
     if folder.plan() is None:
         raise BenchError(f"'{folder.path}' holds no plan.json, so it is no study.")
     return library.findings_of(Store(folder.path.parent.parent), folder)
+
+
+def _has(row: dict[str, Any], columns: Mapping[str, Any]) -> bool:
+    return all(name in row and fits(row[name], hint) for name, hint in columns.items())
 
 
 def _called(name: str) -> str:

@@ -7,6 +7,7 @@ and the index may be deleted at any time.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -14,10 +15,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.store.files import read_json, write_bytes
+from bench.store.files import write_bytes
 from bench.store.folder import RunFolder
 from bench.store.record import SCHEMA, Record, load_record
-from bench.store.shapes import fits
 from bench.store.store import Store
 
 VERSION = 1
@@ -38,22 +38,27 @@ def load_records(store: Store, ids: Iterable[str] | None = None) -> list[Record]
     current = {name: _entry(store, name, stamp, known) for name, stamp in _stamps(store.runs)}
     if current != known:
         data = json.dumps({"version": [VERSION, SCHEMA], "runs": current}).encode()
+        data = _sum(data) + b"\n" + data
         with contextlib.suppress(OSError):  # a store that may only be read has no index
             write_bytes(path, data)
     wanted = sorted(current if ids is None else current.keys() & set(ids))
     found = (current[name][2] for name in wanted)
-    try:
-        return [Record(**values) for values in found if values is not None]
-    except TypeError:  # an index that was edited: the folders know
-        path.unlink(missing_ok=True)
-        return [r for name in wanted if (r := load_record(RunFolder(store.runs / name)))]
+    return [Record(**values) for values in found if values is not None]
 
 
 def _known(path: Path) -> dict[str, Entry]:
-    values = read_json(path) or {}
-    usable = values.get("version") == [VERSION, SCHEMA]
-    runs: dict[str, Entry] = values.get("runs", {}) if usable else {}
-    return runs if fits(runs, dict[str, list[Any]]) else {}
+    """The entries as they were written; none of an index that is damaged, edited or older."""
+    with contextlib.suppress(OSError):
+        digest, _, data = path.read_bytes().partition(b"\n")
+        if digest == _sum(data):
+            values = json.loads(data)
+            runs: dict[str, Entry] = values["runs"]
+            return runs if values["version"] == [VERSION, SCHEMA] else {}
+    return {}
+
+
+def _sum(data: bytes) -> bytes:
+    return hashlib.sha256(data).hexdigest().encode()
 
 
 def _stamps(runs: Path) -> list[tuple[str, tuple[int, int]]]:
@@ -69,7 +74,7 @@ def _stamps(runs: Path) -> list[tuple[str, tuple[int, int]]]:
 
 def _entry(store: Store, name: str, stamp: tuple[int, int], known: dict[str, Entry]) -> Entry:
     entry = known.get(name)
-    if entry is not None and len(entry) == 3 and entry[:2] == [*stamp]:
+    if entry is not None and entry[:2] == [*stamp]:
         return entry
     record = load_record(RunFolder(store.runs / name))
     return [*stamp, None if record is None else asdict(record)]

@@ -135,6 +135,10 @@ def test_compare_takes_names_folders_archives_and_report_json(tmp_path: Path, sh
     assert "| digits | mae | fine-tune top-1 | 100 | 80.00 ± " in brief
     assert "nothing is paired" in brief
     assert "no report.json" in shown("compare", "mine", str(study / "plan.json"), code=1)
+    odd = tmp_path / "odd.json"
+    for was, then in (('"epochs": 100', '"epochs": "x"'), ('"mean"', '"men"'), ("{", "[{")):
+        odd.write_text((study / "report.json").read_text().replace(was, then, 1))
+        assert "no report.json" in shown("compare", "mine", str(odd), code=1)
 
 
 def test_tune_ranks_marks_the_best_and_says_what_the_seeds_tell_apart() -> None:

@@ -67,6 +67,26 @@ def test_deleted_runs_are_forgotten(store: Store) -> None:
     assert gone not in {record.run_id for record in load_records(store)}
 
 
+@pytest.mark.parametrize(
+    ("was", "then"),
+    [
+        (b'"epochs": 1', b'"epochs": "x"'),
+        (b'"epochs": 1', b'"epochs": 3'),
+        (b'"plugins": []', b'"plugins": 5'),
+        (b'"pretrain_id"', b'"pretrain"'),
+        (b'"runs": {', b'"runs": [{'),
+        (b'"version": [1', b'"version": [2'),
+    ],
+)
+def test_an_index_that_was_edited_is_built_anew(store: Store, was: bytes, then: bytes) -> None:
+    expected, path = load_records(store), store.root / ".index.json"
+    data = path.read_bytes()
+    assert was in data
+    path.write_bytes(data.replace(was, then, 1))
+    assert load_records(store) == expected
+    assert path.read_bytes() == data
+
+
 @pytest.mark.parametrize("content", ["", "{", '{"version": [0, 0], "runs": {"x": [0, 0, {}]}}'])
 def test_a_broken_or_older_index_is_built_anew(store: Store, content: str) -> None:
     expected = load_records(store)
