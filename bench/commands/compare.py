@@ -45,7 +45,7 @@ def _side(name: str, out: Path, place: Path) -> write.Side:
     if path.is_file() and path.suffix == ".json":
         values = read_json(path) or {}
         for frame, columns in REPORT.items():
-            rows = values.get(frame)
+            rows: Any = values.get(frame)
             if not fits(rows, list[dict[str, Any]]) or not all(_has(row, columns) for row in rows):
                 raise BenchError(
                     f"'{shown(name)}' is no report.json: its '{frame}' cannot be read."
