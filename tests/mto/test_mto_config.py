@@ -93,6 +93,64 @@ def test_parts_of_our_own_come_by_name_only_and_show_in_the_label():
     assert MTOConfig.only(["late"]).acts
 
 
+ALL = {"rows": "all", "keep_self": False}
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("recalibrates", {}, True),
+        ("recalibrates", {"recalibration": "exclude"}, True),
+        ("recalibrates", {"recalibration": "none"}, False),
+        ("recalibrates", {"r_first": 1.0}, False),
+        ("recalibrates", {"r_depth": 0.0}, False),
+        ("recalibrates", {"r_first": 0.99, "r_depth": 0.01}, True),
+        ("closes", ALL, True),
+        ("closes", {}, False),
+        ("closes", {**ALL, "rows": "visible"}, False),
+        ("closes", {**ALL, "rows": "masked"}, False),
+        ("closes", {**ALL, "keep_self": True}, False),
+        ("closes", {**ALL, "recalibration": "exclude"}, False),
+        ("closes", {**ALL, "recalibration": "none"}, False),
+        ("shuts_spa_out", {}, True),
+        ("shuts_spa_out", {"rows": "all", "spa_rows": "masked"}, True),
+        ("shuts_spa_out", {"rows": "masked", "spa_rows": "masked"}, True),
+        ("shuts_spa_out", {"rows": "masked"}, False),
+        ("shuts_spa_out", {"spa_form": "row_entropy"}, False),
+        ("shuts_spa_out", {"spa_form": "row_entropy", "rows": "all"}, False),
+        ("reads_attention", {}, False),
+        ("reads_attention", {"lambda_spa": 0.1}, True),
+        ("reads_attention", {"lambda_e": 0.1}, True),
+        ("reads_attention", {"lambda_r": 0.1}, True),
+        ("reads_attention", {"lambda_dist": 0.1}, False),
+        ("leaves_out", {}, False),
+        ("leaves_out", {"predict_share": 0.99}, True),
+        ("leaves_out", {"enter_depth": 0.01}, True),
+    ],
+)
+def test_what_a_setting_brings_about(name, values, expected):
+    assert getattr(MTOConfig(**values), name) is expected
+
+
+@pytest.mark.parametrize("name", ["spa_layers", "e_layers", "rank_layers", "sample_heads"])
+def test_no_more_layers_and_heads_are_read_than_there_are(name):
+    heads = {"heads": "each"} if name == "sample_heads" else {}
+    config = MTOConfig(**{name: 4}, **heads)
+    layers, most = (9, 3) if name == "sample_heads" else (3, 9)
+    config.check_layers(4, 4)
+    what = "heads" if name == "sample_heads" else "layers that carry mask tokens"
+    with pytest.raises(UsageError, match=rf"mto.{name}=4, but there are 3 {what}. Set at most"):
+        config.check_layers(layers, most)
+
+
+def test_what_is_on_or_not_its_default_is_named():
+    switched = MTOConfig(tau=0.2).switched
+    assert switched["tau"] == 0.2
+    assert {"init", "r_first", "recalibration"} <= switched.keys()
+    assert not {"lambda_spa", "e_layers", "predict_share"} & switched.keys()
+    assert MTOConfig(lambda_spa=0.5).switched["lambda_spa"] == 0.5
+
+
 def test_it_is_frozen():
     with pytest.raises(FrozenInstanceError):
         MTOConfig().tau = 2.0

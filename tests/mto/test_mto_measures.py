@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import tests.mto.oracles as oracle
 from bench.api import TokenLayer
-from mto.affinity import patch_sets, places, sample_heads, sample_images
+from mto.affinity import _pick, everywhere, patch_sets, places, sample_heads, sample_images
 from mto.config import MTOConfig
 from mto.heterogeneity import entropy_heterogeneity, mass, row_entropy
 from mto.reading import heterogeneity, leak, view, weight_received
@@ -269,3 +269,18 @@ def test_a_column_shut_out_by_recalibration_has_no_mass_and_a_finite_entropy():
     assert given.item() == 0
     (entropy.sum() + given.sum()).backward()
     assert s.grad.isfinite().all()
+
+
+def test_heads_are_picked_where_there_are_several():
+    x, heads = torch.arange(12.0).reshape(2, 2, 3, 1), torch.tensor([[1], [0]])
+    assert torch.equal(_pick(x, heads), torch.stack([x[0, 1:], x[1, :1]]))
+    assert torch.equal(_pick(x, None), x)
+    shared = x[:, :1]
+    assert torch.equal(_pick(shared, heads), shared), "one for all heads"
+
+
+def test_places_lie_on_the_device_of_what_they_mark():
+    meta = torch.device("meta")
+    every = everywhere(2, 3, meta)
+    assert {every.index.device, every.valid.device} == {meta}
+    assert {part.device for part in patch_sets(torch.zeros(2, 3, device=meta).bool(), 1)} == {meta}
