@@ -44,6 +44,9 @@ ELSEWHERE = BusyError.exit_code
 STOP_S = 120.0
 """Seconds a task has to save its state when asked to stop."""
 
+SERVER_GONE = 255
+"""What is told of a child whose fork server died; the child itself may live on."""
+
 TRIES = 2
 """Attempts at a run whose process died without a word (killed, out of memory, crashed)."""
 
@@ -151,16 +154,19 @@ class LocalLauncher:
         progress.status = folder.status()
         if folder.is_done():
             progress.state, progress.share = DONE, 1.0
-        elif code in (ELSEWHERE, StopRequestedError.exit_code):
-            progress.state = PENDING if code == ELSEWHERE else STOPPED
-        elif code < 0 and self._may_retry(progress.task.run_id):
+        elif code == StopRequestedError.exit_code:
+            progress.state = STOPPED
+        elif code == ELSEWHERE or folder.is_locked() or self._may_retry(folder.run_id, code):
             progress.state = PENDING
         else:
             if code < 0:
                 note(folder, FAILED, failure=NODE, message=killed_by(-code))
             progress.state, progress.status = FAILED, failed(folder)
 
-    def _may_retry(self, run_id: str) -> bool:
+    def _may_retry(self, run_id: str, code: int) -> bool:
+        """Whether a run that died without a word is tried again; this counts as a try."""
+        if code >= 0 and code != SERVER_GONE:
+            return False
         self._tries[run_id] = self._tries.get(run_id, 1) + 1
         return self._tries[run_id] <= TRIES
 

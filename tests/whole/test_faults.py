@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from dataclasses import replace
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,22 @@ def test_a_crashed_run_is_tried_again_but_not_for_ever(tmp_path: Path) -> None:
     assert ended[0].status["failure"] == "node"
     assert "SIGKILL" in ended[0].status["message"]
     assert len(killed) == 2
+
+
+def test_the_death_of_the_fork_server_costs_no_run(tmp_path: Path) -> None:
+    """Its children live on; the launcher, which no longer hears how they end, waits for them."""
+    task = tasks("mae", 60)[0]
+    folder, killed = Store(tmp_path).run(task.run_id), []
+
+    def murder(runs: Any) -> None:
+        if not killed and folder.status().get("step", 0):
+            killed.append(forkserver._forkserver._forkserver_pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    ended = LocalLauncher(Store(tmp_path), QUICK).launch((task,), murder)
+    assert len(killed) == 1
+    assert ended[0].state == DONE
+    assert folder.status()["attempt"] == 1
 
 
 def test_inline_waits_too(tmp_path: Path) -> None:

@@ -189,6 +189,59 @@ def test_two_tasks_are_requeued_together(tmp_path: Path) -> None:
     main(["cancel", "--out", str(tmp_path)])
 
 
+def process_of(job: str, rank: int) -> int:
+    """The process of a job's rank, from the environments of all."""
+    marks = {f"SLURM_JOB_ID={job}".encode(), f"SLURM_PROCID={rank}".encode()}
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = set((place / "environ").read_bytes().split(b"\0"))
+            command = (place / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if marks <= environment and b"submitit" in command and b"srun" not in command:
+            return int(place.name)
+    raise AssertionError(f"no process of rank {rank}")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_death_of_one_of_two_tasks_is_queued_again(rank: int, tmp_path: Path) -> None:
+    pre = tasks("mae", 100)[0]
+    assert main([*argv(tmp_path, "mae", "100", "--tasks-per-node", "2"), "--detach"]) == 0
+    until(lambda: steps(tmp_path, pre) > 5, "the run's start")
+    job = job_of(tmp_path, pre)
+    os.kill(process_of(job, rank), signal.SIGKILL)
+    until(lambda: Store(tmp_path).run(pre.run_id).is_done(), "the run's end")
+    assert restarts(job) == 1
+    main(["cancel", "--out", str(tmp_path)])
+
+
+def test_a_signal_that_comes_twice_before_the_run_hears_it(tmp_path: Path) -> None:
+    """The first two seconds of a job: submitit's handler is there, the run's is not."""
+    pre = tasks("mae", 20)[0]
+    assert main([*argv(tmp_path, "mae", "20"), "--detach"]) == 0
+    job = job_of(tmp_path, pre)
+    until(lambda: "JobState=RUNNING" in show(job), "the job's start")
+    for _ in range(2):
+        subprocess.run(["scancel", "--signal=USR2", job], check=False)
+    until(lambda: Store(tmp_path).run(pre.run_id).is_done(), "the run's end")
+    assert restarts(job) >= 1
+    main(["cancel", "--out", str(tmp_path)])
+
+
+def test_a_held_job_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*argv(tmp_path, "mae", "1"), "--detach"]) == 0
+    pre, fin = tasks("mae", 1)
+    subprocess.run(["scontrol", "hold", job_of(tmp_path, fin)], check=True)
+    study = next((tmp_path / "studies").iterdir()).name
+    until(lambda: Store(tmp_path).run(pre.run_id).is_done(), "the pre-training's end")
+    capsys.readouterr()
+    assert main(["status", study, "--out", str(tmp_path)]) == 0
+    assert f"scontrol release {job_of(tmp_path, fin)}" in capsys.readouterr().out
+    subprocess.run(["scontrol", "release", job_of(tmp_path, fin)], check=True)
+    until(lambda: Store(tmp_path).run(fin.run_id).is_done(), "the cell's end")
+    main(["cancel", "--out", str(tmp_path)])
+
+
 def test_cancel_kill_and_retry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Cancelled once, killed without a signal once, and the numbers are the undisturbed ones."""
     pre = tasks("simmim", LONG)[0]
