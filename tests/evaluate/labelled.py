@@ -40,15 +40,19 @@ ROWS = {"cls": 0, "mean": 1}
 
 
 class Encoder(nn.Module):
-    """Features of an image are its code times a weight; remembers how many images it saw."""
+    """Features of an image are its code times a weight.
+
+    Remembers how many images it has ``seen``, and of each call whether it was training.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(K, K))
-        self.seen = 0
+        self.seen, self.modes = 0, list[bool]()
 
     def features(self, images: Tensor, pool: str) -> Tensor:
         self.seen += len(images)
+        self.modes.append(self.training)
         return images[:, 0, ROWS[pool], :K] @ self.weight
 
 

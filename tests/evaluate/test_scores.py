@@ -10,6 +10,8 @@ from torch import Tensor
 
 from bench.data.images import ImageSet
 from bench.evaluate.finetune import finetune, finetune_once
+from bench.evaluate.probe import probe
+from bench.plan.sections import AugmentConfig
 from tests.evaluate import labelled
 from tests.evaluate.labelled import K, config, labels, one_hot, plain, scores, split
 
@@ -72,6 +74,40 @@ def test_labels_20_means_twenty_rows(tmp_path: Path) -> None:
     assert tuned.seen == 20 * settings.task("finetune").epochs + len(images.test)
 
 
+def told_by(pooling: str) -> ImageSet:
+    """Images of which one pooling names the class and the other is noise."""
+    parts = []
+    for truth in (labels(200), labels(600, seed=1)):
+        codes = {"cls": noise(len(truth)), "mean": noise(len(truth)), pooling: one_hot(truth)}
+        parts.append(split(truth, codes["cls"], codes["mean"]))
+    return ImageSet(parts[0], parts[1], K)
+
+
+def test_only_what_is_trained_is_in_training_mode(tmp_path: Path) -> None:
+    given = labelled.encoder(tmp_path, plain())
+    labelled.run(given)
+    method: labelled.Method = given.method  # type: ignore[assignment]
+    (tuned,) = method.made
+    steps = 200 // 20 * given.config.task("finetune").epochs
+    assert tuned.modes[:steps] == [True] * steps
+    assert set(tuned.modes[steps:]) == {False}
+    assert set(method.vit.modes) == {False}
+    assert not method.vit.weight.requires_grad
+
+
+@pytest.mark.parametrize("telling", ["cls", "mean"])
+@pytest.mark.parametrize("asked", ["cls", "mean"])
+def test_a_probe_that_augments_each_step_looks_at_its_own_pooling(
+    asked: str, telling: str, tmp_path: Path
+) -> None:
+    whole = AugmentConfig(interpolation="bilinear")  # not the plain images, though they look alike
+    settings = config(probe={"pool": asked, "augment": whole})
+    given = labelled.encoder(tmp_path, told_by(telling), settings)
+    found = probe(given, settings.task("probe")).top1
+    assert given.method.vit.seen == 200 * settings.task("probe").epochs + 600  # type: ignore[attr-defined]
+    assert found == 100.0 if asked == telling else 10 <= found <= 45
+
+
 @pytest.mark.parametrize("telling", ["cls", "mean"])
 @pytest.mark.parametrize("asked", ["cls", "mean"])
 @pytest.mark.parametrize("task", TASKS)
@@ -79,13 +115,10 @@ def test_each_task_looks_at_its_own_pooling(
     task: str, asked: str, telling: str, tmp_path: Path
 ) -> None:
     """One pooling names the class, the other is noise; the other tasks ask for the other one."""
-    parts = []
-    for truth in (labels(200), labels(600, seed=1)):
-        codes = {"cls": noise(len(truth)), "mean": noise(len(truth)), telling: one_hot(truth)}
-        parts.append(split(truth, codes["cls"], codes["mean"]))
+    images = told_by(telling)
     other = {"cls": "mean", "mean": "cls"}[asked]
     pools = {name: {"pool": asked if name == task else other} for name in TASKS}
-    found = scores(tmp_path, ImageSet(parts[0], parts[1], K), config(**pools))
+    found = scores(tmp_path, images, config(**pools))
     if asked == telling:
         assert found[task] == 100.0
     else:

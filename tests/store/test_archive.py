@@ -144,6 +144,7 @@ class Zeros:
     [
         ("runs/a/log.txt", 200 * 2**20, "unpacks to more than"),
         ("runs/" + "a/" * 20 + "log.txt", 1, "too deep"),
+        ("runs/" + "a/" * 7 + "log.txt", 1, "too deep"),
         ("runs/" + "a" * 300 + "/log.txt", 1, "too long"),
         ("runs/a/\x1b[2J", 1, "control characters"),
     ],
