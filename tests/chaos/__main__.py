@@ -87,6 +87,7 @@ def under_kills(count: int, root: Path, rng: random.Random, minutes: float) -> t
                 kills.settle(driver)
         else:
             tally.stuck += 1
+            print(f"not mended by {TRIES} commands: {study.SAID.read_text()}")
             continue
         tally.compare(out, expected)
     return tally, ", ".join(f"{n} {stage}" for stage, n in stages.most_common())
@@ -112,7 +113,7 @@ def under_faults(count: int, root: Path, minutes: float) -> Tally:
             tally.compare(out, expected)
         else:
             tally.stuck += 1
-            print(f"not mended by the same command: {sorted(out.rglob('*'))}", flush=True)
+            print(f"not mended by the same command, which said: {study.SAID.read_text()}")
     return tally
 
 

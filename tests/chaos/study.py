@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.commands.parser import run
-from bench.errors import BenchError
+from bench.commands.parser import guarded, run
 from bench.store.folder import RunFolder
 from bench.store.store import Store
 from tests.support.tiny_runs import CLOCKS, MACHINE, TINY
+
+SAID = Path(tempfile.gettempdir()) / f"chaos-{os.getpid()}.log"
+"""What the last command said."""
 
 ARGUMENTS = ["--preset", "procedural", "--seeds", "1", "--name", "s", "--retry"]
 ARGUMENTS += ["--device", "cpu", "--threads", "1", "--workers", "0", "--checkpoint-every", "0.2"]
@@ -35,19 +39,19 @@ def command(out: Path, cells: Cells, launcher: str) -> list[str]:
 
 
 def forked(arguments: list[str], before: Callable[[], None] = lambda: None) -> int:
-    """Starts a command in a forked process and session of its own, silent; its process id."""
+    """Starts a command in a forked process and session of its own; its process id."""
     child = os.fork()
     if child:
         return child
     os.setsid()
+    log = os.open(SAID, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for number in (1, 2):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+        os.dup2(log, number)
     try:
         before()
-        os._exit(run(arguments))
-    except BenchError as error:
-        os._exit(error.exit_code)
+        os._exit(guarded(lambda: run(arguments)))
     except BaseException:
+        traceback.print_exc()
         os._exit(99)
 
 
@@ -76,5 +80,5 @@ def undisturbed(
     """The numbers of a study that nothing disturbs."""
     code = ended(forked(command(out, cells, "inline"), before))
     if code:
-        sys.exit(f"the undisturbed study ended with {code}")
+        sys.exit(f"the undisturbed study ended with {code}: {SAID.read_text()}")
     return numbers(out)

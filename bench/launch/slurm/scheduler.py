@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import re
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from bench.errors import NoSchedulerError, SchedulerError
 
 TOOLS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
 SQUEUE = ("squeue", "-a", "-h", "-r", "-t", "all")
-SQUEUE_FORMAT = "%i|%T|%r|%k"
+SQUEUE_FORMAT = "%i|%T|%r|%j|%Z|%k"
 SACCT = ("sacct", "-X", "-n", "-P")
 SACCT_FORMAT = "JobID,State,Reason,JobName,WorkDir"
 CALL_S = 120
@@ -177,7 +178,7 @@ class Scheduler:
         if not wanted:
             return {}
         listed = {i: state for i, state in _queued(wanted).items() if i in wanted}
-        mine = {i: s for i, s in listed.items() if is_of(s, wanted[i].token)}
+        mine = {i: s for i, s in listed.items() if is_mine(s, wanted[i])}
         self.strange |= set(listed) - set(mine)
         gone = set(wanted) - set(listed)
         if gone and self.accounting:
@@ -196,7 +197,7 @@ class Scheduler:
 
     def orphans(self, tokens: Iterable[str]) -> dict[str, str]:
         """Numbers of queued jobs, without array index, by the submission they are of."""
-        listed = parse(call([*SQUEUE, "--me", "-o", SQUEUE_FORMAT]))
+        listed = parse(call([*SQUEUE, "-u", getpass.getuser(), "-o", SQUEUE_FORMAT]))
         alive = {i.partition("_")[0]: s for i, s in listed.items() if s.alive}
         return {t: i for t in tokens for i, state in alive.items() if is_of(state, t)}
 
@@ -209,4 +210,13 @@ class Scheduler:
 
 def is_of(state: JobState, token: str) -> bool:
     """Whether a queued job is of the submission with this token."""
-    return bool(token) and MARK + token in state.marks.split()
+    return MARK + token in state.marks.rpartition("|")[2].split()
+
+
+def is_mine(state: JobState, job: Job) -> bool:
+    """Whether a queued job is the one that was noted; name and folder tell where sites rewrite
+    comments.
+    """
+    if MARK in state.marks:
+        return is_of(state, job.token)
+    return state.marks.startswith(f"{job.name}|{job.place}|")

@@ -162,8 +162,10 @@ def judge(job: JobState | None, told: Told, parent: str, lost: bool, once: bool 
         return Verdict(BLOCKED)
     if job is None:
         return _unlisted(told, lost)
-    if job.state == "CANCELLED":
+    if job.state == "CANCELLED" and (parent == DONE or lost or once):
         return Verdict(STOPPED, message="its job was cancelled")
+    if job.state == "CANCELLED":
+        return Verdict(PENDING)  # with its pre-training, of which more is to be heard
     if told.word == STOPPED:
         return Verdict(STOPPED)
     if not lost and (job.state == "COMPLETED" or (job.state == "FAILED" and not once)):

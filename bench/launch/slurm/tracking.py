@@ -157,7 +157,7 @@ class Tracker:
         done = folder.is_done()
         state = DONE if done else str(folder.status()["state"])
         word = DONE if done else str(folder.word()["state"])
-        silent = job is None or job.state in ("COMPLETED", "FAILED")
+        silent = job is None or job.state in ("COMPLETED", "FAILED", "CANCELLED")
         self._silent[run_id] = self._silent.get(run_id, 0) + 1 if silent else 0
         lost = self._silent[run_id] > PATIENCE
         told = Told(state, word, exit_code(self.jobs[run_id]))

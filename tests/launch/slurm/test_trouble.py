@@ -245,6 +245,16 @@ def test_numbers_of_another_cluster_are_not_trusted(
     assert wanted in said
 
 
+def test_where_a_site_rewrites_comments_name_and_folder_tell(fake: Fake, store: Store) -> None:
+    detached(store, ALL)
+    mine = {task.run_id: job(store, task) for task in ALL}
+    heads = {i: {**h, "comment": "accounted"} for i, h in fake.read()["heads"].items()}
+    fake.change(heads=heads)
+    said = detached(store, ALL)
+    assert any("0 runs submitted, 4 already" in text for text in said)
+    assert {task.run_id: job(store, task) for task in ALL} == mine
+
+
 def test_cancel_says_what_it_did_and_takes_the_report_along(
     fake: Fake, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -269,6 +279,19 @@ def test_what_hangs_on_a_cancelled_run_is_cancelled_not_failed(fake: Fake, store
     ended = follow(launcher(store), ALL, {1: cancel})
     assert [ended[t.run_id] for t in ALL] == [STOPPED, DONE, STOPPED, DONE]
     assert store.run(FIN.run_id).status()["message"] == "cancelled with its pre-training"
+
+
+def test_what_hangs_on_a_failed_run_is_blocked_however_early_it_is_cancelled(
+    fake: Fake, store: Store
+) -> None:
+    """SLURM ends the cell at once; that its pre-training failed is certain some looks later."""
+
+    def fail() -> None:
+        fake.move(job(store, PRE), "FAILED")
+        fake.move(job(store, FIN), "CANCELLED")
+
+    ended = follow(launcher(store), [PRE, FIN], {1: fail})
+    assert ended == {PRE.run_id: FAILED, FIN.run_id: BLOCKED}
 
 
 # --- a run's own word -----------------------------------------------------------------------------

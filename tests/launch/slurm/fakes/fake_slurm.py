@@ -85,7 +85,7 @@ def listing(state: dict, words: list[str], ended: bool) -> str:
 
 def marks(state: dict, job: str, ended: bool) -> tuple[str, ...]:
     head = state["heads"].get(job.partition("_")[0], {})
-    keys = ("job-name", "chdir") if ended else ("comment",)
+    keys = ("job-name", "chdir") if ended else ("job-name", "chdir", "comment")
     return tuple(head.get(key, "(null)").strip("'") for key in keys)
 
 
