@@ -130,12 +130,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         import_module(module)
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         root = Path(folder)
-        by_fault = under_faults(args.faults, root, args.minutes)
-        by_kill, stages = under_kills(args.kills, root, random.Random(args.seed), args.minutes)
-    print(by_fault.told("file faults"))
-    print(by_kill.told("kills"))
-    print(f"kills by stage: {stages}")
-    return int(any(t.changed or t.lost or t.stuck for t in (by_fault, by_kill)))
+        tallies = []
+        if args.faults:
+            tallies.append(under_faults(args.faults, root, args.minutes))
+            print(tallies[-1].told("file faults"), flush=True)
+        if args.kills:
+            rng = random.Random(args.seed)
+            tally, stages = under_kills(args.kills, root, rng, args.minutes)
+            tallies.append(tally)
+            print(f"{tally.told('kills')}\nby stage: {stages}")
+    return int(any(t.changed or t.lost or t.stuck for t in tallies))
 
 
 if __name__ == "__main__":

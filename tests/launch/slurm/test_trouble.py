@@ -62,8 +62,6 @@ def test_a_scheduler_that_is_away_is_waited_for(
     how: str, fake: Fake, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Warned of once, and told when it is back; what ended meanwhile is seen in the files."""
-    if how == "hang":
-        monkeypatch.setattr(scheduler, "CALL_S", 0.5)
     said: Words = []
     states: list[dict[str, str]] = []
 
@@ -72,9 +70,11 @@ def test_a_scheduler_that_is_away_is_waited_for(
         number = len(states)
         if number == 2:
             fake.change(**{how: ["squeue", "sacct"]})
+            monkeypatch.setattr(scheduler, "CALL_S", 2 if how == "hang" else 120)
         elif number == 3:
             finish(store, PRE)
         elif number == 5:
+            monkeypatch.setattr(scheduler, "CALL_S", 120)
             fake.change(**{how: []})
             ending(fake, store, ALL)()
 
@@ -99,8 +99,11 @@ def test_looks_grow_rarer_while_there_is_no_answer() -> None:
     assert len(said) == 2
 
 
-def test_only_a_missing_command_ends_the_driver(fake: Fake, store: Store) -> None:
+def test_only_a_missing_command_ends_the_driver(
+    fake: Fake, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def remove() -> None:
+        monkeypatch.setenv("PATH", str(fake.path.parent))  # real ones may be installed
         for name in ("squeue", "sacct"):
             (fake.path.parent / name).unlink()
 
@@ -195,7 +198,7 @@ def test_a_driver_that_dies_between_two_sbatch_calls(
     fake.change(die_after=submissions)
     driver = multiprocessing.get_context("spawn").Process(target=_launch, args=(store.root,))
     driver.start()
-    driver.join(120)
+    driver.join(240)
     assert driver.exitcode == -signal.SIGKILL
     fake.change(die_after=10**6)
     queued = len(fake.read()["jobs"])

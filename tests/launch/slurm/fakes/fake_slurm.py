@@ -119,11 +119,11 @@ COMMANDS = {
 
 def main() -> None:
     name, state = Path(sys.argv[0]).name, load()
+    if name in state["hang"]:
+        time.sleep(60)
+        return
     state["calls"][name] = state["calls"].get(name, 0) + 1
     try:
-        if name in state["hang"]:
-            STATE.write_text(json.dumps(state))
-            time.sleep(60)
         if name in state["down"]:
             sys.exit(f"{name}: error: Unable to contact the database")
         print(COMMANDS[name](state, sys.argv[1:]))
