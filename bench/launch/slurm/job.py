@@ -49,6 +49,8 @@ class SlurmRun:
         try:
             compute(self.root, self.run_id, self.resources)
         except LostProcessError:
+            # srun ends the others by SIGTERM, which would hide the death in its exit code
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             if leads:
                 sys.exit(KILLED)
             raise

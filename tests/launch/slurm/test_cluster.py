@@ -231,7 +231,7 @@ def test_a_signal_that_comes_twice_before_the_run_hears_it(tmp_path: Path) -> No
 def test_a_held_job_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*argv(tmp_path, "mae", "1"), "--detach"]) == 0
     pre, fin = tasks("mae", 1)
-    subprocess.run(["scontrol", "hold", job_of(tmp_path, fin)], check=True)
+    subprocess.run(["scontrol", "uhold", job_of(tmp_path, fin)], check=True)
     study = next((tmp_path / "studies").iterdir()).name
     until(lambda: Store(tmp_path).run(pre.run_id).is_done(), "the pre-training's end")
     capsys.readouterr()

@@ -147,8 +147,13 @@ def test_a_lost_process_counts_as_a_kill(
 
     monkeypatch.setattr(job, "compute", compute)
     monkeypatch.setenv("SLURM_PROCID", rank)
-    with pytest.raises(ends) as ended:
-        SlurmRun(tmp_path, PRE.run_id, QUICK, 5)()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(ends) as ended:
+            SlurmRun(tmp_path, PRE.run_id, QUICK, 5)()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if rank == "0":
         assert ended.value.code == 137  # type: ignore[attr-defined]
 
