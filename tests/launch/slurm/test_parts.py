@@ -147,13 +147,11 @@ def test_a_lost_process_counts_as_a_kill(
 
     monkeypatch.setattr(job, "compute", compute)
     monkeypatch.setenv("SLURM_PROCID", rank)
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(ends) as ended:
-            SlurmRun(tmp_path, PRE.run_id, QUICK, 5)()
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    heeded: dict[int, Any] = {}
+    monkeypatch.setattr(job.signal, "signal", heeded.__setitem__)
+    with pytest.raises(ends) as ended:
+        SlurmRun(tmp_path, PRE.run_id, QUICK, 5)()
+    assert heeded[signal.SIGTERM] is signal.SIG_IGN
     if rank == "0":
         assert ended.value.code == 137  # type: ignore[attr-defined]
 
