@@ -11,9 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from tabulate import tabulate
@@ -26,6 +29,12 @@ from bench.report import draw as figures
 from bench.stats.plateau import leaves_plateau
 from bench.store.files import write_bytes
 from bench.store.store import Store
+
+SEED_AND_HASH = re.compile(r"-s\d+-[0-9a-f]+$")
+"""Ends the name of a run's folder."""
+
+LABEL_WIDTH = 44
+"""Characters of a line in a plot's legend."""
 
 LAYERED = {
     "heterogeneity": "heterogeneity H (entropy)",
@@ -125,28 +134,38 @@ def _join(values: Sequence[float]) -> str:
 
 
 def _label(name: str, point: Mapping[str, Any]) -> str:
-    file = Path(name).name if point["epoch"] == "file" else ""
-    return file or f"{name.rsplit('-', 1)[0]}, epoch {point['epoch']}"
+    """What a line of a plot is about; the same for runs that differ in their seed alone."""
+    if point["epoch"] == "file":
+        return Path(name).name
+    return f"{SEED_AND_HASH.sub('', name).removeprefix('pre-')}, epoch {point['epoch']}"
 
 
-def _plot(key: str, label: str, series: Mapping[str, Sequence[Mapping[str, Any]]]) -> figures.Plot:
-    """First and last measurement of every run against depth."""
-    lines = [
-        figures.Series(
-            label=_label(name, point),
-            x=tuple(float(i + 1) for i in range(len(point[key]))),
-            y=tuple(point[key]),
-        )
-        for name, points in series.items()
-        for point in [points[0], *points[1:][-1:]]
-        if key in point
-    ]
+def _plot(key: str, title: str, series: Mapping[str, Sequence[Mapping[str, Any]]]) -> figures.Plot:
+    """First and last measurement against depth, the mean over seeds with their range."""
+    found: dict[str, list[Sequence[float]]] = {}
+    for name, points in series.items():
+        for point in [points[0], *points[1:][-1:]]:
+            if key in point:
+                found.setdefault(_label(name, point), []).append(point[key])
+    lines = [_line(label, runs) for label, runs in found.items()]
     return figures.Plot(
         name=key,
-        title=label,
+        title=title,
         x_label="layer that carries mask tokens",
         series=tuple(lines),
         ticks=tuple(sorted({x for line in lines for x in line.x})),
+    )
+
+
+def _line(label: str, runs: Sequence[Sequence[float]]) -> figures.Series:
+    layers = list(zip(*runs, strict=True))
+    several = len(runs) > 1
+    return figures.Series(
+        label=textwrap.fill(f"{label}, {len(runs)} seeds" if several else label, LABEL_WIDTH),
+        x=tuple(float(i + 1) for i in range(len(layers))),
+        y=tuple(mean(values) for values in layers),
+        low=tuple(min(values) for values in layers) if several else (),
+        high=tuple(max(values) for values in layers) if several else (),
     )
 
 

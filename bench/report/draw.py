@@ -32,7 +32,10 @@ WIDTH, HEIGHT = 5.2, 3.4
 FOREST_WIDTH = 7.4
 """Inches: a forest plot has words on both sides."""
 
-DRAWING = 2
+LABEL_WIDTH = 36
+"""Characters that have room beside it."""
+
+DRAWING = 3
 """Raised when the drawing changes, so that plots drawn before are drawn anew."""
 
 
@@ -171,13 +174,15 @@ def _forest(axes: Any, plot: Plot) -> None:
     ticks = forest_ticks(left, right)
     axes.set_xticks(ticks, [f"×{t:g}" for t in ticks], minor=False)
     axes.set_xticks([], minor=True)
-    names = [f"  {r.label}" if isinstance(r, Series) else r for r in rows]
+    names = [_beside(r.label) if isinstance(r, Series) else r for r in rows]
     axes.set_yticks([-i for i in range(len(rows))], names, ha="left", fontsize=7.5)
     axes.tick_params(axis="y", length=0, pad=150)
     for name, row in zip(axes.get_yticklabels(), rows, strict=True):
         strong = isinstance(row, str) or row.strong
         name.set_fontweight("bold" if strong else "normal")
         name.set_color("0.55" if isinstance(row, Series) and row.faint else "0.0")
+        if "\n" in name.get_text():
+            name.set_fontsize(5.8)
     axes.set_ylim(-len(rows) + 0.4, 0.6)
     axes.grid(False, axis="y")
     for edge, text, side in (
@@ -186,6 +191,12 @@ def _forest(axes: Any, plot: Plot) -> None:
     ):
         axes.annotate(text, (edge, 0.0), xytext=(0, -22), ha=side, fontsize=7.5,
                       xycoords="axes fraction", textcoords="offset points")  # fmt: skip
+
+
+def _beside(label: str) -> str:
+    """A row's name, in lines that have room beside the plot, broken behind commas."""
+    lines = textwrap.wrap(", ".join(part.strip() for part in label.split(",")), LABEL_WIDTH)
+    return "\n".join(f"  {line}" for line in lines)
 
 
 def _forest_row(axes: Any, series: Series, y: float, limits: tuple[float, float]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from bench.commands import analyze
 from bench.commands.tune import ranking
 from bench.run import main
 from bench.store.archive import export
@@ -155,3 +156,22 @@ def test_tune_ranks_marks_the_best_and_says_what_the_seeds_tell_apart() -> None:
     assert lines[3].split()[1] == "*"
     assert "not told apart" in lines[4]
     assert re.search(r"-5\.03 \[.*\], told apart", lines[5])
+
+
+def test_runs_that_differ_in_their_seed_are_one_line_of_a_plot() -> None:
+    """The mean over seeds with their range; another budget or arm is a line of its own."""
+    first, last = {"epoch": 0, "key": [0.0, 0.5]}, {"epoch": 8, "key": [1.0, 3.0]}
+    series = {
+        "pre-mae-digits-e8-s0-00ff": [first, last],
+        "pre-mae-digits-e8-s1-11ff": [first, {"epoch": 8, "key": [2.0, 5.0]}],
+        "pre-mae-digits-e16-s0-22ff": [last],
+    }
+    lines = {line.label: line for line in analyze._plot("key", "", series).series}
+    assert list(lines) == [
+        "mae-digits-e8, epoch 0, 2 seeds",
+        "mae-digits-e8, epoch 8, 2 seeds",
+        "mae-digits-e16, epoch 8",
+    ]
+    mine = lines["mae-digits-e8, epoch 8, 2 seeds"]
+    assert (mine.y, mine.low, mine.high) == ((1.5, 4.0), (1.0, 3.0), (2.0, 5.0))
+    assert not lines["mae-digits-e16, epoch 8"].low
