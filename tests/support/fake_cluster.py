@@ -12,7 +12,7 @@ from bench.launch.slurm.launcher import SlurmLauncher
 from bench.launch.slurm.site import Site
 from bench.plan.config import Resources
 from bench.plan.study import Task
-from bench.store.files import write_json
+from bench.store.files import write_bytes, write_json
 from bench.store.store import Store
 from tests.support.tiny_runs import tasks
 
@@ -37,7 +37,8 @@ class Fake:
             from fake_slurm import BLANK
         finally:
             sys.path.pop(0)
-        self.path.write_text(json.dumps({**BLANK, **self.read(), **values}))
+        state = {**BLANK, **self.read(), **values}
+        write_bytes(self.path, json.dumps(state).encode(), durable=False)
 
     def move(self, job: str, state: str, reason: str = "None") -> None:
         jobs = self.read()["jobs"]
