@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from bench.errors import DetachedError
 from bench.launch.slurm.launcher import SlurmLauncher
 from bench.launch.slurm.site import Site
 from bench.plan.config import Resources
@@ -80,3 +84,30 @@ def job(store: Store, task: Task) -> str:
 PRE, FIN = tasks("mae")
 OTHER, OTHER_FIN = tasks("simmim")
 ALL = [PRE, OTHER, FIN, OTHER_FIN]
+
+
+def grid(count: int, cells: int = 1) -> list[Task]:
+    pre = [replace(PRE, run_id=f"pre-{i:04}") for i in range(count)]
+    fin = [
+        replace(FIN, run_id=f"fin-{i:04}-{k}", parent=f"pre-{i:04}")
+        for i in range(count)
+        for k in range(cells if i % 2 else 1)
+    ]
+    return [*pre, *fin]
+
+
+def ending(fake: Fake, store: Store, every: Any) -> Callable[[], None]:
+    def end() -> None:
+        for task in every:
+            fake.move(job(store, task), "COMPLETED")
+            finish(store, task)
+
+    return end
+
+
+def detached(store: Store, every: Any, **values: Any) -> list[str]:
+    """Submits and leaves; what was said."""
+    said: list[str] = []
+    with pytest.raises(DetachedError):
+        launcher(store, detach=True, say=said.append, **values).launch(every, lambda runs: None)
+    return said

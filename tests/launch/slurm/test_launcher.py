@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from bench.errors import DetachedError, SchedulerError
 from bench.launch.slurm.scheduler import Scheduler
 from bench.launch.slurm.site import load_site
 from bench.launch.slurm.submission import arrays
-from bench.plan.study import CELL, Task
+from bench.plan.study import CELL
 from bench.run import main
 from bench.store.states import BLOCKED, DONE, FAILED
 from bench.store.store import Store
@@ -29,6 +28,7 @@ from tests.support.fake_cluster import (
     Fake,
     finish,
     follow,
+    grid,
     job,
     launcher,
 )
@@ -193,16 +193,6 @@ def test_cells_of_a_parent_that_waits_follow_that_job(fake: Fake, store: Store) 
         launcher(store, detach=True).launch([PRE, FIN], lambda runs: None)
     dependencies = fake.read()["dependencies"]
     assert dependencies[job(store, FIN)] == f"afterok:{job(store, PRE)}"
-
-
-def grid(count: int, cells: int = 1) -> list[Task]:
-    pre = [replace(PRE, run_id=f"pre-{i:04}") for i in range(count)]
-    fin = [
-        replace(FIN, run_id=f"fin-{i:04}-{k}", parent=f"pre-{i:04}")
-        for i in range(count)
-        for k in range(cells if i % 2 else 1)
-    ]
-    return [*pre, *fin]
 
 
 def test_arrays_line_up_with_their_parents() -> None:
