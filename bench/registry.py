@@ -210,12 +210,6 @@ def standing_tasks() -> list[str]:
     return [name for name, row in TASKS.rows.items() if row.standing]
 
 
-def example(inside: str = "") -> str:
-    """A method in a plug-in, as help and messages write one; ``inside`` are terms and settings."""
-    terms = f"({inside})" if inside else ""
-    return f"{next(iter(METHODS.rows))}+{next(iter(PLUGINS.rows))}{terms}"
-
-
 def null_plugin() -> str:
     """The name of the plug-in whose arm shows the noise floor."""
     return next(name for name, row in PLUGINS.rows.items() if row.null)

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench import registry
+from bench.plan.typed import example_arm
 from bench.plan.wish import Means, Wish
 from bench.work.flags import add_resource_flags, natural
 
-METHOD, ARM = registry.METHODS.ordered()[0], registry.example()
+METHOD, ARM = registry.METHODS.ordered()[0], example_arm()
 """A baseline and a variant for the help's examples."""
 
 

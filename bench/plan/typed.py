@@ -15,6 +15,12 @@ from bench.plan.keys import Layer
 from bench.plan.reading import read_text
 
 
+def example_arm(inside: str = "") -> str:
+    """A method in a plug-in, as help and messages write one; ``inside`` are terms and settings."""
+    method, plugin = (next(iter(kind.rows)) for kind in (registry.METHODS, registry.PLUGINS))
+    return f"{method}+{plugin}" + (f"({inside})" if inside else "")
+
+
 @dataclass(frozen=True)
 class Wrap:
     """A plug-in of an arm: terms asked for (``None``: those of the layers), settings as typed."""
@@ -55,7 +61,7 @@ def parse_arm(text: str) -> Arm:
     """
     body, at, alias = text.partition("@")
     if at and not re.fullmatch(r"[\w.-]+", alias):
-        example = f"{registry.example()}@again"
+        example = f"{example_arm()}@again"
         raise UsageError(f"cannot read '{shown(text)}'. The other name goes last: {example}.")
     method, *parts = re.split(r"\+(?![^(]*\))", body)
     registry.METHODS.config(method)
@@ -76,7 +82,7 @@ def _parse_wrap(part: str, text: str) -> Wrap:
     if not found or not all(re.fullmatch(r"\w+(=.*)?", item) for item in items):
         raise UsageError(
             f"cannot read plug-in '{shown(part)}' in '{shown(text)}'. "
-            f"Write {registry.example('TERM')}, with settings {registry.example('TERM,KEY=VALUE')}."
+            f"Write {example_arm('TERM')}, with settings {example_arm('TERM,KEY=VALUE')}."
         )
     registry.PLUGINS.config(name)
     terms = tuple(item for item in items if "=" not in item)
@@ -97,7 +103,7 @@ def parse_arms(text: str | Iterable[str]) -> list[Arm]:
     arms = list(dict.fromkeys(parse_arm(t) for t in split_list(text)))
     if not arms:
         known = ", ".join(registry.METHODS.names())
-        example = f"--methods {registry.METHODS.ordered()[0]},{registry.example()}"
+        example = f"--methods {registry.METHODS.ordered()[0]},{example_arm()}"
         raise UsageError(f"no methods given. Known: {known}. Example: {example}.")
     return arms
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from bench import registry
 from bench.errors import NothingMeasuredError
+from bench.plan.typed import example_arm
 from bench.report import markdown, words
 from bench.report.sections import Findings, Section
 from bench.report.tables import Table
@@ -46,7 +46,7 @@ def _lacking(study: Findings) -> str:
     if not variants:
         return (
             f"the study has no variant beside {', '.join(sorted(arms))}; the spread that counts "
-            f"is that of a difference. Run one, as --methods {registry.example()}"
+            f"is that of a difference. Run one, as --methods {example_arm()}"
         )
     if missing := sorted({arms[arm] for arm in variants} - arms.keys()):
         return f"{', '.join(variants)} lacks its baseline {', '.join(missing)}"

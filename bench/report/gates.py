@@ -16,6 +16,7 @@ from bench import registry
 from bench.errors import GateError, UsageError, shown, unknown
 from bench.plan.identity import recipe_digest
 from bench.plan.study import Study
+from bench.plan.typed import example_arm
 from bench.report import claims
 from bench.report.words import TIMES
 
@@ -78,7 +79,7 @@ def parse(expression: str) -> Gate:
     if name == "noninferior" and not sign:
         sign, limit = "==", "1"
     if not _suits(name, sign, limit):
-        arm = registry.example()
+        arm = example_arm()
         raise UsageError(
             f"'{shown(expression)}' is not a gate. Write it as 'rho_low({arm})>1.5', "
             f"'delta_low({arm}, epochs=200)>0', 'noninferior({arm})' or "
