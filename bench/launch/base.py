@@ -131,6 +131,8 @@ def _part(task: Task, stage: str) -> tuple[float, float]:
     if stage == PRETRAIN:
         return 0.0, 1.0
     shares = {name: registry.TASKS.row(name).share for name, _ in task.config.tasks}
+    if stage not in shares:  # it has just begun
+        return 0.0, 0.0
     before = itertools.takewhile(lambda name: name != stage, shares)
     total = sum(shares.values()) or 1.0
     return sum(shares[name] for name in before) / total, shares.get(stage, 0.0) / total

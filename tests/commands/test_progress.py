@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from bench.commands.progress import StudyView
-from bench.launch.base import Progress
-from bench.store.states import DONE, PENDING
+from bench.launch.base import Progress, refresh
+from bench.store.states import DONE, PENDING, RUNNING
+from bench.store.store import Store
 from tests.support.tiny_runs import tasks
 
 
@@ -62,3 +63,24 @@ def test_without_a_terminal_a_line_comes_with_finished_runs_or_a_minute(
     assert [line.split()[0] for line in told] == ["[0:10]", "[0:20]", "[1:20]", "[2:20]", "[3:19]"]
     assert "ETA" in told[0]
     assert "ETA" not in told[-1]
+
+
+@pytest.mark.parametrize(
+    ("status", "share"),
+    [
+        ({}, 0.0),
+        ({"stage": "pretrain", "step": 3, "total": 12}, 0.25),
+        ({"stage": "finetune", "step": 1, "total": 2}, 0.4),
+        ({"stage": "probe", "step": 0, "total": 2}, 0.8),
+    ],
+)
+def test_a_running_run_has_done_its_share_and_one_that_has_just_begun_nothing(
+    status: dict[str, Any], share: float, store: Store
+) -> None:
+    pre, fin = tasks("mae")
+    task = pre if status.get("stage") == "pretrain" else fin
+    store.register(task)
+    store.run(task.run_id).set_status(RUNNING, **status)
+    progress = Progress(task, RUNNING)
+    refresh(store, progress)
+    assert progress.share == pytest.approx(share)
