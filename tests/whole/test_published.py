@@ -45,9 +45,9 @@ def test_published_pages_load_fast(archive: Path) -> None:
 def test_the_readmes_verdict_is_the_one_of_the_published_study(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text((ROOT / "README.md").read_text())
-    archive = str(ROOT / "results" / "mto-simmim.tar.gz")
+    archive = str(ROOT / "results" / "mto-digits.tar.gz")
     words = ["report", "--archive", archive, "--format", "md"]
-    to = tmp_path / "results" / "mto-simmim"  # the figures as seen from the README
+    to = tmp_path / "results" / "mto-digits"  # the figures as seen from the README
     words += ["--to", str(to)]
     assert main([*words, "--readme", str(readme)]) == 0
     assert readme.read_text() == (ROOT / "README.md").read_text()
