@@ -51,13 +51,15 @@ def _details(section: Section, links: Links) -> list[str]:
 
 
 def block(study: Findings, links: Links) -> str:
-    """What a README shows: each verdict, the forest plot, what it rests on."""
+    """What a README shows: each verdict, the primary endpoint in a forest plot, its facts."""
     lines = []
     for section in study.sections:
         if len(study.sections) > 1:
             lines += [f"**{section.key[0]}**", ""]
         lines += _answers(section)
-        shown = [(p, path) for p, path in links.get(section.key, []) if p.kind == "forest"]
+        shown = [
+            (p, path) for p, path in links.get(section.key, []) if p.kind == "forest" and p.lead
+        ]
         lines += [f'<img src="{path}" width="{PICTURE_PX}" alt="{p.title}">\n' for p, path in shown]
         lines += [f"<sub>{caption(section)}</sub>", ""]
     return _joined(lines)

@@ -25,7 +25,7 @@ LogReader = Callable[[str], Lines]
 def section_plots(section: Section, logs: LogReader | None) -> list[Plot]:
     """All plots of a section; loss and heterogeneity only with the run folders at hand."""
     frame = section.accuracy
-    plots = [forest(section)]
+    plots = [forest(section, primary=True), forest(section, primary=False)]
     for base_arm in sorted(set(frame["base_arm"])):
         family = frame[frame["base_arm"] == base_arm]
         plots += [_accuracy(section, family, name) for name in section.analysis.endpoints]
@@ -92,22 +92,23 @@ def _band(frame: pd.DataFrame, arm: str, section: Section, x: str) -> Series:
     )
 
 
-def forest(section: Section) -> Plot:
-    """Every comparison: the primary endpoint first, undefined ones greyed with their word."""
+def forest(section: Section, primary: bool) -> Plot:
+    """Comparisons of the primary endpoint, or of the others; undefined ones greyed."""
+    chosen = section.analysis.endpoint
     order = {name: i for i, name in enumerate(section.analysis.endpoints)}
     rows = sorted(
-        section.rows["targets"],
+        (r for r in section.rows["targets"] if primary == (r["endpoint"] == chosen)),
         key=lambda r: (order[r["endpoint"]], r["arm"], not r["main_target"], r["target_epochs"]),
     )
     claimed = any(row.claims_half for row in section.plugins)
     half = "half the epochs" + (" (the paper's claim)" if claimed else "")
     return Plot(
-        name="rho",
+        name="rho" if primary else "rho_secondary",
         title="ρ: the baseline's epochs over the method's, to the same accuracy",
         x_label="",
         kind="forest",
-        lead=True,
-        series=tuple(_forest_row(row, section.analysis.endpoint) for row in rows),
+        lead=primary,
+        series=tuple(_forest_row(row, chosen) for row in rows),
         marks=((1.0, "equal", "mark"), (2.0, half, "claim")),
         ends=("more epochs", "fewer epochs"),
     )
