@@ -169,11 +169,14 @@ def their_row(bench: Bench, model: str, shape: VisionShape, name: str) -> Row:
 
 
 def apart(bench: Bench, name: str) -> float:
-    """Largest relative distance, loss and gradients, between this device and the CPU in fp32."""
+    """Largest relative distance, loss and gradients, between this device and the CPU in fp32.
+
+    Without dropout, whose draws are not the same on two devices.
+    """
     shape = VisionShape(image_size=64, patch_size=8, channels=3, width=96, depth=6, heads=4)
     found = []
     for device in (torch.device("cpu"), bench.device):
-        module = method_of(name, shape).to(device)
+        module = method_of(name, shape).to(device).eval()
         _loss(loss := module(batch_of(module, 8, device=device))).backward()
         grads = [p.grad.flatten() for p in module.parameters() if p.grad is not None]
         found.append([_loss(loss).detach().view(1).cpu(), torch.cat(grads).cpu()])
