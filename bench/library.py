@@ -115,7 +115,8 @@ def vet(request: Request, tasks: Sequence[Task]) -> list[str]:
 
         config, ids = request.study.cells[0].config, [t.run_id for t in tasks]
         check_same_images(config, request.resources, request.store, ids)
-    return vetted.vet(missing, request.resources, Place(places.here, places.memory_gb))
+    place = Place(places.here, places.memory_gb, places.processes)
+    return vetted.vet(missing, request.resources, place)
 
 
 def mend_runs(request: Request, tasks: Sequence[Task]) -> list[str]:

@@ -73,7 +73,8 @@ class Order:
 class Places:
     """How much is computed at once: runs side by side, and ``units`` of ``unit`` a run.
 
-    ``here`` on this machine, else on nodes of ``memory_gb`` (0: unknown).
+    ``here`` on this machine, else on nodes of ``memory_gb`` a process (0: unknown); ``processes``
+    share a run's batch.
     """
 
     jobs: int
@@ -81,6 +82,7 @@ class Places:
     unit: str
     here: bool = True
     memory_gb: float = 0.0
+    processes: int = 1
 
 
 class Launcher(Protocol):

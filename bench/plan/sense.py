@@ -13,6 +13,9 @@ from bench.errors import UsageError
 from bench.plan.config import RunConfig
 from bench.plan.sections import peak_lr, warmup
 
+MOST_PATCHES = 1 << 16
+"""Patches of an image; attention weighs every one against every other."""
+
 
 def check(config: RunConfig) -> None:
     """Refuses a configuration whose settings cannot go together.
@@ -37,6 +40,11 @@ def _geometry(config: RunConfig) -> Iterator[str]:
         yield (
             f"model.patch_size={model.patch_size} does not divide "
             f"model.image_size={model.image_size}."
+        )
+    elif model.patches > MOST_PATCHES:
+        yield (
+            f"model.patch_size={model.patch_size} cuts model.image_size={model.image_size} into "
+            f"{model.patches} patches, more than {MOST_PATCHES}."
         )
     if model.width % model.heads:
         yield f"model.heads={model.heads} do not divide model.width={model.width}."

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Place:
-    """``here`` on this machine, else on nodes of ``memory_gb`` (0: unknown)."""
+    """``here`` on this machine, else on nodes of ``memory_gb`` a process (0: unknown).
+
+    A batch is shared by ``processes``.
+    """
 
     here: bool = True
     memory_gb: float = 0.0
+    processes: int = 1

@@ -6,39 +6,30 @@ written. Nothing is computed: models have shapes and no values.
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from bench import registry
-from bench.api import Batch, ClassifierOptions, MaskEmbedding, TokenLayer
+from bench.api import ClassifierOptions, needs_of
 from bench.data import gate, outline
 from bench.data.listing import same_images
 from bench.data.load import load
 from bench.errors import UsageError
 from bench.plan.config import Resources, RunConfig
+from bench.plan.sections import DataConfig
 from bench.store.store import Store
-from bench.streams import Streams, preserved
-from bench.work import released
+from bench.streams import Streams
+from bench.work import memory, released
+from bench.work.memory import Stage
 from bench.work.place import Place
+from bench.work.trial import Trial
 
 MASKS = 64
 """Images for which masks are drawn."""
-
-TRAINED, KEPT = 16, 4
-"""Bytes a parameter takes that is trained by Adam (value, gradient, two moments), or only kept."""
-
-SMALL = 10_000_000
-"""Parameters of a model that may be built with values."""
-
-LARGEST = 2.0**43
-"""Bytes of weights and their training that no process of any cluster holds."""
 
 
 def vet(configs: Sequence[RunConfig], resources: Resources, place: Place) -> list[str]:
@@ -49,13 +40,14 @@ def vet(configs: Sequence[RunConfig], resources: Resources, place: Place) -> lis
     """
     if place.here:
         _check_device(resources.device)
+    counts: dict[DataConfig, int] = {}
     notes: dict[str, None] = {}
     for config in _distinct(configs, lambda c: (c.data, c.tasks, c.model)):
-        notes |= dict.fromkeys(check_images(config, resources))
-    models = _distinct(configs, lambda c: (c.method, c.hyper, c.plugins, c.model, c.tasks))
-    for config in models:
+        counts[config.data], found = check_images(config, resources)
+        notes |= dict.fromkeys(found)
+    for config in configs:
         try:
-            check_model(config, resources, place)
+            check_model(config, resources, place, counts[config.data])
         except UsageError as error:
             raise UsageError(f"{config.arm}: {error}") from error
     return list(notes)
@@ -78,8 +70,11 @@ def _check_device(name: str) -> None:
 # --- images ---------------------------------------------------------------------------------------
 
 
-def check_images(config: RunConfig, resources: Resources) -> list[str]:
+def check_images(config: RunConfig, resources: Resources) -> tuple[int, list[str]]:
     """Runs the gate on a study's images; on built-in ones by what is known of their labels.
+
+    Returns:
+        How many images train, and what a reader should know of them.
 
     Raises:
         DataError: if they do not pass.
@@ -87,10 +82,10 @@ def check_images(config: RunConfig, resources: Resources) -> list[str]:
     labels = outline.train_labels(config.data)
     if labels is not None and not resources.data_root:
         gate.check_budget(labels, config)
-        return []
+        return len(labels), []
     images = load(config, resources.data_root, resources.strict_images)
     gate.check_budget(images.train.labels, config)
-    return images.notes()
+    return len(images.train), images.notes()
 
 
 def check_same_images(
@@ -115,31 +110,43 @@ def check_same_images(
 # --- models ---------------------------------------------------------------------------------------
 
 
-def check_model(config: RunConfig, resources: Resources, place: Place) -> None:
-    """Builds method, plug-ins and classifier on the meta device, and draws masks.
+def check_model(config: RunConfig, resources: Resources, place: Place, images: int) -> None:
+    """Builds method, plug-ins and classifier on the meta device, draws masks, counts memory.
+
+    ``images`` is how many train.
 
     Raises:
         UsageError: if a part cannot be built, or the sizes make no sense.
     """
     bare = _built(lambda: registry.METHODS.load(config.method)(config.model, config.hyper))
-    method = bare
+    if not resources.init_path:
+        check_masks(bare, config)
+    trial, method = Trial(bare, config), bare
     for name, settings in config.plugins:
         method = _built(partial(registry.PLUGINS.load(name), method, settings))
         if hasattr(settings, "check_layers"):
-            settings.check_layers(_token_layers(bare, config), config.model.heads)
-    for _, recipe in config.tasks:
-        if hasattr(recipe, "drop_path"):
-            options = ClassifierOptions(classes=2, drop_path=recipe.drop_path, pool=recipe.pool)
-            _built(partial(_start_classifier, method, options))
-    _check_memory(method, resources, place)
+            settings.check_layers(trial.layers, config.model.heads)
+    memory.check(_stages(config, trial, method, resources), images, resources, place)
     if resources.init_path:
         released.encoder_weights(method, Path(resources.init_path))
-    else:
-        check_masks(method, config)
 
 
-def _start_classifier(method: Any, options: ClassifierOptions) -> None:
-    method.classifier(options).load_encoder(method.encoder().state_dict())
+def _stages(config: RunConfig, trial: Trial, method: Any, resources: Resources) -> Iterator[Stage]:
+    """Whatever is trained as a whole, with what it keeps."""
+    if not resources.init_path:
+        whole = needs_of(config.hyper).together == 0
+        yield Stage("pre-training", config.pretrain, method, trial.kept, whole)
+    for name, recipe in config.tasks:
+        if hasattr(recipe, "drop_path"):
+            options = ClassifierOptions(classes=2, drop_path=recipe.drop_path, pool=recipe.pool)
+            model = _built(partial(_start_classifier, method, options))
+            yield Stage(name, recipe, model, trial.finetuning(options))
+
+
+def _start_classifier(method: Any, options: ClassifierOptions) -> Any:
+    model = method.classifier(options)
+    model.load_encoder(method.encoder().state_dict())
+    return model
 
 
 def _built(make: Callable[[], Any]) -> Any:
@@ -151,40 +158,6 @@ def _built(make: Callable[[], Any]) -> Any:
         raise
     except (RuntimeError, ValueError, TypeError, AssertionError, ZeroDivisionError) as error:
         raise UsageError(f"the model cannot be built from these settings: {error}") from error
-
-
-class _Counter:
-    """A hook that counts the layers which carry mask tokens."""
-
-    def __init__(self) -> None:
-        self.layers = 0
-
-    def embedding(self, embedding: MaskEmbedding) -> None:
-        """Nothing."""
-
-    def plan(self, layers: int, hidden: Tensor, stream: str = "") -> None:
-        """Notes the layers of the longest stream."""
-        self.layers = max(self.layers, layers)
-
-    def attention(self, layer: TokenLayer) -> None:
-        """Nothing."""
-
-
-def _token_layers(bare: Any, config: RunConfig) -> int:
-    """Layers that carry mask tokens, as a pass tells; else the encoder's.
-
-    A small model passes with values: on the meta device, torch would import its compiler.
-    """
-    counter, shape = _Counter(), config.model
-    large = sum(p.numel() for p in bare.parameters()) > SMALL
-    device = "meta" if large else "cpu"
-    images = torch.zeros(2, shape.channels, shape.image_size, shape.image_size, device=device)
-    hidden = bare.draw_hidden(Streams(0, 0).samples("mask", 0, torch.arange(2))).to(device)
-    with preserved(), contextlib.suppress(RuntimeError, NotImplementedError):
-        # not all of a pass can be told without values
-        method = bare if large else registry.METHODS.load(config.method)(shape, config.hyper)
-        method(Batch(images, hidden, view=images), counter)
-    return counter.layers or shape.depth
 
 
 def check_masks(method: Any, config: RunConfig) -> None:
@@ -208,21 +181,3 @@ def check_masks(method: Any, config: RunConfig) -> None:
                 f"its settings hide {what} patch of an image ({patches} patches): choose another "
                 "mask ratio or block size."
             )
-
-
-def _check_memory(method: Any, resources: Resources, place: Place) -> None:
-    parameters = list(method.parameters())
-    wanted = sum(p.numel() * (TRAINED if p.requires_grad else KEPT) for p in parameters)
-    there = _memory(resources.device) if place.here else place.memory_gb * 1e9 or LARGEST
-    if wanted > there:
-        raise UsageError(
-            f"weights, gradients and Adam's moments alone take {wanted / 2**30:.3g} GiB, of "
-            f"{there / 2**30:.3g} GiB there are. Choose a smaller model."
-        )
-
-
-def _memory(device: str) -> int:
-    """Bytes of the device's memory."""
-    if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
-        return torch.cuda.get_device_properties(0).total_memory
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

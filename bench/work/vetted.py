@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from bench.machine import provenance
+from bench.machine import memory, provenance
 from bench.plan.config import Resources, RunConfig
 from bench.plan.identity import digest
 from bench.store.files import read_json, write_json
@@ -61,12 +62,13 @@ def _vet(configs: Sequence[RunConfig], resources: Resources, place: Place) -> li
 def _parts(config: RunConfig) -> tuple[Any, ...]:
     """Everything of a configuration that is vetted but the seed."""
     shape = (config.method, config.hyper, config.plugins, config.model)
-    return (*shape, config.data, config.tasks, config.init)
+    step = (config.pretrain.batch_size, config.pretrain.precision)
+    return (*shape, config.data, config.tasks, config.init, step)
 
 
 def _key(config: RunConfig, resources: Resources, place: Place) -> str:
     seeds = (config.suite_seed, config.seed)
-    where = (resources.device, _memory(), place.here, place.memory_gb)
+    where = (resources.device, resources.micro_batch, *astuple(place), _memory())
     return digest(*_parts(config), seeds, where, _code())
 
 
@@ -74,7 +76,7 @@ def _memory() -> tuple[Any, ...]:
     """Bytes of this machine's memory, and the GPUs that a process finds."""
     gpus = sorted(str(p) for p in Path("/dev").glob("nvidia[0-9]*"))
     seen = (*gpus, os.environ.get("CUDA_VISIBLE_DEVICES", ""), os.path.exists("/dev/kfd"))
-    return (os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *seen)
+    return (memory.physical(), *seen)
 
 
 @lru_cache(maxsize=1)

@@ -25,6 +25,11 @@ SETTINGS = [
     ("mae.decoder_width=30", "multiple of 4"),
     ("mae.decoder_depth=0", "mae.decoder_depth=0"),
     (("model.width=65536", "model.depth=900", "model.heads=1"), "GiB there are"),
+    (
+        ("model.image_size=1024", "model.patch_size=4", "model.width=3072", "model.depth=90"),
+        "GiB there are",
+    ),
+    (("model.image_size=2048", "model.patch_size=4"), "262144 patches, more than 65536"),
     (("model.width=6", "model.heads=3"), "a width of 6 is no multiple of 4"),
     # masks that hide nothing or everything, layers beyond the depth
     ("mae.mask_ratio=0.999", "hide every patch"),

@@ -51,7 +51,9 @@ class SlurmLauncher(Submitter):
         gpus = self.site.nodes * self.site.gpus_per_node
         jobs = min(max(1, runs), self.site.array_parallelism)
         units, unit = gpus or self.resources.threads, "GPU" if gpus else "core"
-        return Places(jobs, units, unit, here=False, memory_gb=self.site.mem_gb)
+        memory = 0.0 if gpus else self.site.mem_gb / self.site.tasks  # a GPU's is not known
+        processes = self.site.nodes * self.site.tasks
+        return Places(jobs, units, unit, here=False, memory_gb=memory, processes=processes)
 
     def launch(self, tasks: Sequence[Task], observe: Observer) -> list[Progress]:
         """Submits the missing runs and watches until all have ended.
