@@ -167,10 +167,6 @@ def _points(group: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=group)}
 
 
-TIMM_PREFIXES = ("torch", "hfds")
-"""Kinds of data sets in timm's factory that can be indexed."""
-
-
 def load(target: str) -> Any:
     """The object named ``module:attribute``, or ``module:attribute.attribute``."""
     module, _, path = target.partition(":")
@@ -178,15 +174,16 @@ def load(target: str) -> Any:
 
 
 def dataset(name: str) -> DatasetRow:
-    """The row of a data set; a name with a slash is one of timm's.
+    """The row of a data set; that of its prefix for a name with a slash.
 
     Raises:
         UsageError: for an unknown name, or a prefix that timm would take for a folder's name.
     """
     prefix, slash, _ = name.partition("/")
-    if slash and prefix not in TIMM_PREFIXES:
-        raise unknown("prefix of a data set", f"{prefix}/", [f"{p}/" for p in TIMM_PREFIXES])
-    return DATASETS.row("timm" if slash else name)
+    prefixes = [n for n in DATASETS.names() if n.endswith("/")]
+    if slash and prefix + slash not in prefixes:
+        raise unknown("prefix of a data set", prefix + slash, prefixes)
+    return DATASETS.row(prefix + slash if slash else name)
 
 
 def sizes(name: str) -> tuple[str, ...]:
@@ -323,7 +320,8 @@ DATASETS = Kind(
         "cifar100": DatasetRow(target="bench.data.sets.cifar:cifar100", preset="cifar"),
         "imagenet": DatasetRow(target="bench.data.sets.folder:image_folder", preset="imagenet"),
         "folder": DatasetRow(target="bench.data.sets.folder:image_folder", preset="imagenet"),
-        "timm": DatasetRow(target="bench.data.sets.timm:timm_factory", preset="imagenet"),
+        "torch/": DatasetRow(target="bench.data.sets.timm:timm_factory", preset="imagenet"),
+        "hfds/": DatasetRow(target="bench.data.sets.hfds:hugging_face", preset="imagenet"),
     },
     _dataset,
 )

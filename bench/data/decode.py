@@ -60,9 +60,18 @@ def open_file(path: str) -> Image.Image:
 def header(path: str) -> tuple[str, tuple[int, int]]:
     """Mode and size that a picture file states."""
     with open(path, "rb") as file, Image.open(file) as picture:
-        if picture.mode not in BYTES | VIDEO and picture.mode.partition(";")[0] not in SCALES:
-            raise ValueError(f"mode '{picture.mode}' is not known")
+        check_mode(picture.mode)
         return picture.mode, picture.size
+
+
+def check_mode(mode: str) -> None:
+    """Refuses a mode of Pillow that is not known here.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if mode not in BYTES | VIDEO and mode.partition(";")[0] not in SCALES:
+        raise ValueError(f"mode '{mode}' is not known")
 
 
 def guarded(read: Callable[[], Any], name: str) -> Any:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from bench.data import decode
 from bench.data.images import ArraySplit, FileSplit, ImageSet, Split, short, too_many
-from bench.data.listing import PIECE, piece, spread
+from bench.data.listing import spread
 from bench.errors import DataError, printable
 from bench.plan.config import RunConfig
 
@@ -97,14 +96,11 @@ def _check_left_out(split: FileSplit, part: str, name: str) -> None:
 
 def _check_headers(split: FileSplit, part: str, name: str) -> None:
     """Opens a sample of files as far as their headers; a few bad ones are the run's to count."""
-    if not split.files:
-        return
     sample = spread(len(split), HEADERS)
     bad: list[decode.UnreadableError] = []
     for index in sample:
-        path = split.paths[index]
         try:
-            decode.guarded(partial(decode.header, path), path)
+            split.header(index)
         except decode.UnreadableError as error:
             bad.append(error)
     if bad and split.strict:
@@ -119,9 +115,9 @@ def _check_headers(split: FileSplit, part: str, name: str) -> None:
 def _check_apart(images: ImageSet, name: str) -> list[str]:
     """That no image is trained on and tested with."""
     train, test = images.train, images.test
-    if isinstance(train, FileSplit) and isinstance(test, FileSplit) and train.files and test.files:
+    if isinstance(train, FileSplit) and isinstance(test, FileSplit):
         there = {stamp[:2] for stamp in train.stamps}
-        both = [p for p, stamp in zip(test.paths, test.stamps, strict=True) if stamp[:2] in there]
+        both = [p for p, s in zip(test.paths, test.stamps, strict=False) if s[:2] in there]
         if both:
             raise DataError(
                 f"{len(both)} of {len(test)} test images of '{name}' are training images, as "
@@ -141,24 +137,22 @@ def _check_apart(images: ImageSet, name: str) -> list[str]:
 
 
 def _twin_files(train: FileSplit, test: FileSplit) -> tuple[int, int]:
-    """How many of a sample of the test files have a training file's bytes, and the sample."""
+    """How many of a sample of the test images have a training image's bytes, and the sample."""
+    if not (train.sizes and test.sizes):
+        return 0, 0
     sample = spread(len(test), COMPARED)
-    sizes = {test.stamps[i][2] for i in sample}
-    alike: dict[int, list[str]] = {}
-    for path, (_, _, size) in zip(train.paths, train.stamps, strict=True):
-        if size in sizes and len(alike.setdefault(size, [])) < COMPARED:
-            alike[size].append(path)
-    known = {size: {_sum(p, size) for p in paths} for size, paths in alike.items()}
-    found = (
-        _sum(test.paths[i], size) in known.get(size, ())
-        for i in sample
-        if (size := test.stamps[i][2])
-    )
+    sizes, most = {test.sizes[i] for i in sample}, COMPARED if train.files else len(train)
+    alike: dict[int, list[int]] = {}
+    for index, size in enumerate(train.sizes):
+        if size in sizes and len(alike.setdefault(size, [])) < most:
+            alike[size].append(index)
+    known = {size: {_sum(train, i) for i in found} for size, found in alike.items()}
+    found = (_sum(test, i) in known.get(size, ()) for i in sample if (size := test.sizes[i]))
     return sum(found), len(sample)
 
 
-def _sum(path: str, size: int) -> bytes:
-    return hashlib.sha256(piece(path, size)).digest() if size <= 2 * PIECE else piece(path, size)
+def _sum(split: FileSplit, index: int) -> bytes:
+    return hashlib.sha256(split.bytes_of(index)).digest()
 
 
 def _twin_arrays(train: ArraySplit, test: ArraySplit) -> tuple[int, int]:

@@ -10,14 +10,14 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
 
 from bench.data import decode
-from bench.data.listing import Stamp, content, spread, stamps
+from bench.data.listing import Stamp, content, piece, spread, stamps
 from bench.errors import DataError, printable
 
 log = logging.getLogger(__name__)
@@ -70,15 +70,18 @@ class ArraySplit:
 class FileSplit:
     """Images decoded on demand: ``read(i)`` gives a picture in any mode.
 
-    ``paths`` names them; ``files`` says that these are paths of files. ``names`` are the classes',
-    where they are known, ``left_out`` counts files that are no images by their endings, and
-    ``unreadable`` collects the numbers of images met that could not be decoded.
+    ``paths`` names them; ``files`` says that these are paths of files. Where they are not, ``raw``
+    gives the bytes of one and ``lengths`` tells their numbers, if they can be had. ``names`` are
+    the classes', where they are known, ``left_out`` counts files that are no images by their
+    endings, and ``unreadable`` collects the numbers of images met that could not be decoded.
     """
 
     read: Callable[[int], Image.Image]
     labels: Tensor
     paths: Sequence[str]
     files: bool = True
+    raw: Callable[[int], bytes] | None = None
+    lengths: Sequence[int] = ()
     names: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     strict: bool = False
@@ -136,6 +139,30 @@ class FileSplit:
         """Device, number and size of each file; empty where the images are no files."""
         return stamps(self.paths) if self.files else []
 
+    @cached_property
+    def sizes(self) -> Sequence[int]:
+        """Bytes of each image as it lies there; empty where that is not known."""
+        return [size for _, _, size in self.stamps] if self.files else self.lengths
+
+    def header(self, index: int) -> None:
+        """Reads one as far as its header, where a reader stops there.
+
+        Raises:
+            UnreadableError: if that cannot be read, or its mode is not known.
+        """
+        path = self.paths[index]
+        read = partial(decode.header, path) if self.files else partial(self._look, index)
+        decode.guarded(read, path)
+
+    def _look(self, index: int) -> None:
+        decode.check_mode(self.read(index).mode)
+
+    def bytes_of(self, index: int) -> bytes:
+        """Bytes by which a copy is known: a file's from both ends, else all."""
+        if self.files or self.raw is None:
+            return piece(self.paths[index], self.sizes[index])
+        return self.raw(index)
+
     def fingerprint(self) -> str:
         """Hash of the names, in order, and after a dot that of their content."""
         names = "\n".join(short(p, escaped=False) for p in self.paths)
@@ -144,7 +171,7 @@ class FileSplit:
 
     def _content(self) -> str:
         if self.files:
-            return content(self.paths, [size for _, _, size in self.stamps])
+            return content(self.paths, self.sizes)
         digest = hashlib.sha256(self.labels.numpy().tobytes())
         for index in spread(len(self), PICTURES):
             picture, _ = self.open_any(index)

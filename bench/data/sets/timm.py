@@ -1,4 +1,4 @@
-"""Data sets of timm's factory."""
+"""torchvision's data sets, by the names of timm's factory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FOLDERS = ("torch/image_folder", "torch/folder")
 
 
 def timm_factory(config: DataConfig, root: str, size: int) -> ImageSet:
-    """Any map-style data set of timm's factory, named as timm names it (``torch/cifar10``).
+    """Any of torchvision's data sets in timm's factory, as timm names it (``torch/cifar10``).
 
     Its plain folders are read as ours: timm's fall back on the training images for a test.
     """
@@ -40,12 +40,8 @@ def timm_factory(config: DataConfig, root: str, size: int) -> ImageSet:
 
 
 def _split(source: Any, name: str) -> FileSplit:
-    if not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
-        raise DataError(f"'{name}' can only be streamed; a data set is needed that can be indexed.")
     if hasattr(source, "loader"):
         source.loader = open_file  # torchvision's own cuts 16-bit pictures at 255
-    if hasattr(source, "input_img_mode"):
-        source.input_img_mode = ""  # and so does timm's
     samples: Any = getattr(source, "samples", None) or ()
     files = bool(samples) and isinstance(samples[0][0], str)
     paths = [str(s[0]) for s in samples] if files else [str(i) for i in range(len(source))]
@@ -54,8 +50,22 @@ def _split(source: Any, name: str) -> FileSplit:
         labels=_labels(source, name),
         paths=paths,
         files=files,
+        raw=partial(_raw, source),
+        lengths=[] if files else _lengths(source),
         names=_names(source),
     )
+
+
+def _lengths(source: Any) -> list[int]:
+    """Bytes of each image, where the data set holds them in memory."""
+    data = getattr(source, "data", None)
+    held = data is not None and len(data) == len(source) > 0
+    return [len(_raw(source, 0))] * len(source) if held else []
+
+
+def _raw(source: Any, index: int) -> bytes:
+    """Bytes of an image that a data set holds in memory."""
+    return np.asarray(source.data[index]).tobytes()
 
 
 def _read(source: Any, index: int) -> Image.Image:
@@ -79,6 +89,4 @@ def _labels(source: Any, name: str) -> torch.Tensor:
 
 def _names(source: Any) -> tuple[str, ...]:
     """Names of the classes in the order of their numbers, where they are known."""
-    classes = getattr(source, "classes", None) or ()
-    table = getattr(getattr(source, "reader", None), "class_to_idx", None) or {}
-    return tuple(str(c) for c in classes or sorted(table, key=table.__getitem__))
+    return tuple(str(c) for c in getattr(source, "classes", None) or ())
