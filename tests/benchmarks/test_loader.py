@@ -1,17 +1,22 @@
 """Decoding and augmenting an ImageNet-style folder: our feed against other well-kept ways.
 
 JPEGs of about ImageNet's size (500 x 375, quality 90) are written from the procedural set. One
-process, so that a figure is a core's; a ratio is an arm's time over our feed's.
+process, so that a figure is a core's; a ratio is an arm's time over our feed's. And whole commands
+on small PNGs: decoding in the run's process beside loader processes under the default launcher.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -23,6 +28,7 @@ from bench.data.sets.procedural import procedural
 from bench.plan import layers, resolve, typed
 from bench.plan.config import RunConfig
 from bench.plan.sections import DataConfig
+from bench.run import main
 from bench.streams import Streams
 from tests.benchmarks.side_by_side import race
 
@@ -148,3 +154,57 @@ def test_the_loader_against_others(benchmark: Any, folder: Path) -> None:
     benchmark.extra_info["images_per_s"] = rates
     for name, rate in rates.items():
         print(f"  {name:32} {rate:8,.0f} images/s on one core")
+
+
+PLACES = {
+    "inline, --workers 0": ["--launcher", "inline", "--workers", "0"],
+    "default, --workers 0": ["--workers", "0"],
+    "default, --workers 2": ["--workers", "2"],
+}
+"""Where pictures are decoded, by launcher; the first is what the others are held to."""
+
+EPOCHS = 10
+
+
+@pytest.fixture(scope="module")
+def pngs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root, rng = tmp_path_factory.mktemp("pngs"), np.random.default_rng(0)
+    for part, count in (("train", 128), ("val", 8)):
+        for name in "abcdefgh":
+            (root / part / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / part / name / f"{i}.png")
+    return root
+
+
+def command(pngs: Path, out: Path, place: list[str]) -> dict[str, Any]:
+    """A study of one run; the record of its pre-training, which decodes in every epoch."""
+    shutil.rmtree(out, ignore_errors=True)
+    line = ["--methods", "mae", "--seeds", "1", "--epochs", str(EPOCHS), "--preset", "smoke"]
+    line += ["--tasks", "knn", "--data", f"folder:{pngs}", "--out", str(out), "--device", "cpu"]
+    line += ["--threads", "1", *place, "data.labels=0", "data.train_images=0"]
+    line += ["data.mean=[0.5,0.5,0.5]", "data.std=[0.5,0.5,0.5]", "model.channels=3"]
+    line += ["model.image_size=32", "model.patch_size=8", "pretrain.augment.crop_scale=[0.2,1]"]
+    assert main(line) == 0
+    (record,) = (json.loads(p.read_text()) for p in out.rglob("pre-*/record.json"))
+    return dict(record)
+
+
+def test_loader_processes_pay_under_the_default_launcher(
+    benchmark: Any, pngs: Path, tmp_path: Path
+) -> None:
+    """Images/s of all of pre-training, its first epoch and whatever enters its time included."""
+    rates: dict[str, list[float]] = {name: [] for name in PLACES}
+
+    def arm(name: str) -> None:
+        record = command(pngs, tmp_path / "out", PLACES[name])
+        rates[name].append(record["images_seen"] / record["pretrain_s"])
+
+    benchmark.pedantic(lambda: [arm(name) for name in PLACES], rounds=ROUNDS, iterations=1)
+    first = rates["inline, --workers 0"]
+    for name, found in rates.items():
+        ratio = median(own / base for own, base in zip(found, first, strict=True))
+        benchmark.extra_info[name] = {"images_per_s": found, "ratio": ratio}
+        print(f"  {name:32} {median(found):8,.0f} images/s   x{ratio:.2f}")
+        assert ratio > 0.7, "what starts a process or its imports enters the time of a run"

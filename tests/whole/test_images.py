@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from bench.data.decoder import Decoder
 from bench.plan import resolve, typed
 from bench.plan.identity import cell_id, pretrain_id
 from bench.plan.layers import load_preset
 from bench.plan.study import CELL, PRETRAIN, Task
 from bench.store.store import Store
+from bench.train import loop
 from tests.support.tiny_runs import QUICK, TINY, run
 
 DATA = ["data.name=folder", "data.train_images=0", "data.test_images=0", "data.classes=0"]
@@ -57,14 +62,31 @@ def test_replaced_and_reported(folder: Path, tmp_path: Path) -> None:
     ]
 
 
-def test_worker_processes_replace_the_same(folder: Path, tmp_path: Path) -> None:
+def an_hour_to_start() -> None:
+    """By the clock of the training loop, each start of decoding takes an hour."""
+    start, late = Decoder.start, [0.0]
+
+    def slow(decoder: Decoder, plan: Any) -> Any:
+        late[0] += 3600
+        return start(decoder, plan)
+
+    Decoder.start = slow  # type: ignore[method-assign]
+    clock = SimpleNamespace(perf_counter=lambda: time.perf_counter() + late[0])
+    loop.time = clock  # type: ignore[assignment]
+
+
+def test_worker_processes_replace_the_same_and_their_start_is_no_part_of_a_runs_time(
+    folder: Path, tmp_path: Path
+) -> None:
     pre, _ = both_tasks()
-    losses = []
+    results = []
     for workers in (0, 2):
-        root = tmp_path / str(workers)
-        assert run(root, pre, replace(QUICK, data_root=str(folder), workers=workers)) == 0
-        losses.append((Store(root).run(pre.run_id).result() or {})["pretrain_loss"])
-    assert losses[0] == losses[1]
+        root, resources = tmp_path / str(workers), replace(QUICK, data_root=str(folder))
+        resources = replace(resources, workers=workers)
+        assert run(root, pre, resources, an_hour_to_start) == 0
+        results.append(Store(root).run(pre.run_id).result() or {})
+    assert results[0]["pretrain_loss"] == results[1]["pretrain_loss"]
+    assert all(0 < r["pretrain_s"] < 3600 for r in results)
 
 
 def test_fatal_on_request(folder: Path, tmp_path: Path) -> None:
