@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.commands.flags import ARM, METHOD
@@ -70,6 +70,32 @@ def parse(argv: Sequence[str]) -> tuple[str, argparse.Namespace]:
     parsed = _parser(name).parse_args(rest)
     parsed.overrides, parsed.command_line, parsed.parse = overrides, arguments, parse
     return name, parsed
+
+
+def spelled(
+    flags: Mapping[str, Any], settings: Mapping[str, Any] | Iterable[str] = ()
+) -> list[str]:
+    """The command line of a study that says the same as keywords: ``{"seeds": 5}``, ``--seeds 5``.
+
+    What is None or False is left out.
+
+    Raises:
+        UsageError: for a keyword that is no flag.
+    """
+    known = {option for action in _parser("")._actions for option in action.option_strings}
+    names = {option[2:].replace("-", "_") for option in known if option.startswith("--")}
+    line = []
+    for name, value in flags.items():
+        if name not in names - {"help", "help_all", "dry_run", "json"}:
+            raise unknown("keyword", name, names)
+        if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+            line += [f"--{name}", *map(str, value)]
+        elif value is True:
+            line.append(f"--{name}")
+        elif value is not None and value is not False:
+            line.append(f"--{name}={value}")
+    pairs = settings.items() if isinstance(settings, Mapping) else ()
+    return [*line, *(f"{k}={v}" for k, v in pairs), *(() if pairs else map(str, settings))]
 
 
 def run(argv: Sequence[str]) -> int:

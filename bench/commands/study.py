@@ -39,7 +39,7 @@ def run_study(args: argparse.Namespace) -> int:
         except DetachedError as away:
             print(away, file=sys.stderr)
             return away.exit_code
-        _explain(ended, args.out)
+        explain(ended, args.out)
     if request.folder.plan() is None:
         raise StorageError(f"'{request.folder.path}' vanished; the same command starts it anew.")
     saying = Saying(
@@ -71,7 +71,8 @@ def _switched(study: Study) -> list[str]:
     return [f"{', '.join(dict.fromkeys(names))}: {said}" for said, names in arms.items()]
 
 
-def _explain(ended: Sequence[Progress], out: str) -> None:
+def explain(ended: Sequence[Progress], out: str) -> None:
+    """Says on stderr what failed, and what to do about it."""
     failed = [p for p in ended if p.state == FAILED]
     for failure in sorted({p.status.get("failure", "") for p in failed} - {""}):
         print(f"{failure}: {remedy(failure)}", file=sys.stderr)

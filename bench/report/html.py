@@ -34,6 +34,21 @@ def document(study: Findings, plots: Plots) -> str:
     return "\n".join([_head(), _contents(study, plots), *body, _foot()]) + "\n"
 
 
+def brief(study: Findings) -> str:
+    """What a notebook shows: verdicts, main tables and how many remarks there are."""
+    body = [
+        *map(_verdict, study.sections),
+        *(_main(s, i, {}) for i, s in enumerate(study.sections)),
+    ]
+    remarks = [text for _, found in study.remarks for text in found]
+    return "\n".join([*body, *map(note, remarks)])
+
+
+def note(text: str) -> str:
+    """A line of text by itself."""
+    return f'<p class="about">{escape(text)}</p>'
+
+
 def _head() -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
