@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import registry
@@ -33,8 +33,8 @@ from bench.plan.sections import PretrainConfig
 @cache
 def kinds() -> tuple[type, ...]:
     """Every class of settings there is: sections, methods, plug-ins, resources, site."""
-    own = [registry.METHODS.config(n) for n in registry.METHODS.names()]
-    own += [registry.PLUGINS.config(n) for n in registry.PLUGINS.names()]
+    configured = (registry.METHODS, registry.PLUGINS, registry.TASKS)
+    own = [kind.config(name) for kind in configured for name in kind.names()]
     named = [*SECTIONS.values(), *own, RunConfig, Resources, Site]
     nested = [h for k in named for h in hints(k).values() if _is_ruled(h)]
     return tuple(dict.fromkeys([*named, *nested]))
@@ -140,18 +140,29 @@ def test_every_field_refuses_what_it_cannot_mean(kind: Any, name: str, hint: Any
         assert len(message) < 400
 
 
-@given(st.floats() | st.integers() | st.booleans() | st.text() | st.lists(st.floats()) | st.none())
-def test_whatever_is_given_is_taken_or_refused_in_one_line(value: Any) -> None:
-    for name in ("epochs", "blr", "betas", "milestones", "schedule", "augment"):
-        assert "\n" not in refusal({"epochs": 1, "batch_size": 1, "blr": 1, name: value})
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+ANYTHING = st.recursive(
+    PLAIN, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(PLAIN, inner, max_size=3)
+)
 
 
-def refusal(values: dict[str, Any]) -> str:
+@pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.__name__)
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_whatever_is_given_is_taken_or_refused_in_one_line(kind: Any, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(hints(kind))))
+    value = data.draw(ANYTHING)
+    made, message = None, ""
     try:
-        load_section(PretrainConfig, values, "pretrain")
+        made = load_section(kind, {name: value}, "here")
     except UsageError as error:
-        return str(error)
-    return ""
+        message = str(error)
+    assert "\n" not in message
+    assert "\x1b" not in message
+    assert len(message) < 400
+    taken = getattr(made, name, None)
+    numbers = taken if isinstance(taken, tuple) else (taken,)
+    assert all(math.isfinite(v) for v in numbers if isinstance(v, float))
 
 
 @pytest.mark.parametrize(
