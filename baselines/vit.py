@@ -317,10 +317,11 @@ class VisionTransformer(nn.Module):
         return self.run(self.prepend_class(self.add_positions(self.embed(images))), noise)[-1]
 
     def features(self, images: Tensor, pool: str) -> Tensor:
-        """Pooled, normalised features [B, D]: ``cls``, or ``mean`` over the patches."""
-        x = self.norm(self.tokens(images))
-        pooled: Tensor = x[:, 0] if pool == "cls" else x[:, 1:].mean(1)
-        return pooled
+        """Normalised features [B, D]: ``cls``, ``mean`` over the patches, or their ``tokens``."""
+        x: Tensor = self.norm(self.tokens(images))
+        if pool == "tokens":
+            return x[:, 1:]
+        return x[:, 0] if pool == "cls" else x[:, 1:].mean(1)
 
 
 class ViTClassifier(VisionTransformer):

@@ -2,7 +2,7 @@
 
     import bench
 
-    study = bench.Study(methods=["mae", "mae+mto"], epochs=[100, 200], seeds=5, data="digits")
+    study = bench.Study(methods=["mae", "mae+null"], epochs=[100, 200], seeds=5, data="digits")
     study.plan()                  # cells, ids and states; computes nothing
     study.run().verdict()         # computes what is missing
     study.accuracy                # a pandas frame; also targets, differences, costs, results()

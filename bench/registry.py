@@ -17,75 +17,14 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from bench.errors import UsageError, unknown
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """Where an implementation lies: ``module:attribute``."""
-
-    target: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConfiguredRow(Row):
-    """A method or a plug-in. ``config`` is its configuration class, importable without torch.
-
-    ``note`` is what a report must say of results with it, ``short`` the same where there is little
-    room. ``claims_half`` says that its paper claims the accuracy in half the epochs, ``null`` that
-    it changes nothing but chance, so that it shows the noise floor.
-    """
-
-    config: str
-    note: str = ""
-    short: str = ""
-    claims_half: bool = False
-    null: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskRow(ConfiguredRow):
-    """An evaluation task, with its recipe as ``config``: its name in tables, its share of the time.
-
-    A ``standing`` task is part of every cell whose study names no tasks.
-    """
-
-    label: str
-    share: float = 0.0
-    standing: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetRow(Row):
-    """A data set: the preset chosen when none is named, whether it needs a folder.
-
-    ``sizes`` names the settings of ``data`` by which it may be made smaller.
-    """
-
-    preset: str
-    needs_root: bool = True
-    sizes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class StatisticRow(Row):
-    """A statistic of a variant at a target.
-
-    Under ``head``, if it has one, the table of epochs to target shows its ``column`` with so many
-    ``digits``; the report shows the others in tables of their own.
-    """
-
-    column: str = ""
-    head: str = ""
-    digits: int = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class LauncherRow(Row):
-    """A launcher: whether it reads ``--jobs``, and the settings of a cluster."""
-
-    jobs: bool = True
-    site: bool = True
-
+from bench.rows import (
+    ConfiguredRow,
+    DatasetRow,
+    LauncherRow,
+    Row,
+    StatisticRow,
+    TaskRow,
+)
 
 R = TypeVar("R", bound=Row)
 
@@ -202,6 +141,14 @@ def endpoint(task: str) -> str:
     return f"{task}_top1"
 
 
+def label(task: str) -> str:
+    """What tables call an evaluation task; its name where it says nothing, or is not installed."""
+    if task not in TASKS.ordered():
+        return task
+    row = TASKS.row(task)
+    return row.label or str(getattr(load(row.target), "label", task))
+
+
 def standing_tasks() -> list[str]:
     """The evaluation tasks of a study that names none."""
     return [name for name, row in TASKS.rows.items() if row.standing]
@@ -231,7 +178,7 @@ def _configured(name: str, target: str) -> ConfiguredRow:
 
 
 def _task(name: str, target: str) -> TaskRow:
-    return TaskRow(target=target, config=f"{target}.Config", label=name)
+    return TaskRow(target=target, config=f"{target}.Config")
 
 
 def _dataset(name: str, target: str) -> DatasetRow:
@@ -359,6 +306,11 @@ TASKS = ConfiguredKind(
             target="bench.evaluate.knn_all:knn_all",
             config="bench.evaluate.knn_all:KnnAllConfig",
             label="k-NN, all labels",
+        ),
+        "attentive": TaskRow(
+            target="bench.evaluate.attentive:attentive",
+            config="bench.evaluate.attentive:AttentiveConfig",
+            label="attentive probe",
         ),
     },
     _task,

@@ -12,6 +12,7 @@ import pytest
 from bench import registry
 from bench.commands.table import COMMANDS
 from bench.errors import UsageError
+from bench.rows import Row
 
 ROOT = Path(__file__).parents[1]
 ROOMS = {
@@ -39,7 +40,7 @@ def test_every_method_is_a_folder() -> None:
 
 
 @pytest.mark.parametrize("kind", registry.KINDS.values(), ids=lambda k: k.name)
-def test_every_row_names_something_there(kind: registry.Kind[registry.Row]) -> None:
+def test_every_row_names_something_there(kind: registry.Kind[Row]) -> None:
     for name in kind.rows:
         assert callable(kind.load(name)), name
 

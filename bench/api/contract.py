@@ -278,7 +278,10 @@ class Classifier(Protocol):
         ...
 
     def features(self, images: Tensor, pool: str) -> Tensor:
-        """Pooled features [B, D] of the frozen encoder: ``cls``, or ``mean`` over patches."""
+        """Features [B, D] of the frozen encoder, ``cls`` or ``mean`` over patches.
+
+        ``tokens`` asks for those of all patches, [B, N, D].
+        """
         ...
 
     def load_encoder(self, weights: Mapping[str, Tensor]) -> None:

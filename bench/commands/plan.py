@@ -77,7 +77,7 @@ def _arm_table(study: Study) -> str:
         ]
         for (_, epochs), d in rows.items()
     ]
-    label = registry.TASKS.row(study.cells[0].config.tasks[0][0]).label
+    label = registry.label(study.cells[0].config.tasks[0][0])
     heads = ["arm", "epochs", "effective batch", "peak lr", "warm-up epochs", f"{label} peak lr"]
     return tabulate(table, heads, tablefmt="simple")
 

@@ -65,6 +65,11 @@ COMMANDS: dict[str, Command] = {
         "report:show_report",
         "report:add_flags",
     ),
+    "evaluate": Command(
+        "add the scores of further tasks to finished cells",
+        "evaluate:evaluate",
+        "evaluate:add_flags",
+    ),
     "compare": Command("two studies cell by cell", "compare:show_compare", "compare:add_flags"),
     "power": Command(
         "what more seeds would resolve, and their cost", "power:show_power", "power:add_flags"

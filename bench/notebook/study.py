@@ -46,7 +46,7 @@ class Study(Results):
         """Reads the words; models and images are looked at by :meth:`plan` and :meth:`run`.
 
         Args:
-            methods: arms, as ``["mae", "mae+mto"]``.
+            methods: arms, as ``["mae", "mae+null"]``.
             epochs: budgets, as ``[100, 200]``.
             seeds: a count, or a list of seeds.
             data: a data set, with its folder where it needs one: ``"cifar10:DIR"``.

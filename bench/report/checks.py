@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.plan.fairness import DECLARED
 from bench.report import words
-from bench.stats.analysis import CELL, SECTION, Analysis, rows_of
+from bench.stats.analysis import CELL, SECTION, Analysis, measured_endpoints, rows_of
 from bench.store.record import WAIT_LIMIT
 
 UNLOGGED, TWO_KINDS = "digests not logged", "digests of two kinds"
@@ -146,6 +146,10 @@ def _mixtures(group: pd.DataFrame) -> Iterable[str]:
     machines = hardware(group)
     if len(machines) > 1:
         yield f"mixed hardware ({'; '.join(machines)}): times are not comparable"
+    for endpoint in sorted({key for added in group["added"] for key in added}):
+        recipes = {added[endpoint] for added in group["added"] if endpoint in added}
+        if len(recipes) > 1:
+            yield f"{endpoint} was added with {len(recipes)} recipes: its scores do not compare"
     for name in sorted({key for versions in group["versions"] for key in versions}):
         values = sorted({versions.get(name, "unknown") for versions in group["versions"]})
         if len(values) > 1:
@@ -185,7 +189,7 @@ def _failures(runs: pd.DataFrame) -> list[str]:
 
 
 def deviations(runs: pd.DataFrame, analysis: Analysis) -> list[str]:
-    """Seeds, budgets and arms that were run but not planned."""
+    """Seeds, budgets and arms that were run but not planned, and endpoints that were added."""
     if not analysis.planned:
         return []
     found = []
@@ -197,6 +201,9 @@ def deviations(runs: pd.DataFrame, analysis: Analysis) -> list[str]:
         extra = sorted(set(runs[column]) - set(planned)) if planned else []
         if extra:
             found.append(f"{kind} not in the plan: {', '.join(map(str, extra))}")
+    added = [e for e in measured_endpoints(runs) if e not in analysis.endpoints]
+    if added:
+        found.append(f"endpoint not in the plan: {', '.join(added)}")
     return found
 
 

@@ -15,8 +15,9 @@ from bench.errors import NothingMeasuredError
 from bench.plan import fairness
 from bench.report import checks, claims, words
 from bench.report.images import COLUMNS, KEY, Correct, image_gaps
+from bench.rows import ConfiguredRow
 from bench.stats import compare, frames
-from bench.stats.analysis import SECTION, Analysis, rows_of
+from bench.stats.analysis import SECTION, Analysis, measured_endpoints, rows_of
 
 Key = tuple[str, str, str]
 
@@ -53,7 +54,7 @@ class Section:
         return {name: rows_of(getattr(self, name)) for name in names}
 
     @property
-    def plugins(self) -> list[registry.ConfiguredRow]:
+    def plugins(self) -> list[ConfiguredRow]:
         """What the registry says of the plug-ins in its runs."""
         return registry.told(name for names in self.runs["plugins"] for name in names)
 
@@ -133,6 +134,8 @@ def find(
             "nothing measured: no finished run to report. "
             "See 'python -m bench.run status' for what is running or failed."
         )
+    deviations = checks.deviations(runs, analysis)
+    analysis = analysis.with_measured(measured_endpoints(runs))
     cells = frames.cells(runs)
     scores = frames.long(cells)
     costs = frames.costs(cells)
@@ -154,7 +157,7 @@ def find(
         costs=costs,
         matching=matching,
         warnings=[*analysis.warnings, *checks.warnings(runs)],
-        deviations=checks.deviations(runs, analysis),
+        deviations=deviations,
         missing=checks.missing(runs, analysis),
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from bench import registry
 from bench.report import checks, claims, noise, reference, words
 from bench.report.sections import Section
+from bench.rows import StatisticRow
 from bench.stats.analysis import COSTS, PER_EPOCH, endpoint_label, rows_of
 
 
@@ -204,7 +205,7 @@ def _target_row(row: words.Row, section: Section) -> list[str]:
     ]
 
 
-def _shown_statistics() -> list[registry.StatisticRow]:
+def _shown_statistics() -> list[StatisticRow]:
     """Statistics that are columns of the table of epochs to target."""
     rows = [registry.STATISTICS.row(name) for name in registry.STATISTICS.ordered()]
     return [row for row in rows if row.head]

@@ -6,7 +6,7 @@ Units of the columns are in results/README.md.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import pandas as pd
@@ -36,14 +36,17 @@ CELL = [*ARM, "epochs", "seed"]
 
 def endpoint_label(endpoint: str) -> str:
     """An endpoint as tables call it."""
-    task = endpoint.removesuffix("_top1")
-    known = task in registry.TASKS.ordered()  # an outside one need not be installed to be read of
-    return f"{registry.TASKS.row(task).label if known else task} top-1"
+    return f"{registry.label(endpoint.removesuffix('_top1'))} top-1"
 
 
 def endpoints_of(frame: pd.DataFrame) -> list[str]:
     """The columns that hold accuracies."""
     return [str(name) for name in frame.columns if str(name).endswith("_top1")]
+
+
+def measured_endpoints(runs: pd.DataFrame) -> list[str]:
+    """The endpoints of which some run has a score."""
+    return [name for name in endpoints_of(runs) if runs[name].notna().any()]
 
 
 def _others(primary: str) -> tuple[str, ...]:
@@ -87,6 +90,11 @@ class Analysis:
     def endpoints(self) -> list[str]:
         """The primary endpoint, then the secondary ones."""
         return [self.endpoint, *(e for e in self.secondary if e != self.endpoint)]
+
+    def with_measured(self, endpoints: Iterable[str]) -> Analysis:
+        """The same with endpoints that were measured beside the planned ones, after them."""
+        more = [e for e in endpoints if e not in self.endpoints]
+        return replace(self, secondary=(*self.secondary, *more))
 
     def targets(self, budgets: Iterable[int]) -> list[int]:
         """Budgets whose baseline accuracy is a target, the primary one first.

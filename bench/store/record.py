@@ -29,6 +29,7 @@ class Record:
     ``pretrain_s`` is the time inside pre-training over all attempts, ``images_per_s`` the
     pre-training rate after the first epoch, ``device_hours`` pre-training time times the devices
     (or cores) used, ``flops`` those of pre-training (forward and backward, plug-ins included).
+    ``added`` says of scores that were added afterwards by which recipe they are, as a hash.
     ``digests`` are those of order, crop and mask, and of second views where there are any.
     """
 
@@ -63,6 +64,7 @@ class Record:
     dirty: bool = False
     hardware: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    added: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 

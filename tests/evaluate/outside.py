@@ -27,3 +27,4 @@ def centroid(encoder: Encoder, recipe: CentroidConfig) -> Score:
 
 
 centroid.Config = CentroidConfig  # type: ignore[attr-defined]
+centroid.label = "nearest mean"  # type: ignore[attr-defined]

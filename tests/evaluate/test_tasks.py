@@ -196,7 +196,7 @@ def test_an_outside_task_needs_one_file_and_one_row(
     report = (tmp_path / "studies" / "s" / "report.md").read_text().splitlines()
     head = next(row for row in report if row.startswith("| method | epochs |"))
     assert "k-NN top-1" in head
-    assert "centroid top-1" in head
+    assert "nearest mean top-1" in head, "its label"
     assert "fine-tune" not in head
     plan = json.loads((tmp_path / "studies" / "s" / "plan.json").read_text())
     assert (plan["endpoint"], plan["secondary"]) == ("knn_top1", ["centroid_top1"])

@@ -1,0 +1,104 @@
+"""Scores added to cells that are done: computed beside them, then put into their records."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from bench import registry
+from bench.data import load
+from bench.data.gate import check_budget
+from bench.errors import StoreError
+from bench.evaluate.encoder import Encoder
+from bench.evaluate.evaluation import evaluate
+from bench.machine import provenance
+from bench.machine.device import pick_device, settle
+from bench.plan import resolve
+from bench.plan.config import Resources, RunConfig, Settings
+from bench.plan.identity import score_key
+from bench.store.correct import FILE as CORRECT
+from bench.store.files import read_json, write_json
+from bench.store.folder import RunFolder
+from bench.store.record import Record, load_record
+from bench.store.scores import KeptScore, KeptScores
+from bench.store.store import Store
+from bench.streams import Streams
+from bench.train.loop import Session
+from bench.train.method import build_method
+from bench.train.monitor import Monitor
+from bench.work.result import check_images, encoder_of
+
+
+def add_scores(
+    store: Store, folder: RunFolder, tasks: Mapping[str, Settings], resources: Resources
+) -> dict[str, float]:
+    """Adds the tasks that a cell has no score of to its record; all scores of the tasks.
+
+    The cell keeps its id and everything its record says; a score that is there stays.
+
+    Raises:
+        BusyError: if the cell is being computed.
+        StorageError: if the encoder's weights are lost.
+    """
+    with folder.lock():
+        found = _config(folder)
+        parent = store.run(str((folder.config() or {})["parent"]))
+        record = load_record(folder)
+        if record is None:
+            raise StoreError(f"'{folder.path}' holds no finished cell.")
+        lacking = {n: r for n, r in tasks.items() if registry.endpoint(n) not in record.scores}
+        if lacking:
+            config = replace(found, tasks=tuple(lacking.items()))
+            record = _put(folder, record, config, _compute(config, parent, resources))
+    return {name: record.scores[registry.endpoint(name)] for name in tasks}
+
+
+def _config(folder: RunFolder) -> RunConfig:
+    kept = folder.config()
+    if kept is None:
+        raise StoreError(f"'{folder.path}' has no config.json, so its encoder is not known.")
+    return resolve.run_from_plain(kept["config"])
+
+
+def _compute(config: RunConfig, parent: RunFolder, resources: Resources) -> dict[str, KeptScore]:
+    """The scores, kept beside the encoder; states of what trains lie elsewhere until it ends."""
+    device = pick_device(resources.device)
+    settle(resources)
+    images = load.load(config, resources.data_root, resources.strict_images)
+    check_budget(images.train.labels, config)
+    check_images(images.fingerprint(), parent)
+    code = provenance.code()
+    with tempfile.TemporaryDirectory() as place:
+        monitor = Monitor(RunFolder(Path(place)), silent=True)
+        session = Session(
+            device=device,
+            streams=Streams(config.suite_seed, config.seed),
+            monitor=monitor,
+            micro_batch=resources.micro_batch,
+            workers=resources.workers,
+        )
+        encoder = Encoder(build_method(config), encoder_of(parent), images, config, session)
+        by: dict[str, Any] = {"commit": code["commit"], "dirty": bool(code["dirty"])}
+        with monitor.signals():
+            return evaluate(encoder, KeptScores(parent), by)
+
+
+def _put(
+    folder: RunFolder, record: Record, config: RunConfig, scores: Mapping[str, KeptScore]
+) -> Record:
+    """Into the record, last and at once; what it says already stays."""
+    ends = {name: registry.endpoint(name) for name in scores}
+    bits = {ends[n]: s.correct for n, s in scores.items() if s.correct}
+    write_json(folder.path / CORRECT, {**bits, **(read_json(folder.path / CORRECT) or {})})
+    seconds = {n: s.seconds for n, s in scores.items() if s.seconds is not None}
+    more = replace(
+        record,
+        scores={**{ends[n]: s.top1 for n, s in scores.items()}, **record.scores},
+        seconds={**seconds, **record.seconds},
+        added={**{ends[n]: score_key(config, n) for n in scores}, **record.added},
+    )
+    write_json(folder.path / "record.json", asdict(more))
+    return more

@@ -1,0 +1,72 @@
+"""The attentive probe: textbook attention, learned until it reads the token that knows."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.data.images import ImageSet
+from bench.errors import UsageError
+from bench.evaluate.attentive import AttentiveConfig, _head, attentive
+from bench.evaluate.encoder import Encoder
+from tests.evaluate import labelled
+from tests.evaluate.labelled import ROWS, K, one_hot
+
+RECIPE = AttentiveConfig(epochs=60, batch_size=50, blr=0.5, warmup_epochs=0, weight_decay=0)
+
+
+def encoder(folder: Path, images: ImageSet, seed: int = 0, heads: int = 1) -> Encoder:
+    settings = labelled.config()
+    model = dataclasses.replace(settings.model, width=K, heads=heads)
+    return labelled.encoder(folder, images, dataclasses.replace(settings, model=model, seed=seed))
+
+
+def hidden(count: int, seed: int) -> labelled.ArraySplit:
+    """Two tokens a picture: a loud one of another class, and a quiet one that names the class."""
+    truth = labelled.labels(count, seed)
+    loud = (truth + 1 + torch.arange(count) % 2 * 2) % K
+    return labelled.split(truth, one_hot(loud), one_hot(truth) * 0.4)
+
+
+def test_the_head_is_attention_of_one_query_a_head(tmp_path: Path) -> None:
+    given = encoder(tmp_path, labelled.plain(), heads=2)
+    head = _head(given, 2).eval()
+    tokens = torch.randn(3, 5, K, generator=torch.Generator().manual_seed(0))
+    weights = head.state_dict()
+    keys, values = (tokens / (1 + 1e-6) ** 0.5 @ weights["read.weight"].T).chunk(2, dim=2)
+    pooled = []
+    for h, query in enumerate(weights["query"]):
+        part = slice(h * K // 2, (h + 1) * K // 2)
+        scores = (keys[:, :, part] @ query / (K // 2) ** 0.5).softmax(1)
+        pooled.append((scores[:, :, None] * values[:, :, part]).sum(1))
+    wanted = torch.cat(pooled, dim=1) @ weights["linear.weight"].T
+    torch.testing.assert_close(head(tokens), wanted)
+    assert not torch.equal(
+        weights["query"], _head(encoder(tmp_path, labelled.plain(), seed=1), 2).query
+    )
+
+
+def test_it_tells_classes_by_their_tokens(tmp_path: Path) -> None:
+    images = ImageSet(hidden(200, 0), hidden(200, 1), K)
+    given = encoder(tmp_path, images)
+    score = attentive(given, RECIPE)
+    assert score.top1 == 100.0
+    assert score.seconds is not None
+    assert set(given.frozen.modes) == {False}
+    assert torch.equal(given.frozen.weight, torch.eye(K)), "the encoder stays as it is"
+    assert attentive(encoder(tmp_path / "again", images), RECIPE).correct == score.correct
+
+
+def test_what_it_cannot_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = encoder(tmp_path, labelled.plain())
+    with pytest.raises(UsageError, match=r"heads=3 do not divide the encoder's width of 4"):
+        attentive(given, dataclasses.replace(RECIPE, heads=3))
+    monkeypatch.setitem(ROWS, "tokens", 0)
+    monkeypatch.setattr(
+        labelled.Encoder, "features", lambda self, images, pool: images[:, 0, 0, :K] @ self.weight
+    )
+    with pytest.raises(UsageError, match="gives no features"):
+        attentive(given, RECIPE)
