@@ -136,10 +136,10 @@ Epochs = Annotated[int, Range(1, 100_000)]
 Images = Annotated[int, Range(0, 100_000_000)]
 """Images of a data set; 0 stands for all of them."""
 
-Layers = Annotated[int, Range(1, 1000)]
+Layers = Annotated[int, Range(1, 256)]
 """Blocks of a network, or heads of a block."""
 
-SomeLayers = Annotated[int, Range(0, 1000)]
+SomeLayers = Annotated[int, Range(0, 256)]
 """Some of a network's blocks or heads; 0 stands for all of them."""
 
 Width = Annotated[int, Range(1, 65_536)]

@@ -48,6 +48,8 @@ def _geometry(config: RunConfig) -> Iterator[str]:
         )
     if model.width % model.heads:
         yield f"model.heads={model.heads} do not divide model.width={model.width}."
+    if int(model.width * model.mlp_ratio) < 1:
+        yield f"model.mlp_ratio={model.mlp_ratio:g} leaves an MLP without a hidden unit."
     for name in ("mean", "std"):
         count = len(getattr(data, name))
         if count != model.channels:

@@ -128,7 +128,17 @@ def unpack(store: Store, source: Path) -> tuple[list[str], list[str]]:
     """
     if not source.is_file():
         raise UsageError(f"archive '{source}' does not exist, or is no file.")
+    fresh = not store.root.exists()
     store.check_writable()
+    try:
+        return _unpack(store, source)
+    except BaseException:
+        if fresh:
+            shutil.rmtree(store.root, ignore_errors=True)
+        raise
+
+
+def _unpack(store: Store, source: Path) -> tuple[list[str], list[str]]:
     with tempfile.TemporaryDirectory(dir=store.root, prefix=".import-") as folder:
         try:
             with tarfile.open(source) as archive:

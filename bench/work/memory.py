@@ -15,6 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
+from bench.api import VisionShape
 from bench.errors import UsageError
 from bench.machine import memory
 from bench.plan.config import Resources
@@ -104,6 +105,22 @@ class Saved(saved_tensors_hooks):
     def bytes(self) -> int:
         """What was kept so far."""
         return sum(storage.nbytes() for storage in self._met.values())
+
+
+def check_images(count: int, shape: VisionShape, place: Place) -> None:
+    """Refuses to make more images than main memory holds, as bytes and, normalised, as floats.
+
+    Raises:
+        UsageError: naming how many it holds.
+    """
+    there = memory.physical() if place.here else place.memory_gb * 1e9 or LARGEST
+    each = (1 + 4) * shape.channels * shape.image_size**2
+    if count * each > there:
+        raise UsageError(
+            f"{count} images of {shape.image_size} px are made in memory, of which "
+            f"{there / GIB:.3g} GiB hold {int(there // each)}. Set data.train_images and "
+            "data.test_images lower."
+        )
 
 
 def check(stages: Iterable[Stage], images: int, resources: Resources, place: Place) -> None:

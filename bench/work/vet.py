@@ -43,7 +43,7 @@ def vet(configs: Sequence[RunConfig], resources: Resources, place: Place) -> lis
     counts: dict[DataConfig, int] = {}
     notes: dict[str, None] = {}
     for config in _distinct(configs, lambda c: (c.data, c.tasks, c.model)):
-        counts[config.data], found = check_images(config, resources)
+        counts[config.data], found = check_images(config, resources, place)
         notes |= dict.fromkeys(found)
     for config in configs:
         try:
@@ -70,7 +70,7 @@ def _check_device(name: str) -> None:
 # --- images ---------------------------------------------------------------------------------------
 
 
-def check_images(config: RunConfig, resources: Resources) -> tuple[int, list[str]]:
+def check_images(config: RunConfig, resources: Resources, place: Place) -> tuple[int, list[str]]:
     """Runs the gate on a study's images; on built-in ones by what is known of their labels.
 
     Returns:
@@ -79,6 +79,7 @@ def check_images(config: RunConfig, resources: Resources) -> tuple[int, list[str
     Raises:
         DataError: if they do not pass.
     """
+    memory.check_images(config.data.train_images + config.data.test_images, config.model, place)
     labels = outline.train_labels(config.data)
     if labels is not None and not resources.data_root:
         gate.check_budget(labels, config)

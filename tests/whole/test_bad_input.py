@@ -151,7 +151,7 @@ LINES: list[tuple[str, str]] = [
     ("--methods mae --epochs 1 --launcher slurm --poll 0", "slurm.poll_s=0.0"),
     ("--methods mae --epochs 1 --launcher slurm --nodes 99 --ngpus 8", "cannot share a batch"),
     ("--methods mae --epochs 1 --launcher slurm --out a%j", "SLURM reads '%'"),
-    ("--methods mae --epochs 1 --launcher slurm --mem-gb 1e-5", "GiB there are"),
+    ("--methods mae --epochs 1 --launcher slurm --mem-gb 1e-5", "GiB hold 31"),
     ("--methods mae --epochs 1 --launcher slurm --mem-gb 0.01", "at once, --batch-size"),
     ("--methods mae --epochs 1 --launcher slurm --site /no/such", "cannot read the site file"),
     ("--methods mae --epochs 1 --init /no/such.pth", "does not exist"),
