@@ -138,7 +138,8 @@ def _long_warmups(configs: Sequence[RunConfig]) -> Iterable[str]:
         if share > LONG_WARMUP + 1e-9:  # a share of exactly that may round up
             yield (
                 f"{config.arm} at {config.pretrain.epochs} epochs spends {share:.0%} of its budget "
-                "warming up; set pretrain.warmup_share to scale it with the budget"
+                "warming up; --recipe scaled of an imagenet preset, or pretrain.warmup_share, "
+                "scales it with the budget"
             )
 
 

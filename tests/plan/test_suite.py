@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from bench.errors import UsageError
 from bench.plan import typed
 from bench.plan.config import Resources
 from bench.plan.keys import check_keys
-from bench.plan.layers import load_preset, load_yaml, preset_names
+from bench.plan.layers import load_preset, load_recipe, load_yaml, merged, preset_names
 from bench.plan.resolve import Resolver
 from bench.plan.sections import peak_lr, warmup
 
@@ -144,6 +145,32 @@ def test_a_rate_that_is_set_later_wins_over_its_rival(
 def test_a_warm_up_in_epochs_wins_over_an_earlier_share() -> None:
     (config,) = resolve("mae", "pretrain.warmup_epochs=3")
     assert warmup(config.pretrain) == 3
+
+
+@pytest.mark.parametrize(
+    ("preset", "method", "run", "fixed"),
+    [
+        ("imagenet", "mae", 800, 40),
+        ("imagenet", "simmim", 800, 10),
+        ("imagenet", "data2vec", 800, 10),
+        ("imagenet", "bootmae", 800, 40),
+        ("imagenet", "conmim", 1600, 10),
+        ("imagenet-l", "data2vec", 800, 80),
+        ("imagenet-l", "mae", 800, 40),
+    ],
+)
+def test_the_scaled_recipe_is_the_papers_at_their_own_length(
+    preset: str, method: str, run: int, fixed: int
+) -> None:
+    layers = load_preset(preset)
+    recipe = load_recipe("scaled", merged(layers))
+    (arm,) = typed.parse_arms(method)
+    for epochs, share in ((run, 1), (run // 8, 1 / 8)):
+        scaled = Resolver((*layers, recipe)).resolve(arm, epochs, 0)
+        assert warmup(scaled.pretrain) == pytest.approx(fixed * share)
+    plain = Resolver(layers).resolve(arm, run, 0)
+    assert warmup(plain.pretrain) == fixed
+    assert dataclasses.replace(scaled.pretrain, warmup_share=0, epochs=run) == plain.pretrain
 
 
 def test_a_text_setting_can_be_emptied() -> None:
