@@ -32,6 +32,7 @@ from bench.store.mend import mend
 from bench.store.states import DONE, PENDING
 from bench.store.store import Store
 from bench.store.studies import StudyFolder
+from bench.train.trackers import checked
 from bench.work import vetted
 from bench.work.place import Place
 
@@ -289,12 +290,5 @@ def _resources(planned: Planned, means: Means) -> Resources:
         init_path=str(Path(planned.init).resolve()) if planned.init else "",
         checkpoint_every_s=means.checkpoint_every_s,
         strict_images=means.strict_images,
-        trackers=tuple(_known(means.trackers)),
+        trackers=checked(means.trackers),
     )
-
-
-def _known(trackers: Sequence[str]) -> Sequence[str]:
-    """Trackers by name; a typo is found before anything runs."""
-    for name in trackers:
-        registry.SINKS.row(name)
-    return trackers

@@ -24,6 +24,7 @@ from bench.rows import (
     Row,
     StatisticRow,
     TaskRow,
+    TrackerRow,
 )
 
 R = TypeVar("R", bound=Row)
@@ -193,6 +194,10 @@ def _launcher(name: str, target: str) -> LauncherRow:
     return LauncherRow(target=target)
 
 
+def _tracker(name: str, target: str) -> TrackerRow:
+    return TrackerRow(target=target)
+
+
 def _plain(name: str, target: str) -> Row:
     return Row(target=target)
 
@@ -331,7 +336,17 @@ LAUNCHERS = Kind(
     _launcher,
 )
 
-SINKS = Kind("sinks", "tracker", {"csv": Row(target="bench.train.sinks.csv:sink")}, _plain)
+TRACKERS = Kind(
+    "trackers",
+    "tracker",
+    {
+        "csv": TrackerRow(target="bench.train.sinks.csv:sink"),
+        "tensorboard": TrackerRow(target="bench.train.sinks.tensorboard:sink", needs="tensorboard"),
+        "wandb": TrackerRow(target="bench.train.sinks.wandb:sink", needs="wandb"),
+        "mlflow": TrackerRow(target="bench.train.sinks.mlflow:sink", needs="mlflow"),
+    },
+    _tracker,
+)
 
 STATISTICS = Kind(
     "statistics",
@@ -345,5 +360,5 @@ STATISTICS = Kind(
     _statistic,
 )
 
-_KINDS = (METHODS, PLUGINS, DATASETS, TASKS, MEASURES, LAUNCHERS, SINKS, STATISTICS)
+_KINDS = (METHODS, PLUGINS, DATASETS, TASKS, MEASURES, LAUNCHERS, TRACKERS, STATISTICS)
 KINDS: dict[str, Kind[Any]] = {kind.name: kind for kind in _KINDS}

@@ -1,15 +1,21 @@
-"""``export``: a study or a run as one archive."""
+"""``export``: a study or a run as one archive, or into the files of a tracker."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from bench import registry
 from bench.commands.flags import add_out_flag
 from bench.errors import NothingMeasuredError
 from bench.store import studies
 from bench.store.archive import export
+from bench.store.folder import RunFolder
+from bench.store.record import load_record
 from bench.store.store import Store
+from bench.train.trackers import checked, result_line
+
+ARCHIVE = "archive"
 
 
 def export_study(args: argparse.Namespace) -> int:
@@ -20,8 +26,29 @@ def export_study(args: argparse.Namespace) -> int:
     else:
         study = studies.find(store, args.what)
         folders = [study.path, *_runs(store, study.plan() or {})]
+    if args.format != ARCHIVE:
+        runs = [store.run(path.name) for path in folders if path.parent == store.runs]
+        target = Path(args.to or f"{folders[0].name}-{args.format}")
+        return _hand_over(runs, args.format, target)
     target = Path(args.to or f"{folders[0].name}.tar.gz")
     print(f"{export(store, folders, target, args.records)} folders in {target}")
+    return 0
+
+
+def _hand_over(runs: list[RunFolder], name: str, target: Path) -> int:
+    """What each run logged, and its scores, to a tracker that writes into ``target/runs/<id>``."""
+    checked([name])
+    make = registry.TRACKERS.load(name)
+    for run in runs:
+        folder = target / "runs" / run.run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        sink = make(folder, (run.config() or {}).get("config", {}))
+        record = load_record(run)
+        lines = [*run.metrics(), *([] if record is None else [result_line(vars(record))])]
+        for line in lines:
+            sink.log(line)
+        sink.close()
+    print(f"{len(runs)} runs handed to {name} in {target}")
     return 0
 
 
@@ -39,7 +66,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """What ``export`` takes."""
     add_out_flag(parser)
     parser.add_argument("what", nargs="?", default="", help="study or run (newest study)")
-    parser.add_argument("--to", default="", metavar="FILE", help="archive to write (.tar.gz)")
+    parser.add_argument("--to", default="", metavar="PATH", help="archive (.tar.gz) or folder")
+    parser.add_argument(
+        "--format",
+        choices=[ARCHIVE, *registry.TRACKERS.names()],
+        default=ARCHIVE,
+        help="or a tracker that receives what the runs logged",
+    )
     parser.add_argument(
         "--records", action="store_true", help="what a report needs alone: no weights, no logs"
     )

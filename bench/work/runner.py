@@ -31,7 +31,7 @@ from bench.train.loop import Session
 from bench.train.method import build_method
 from bench.train.monitor import Monitor
 from bench.train.pretrain import Pretraining
-from bench.train.trackers import Trackers
+from bench.train.trackers import Trackers, result_line
 from bench.work.failure import classify
 from bench.work.result import (
     check_images,
@@ -162,6 +162,8 @@ def _compute(store: Store, task: Task, resources: Resources, place: Place) -> No
             leave_correct(monitor, scores)
     if world.leads:
         leave_result(monitor, result, images.notes())
+        if task.stage != PRETRAIN and monitor.trackers is not None:
+            monitor.trackers.log(result_line(result))
 
 
 def _by(origin: dict[str, Any]) -> dict[str, Any]:

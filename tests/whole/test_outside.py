@@ -85,7 +85,7 @@ nod = guest.plugin:with_nod
 guest-digits = guest.images:digits
 [mto_bench.launchers]
 host = guest.launcher:host
-[mto_bench.sinks]
+[mto_bench.trackers]
 sheet = guest.tracker:Sheet
 [mto_bench.statistics]
 gap = guest.statistic:margin

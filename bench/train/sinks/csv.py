@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from bench.train.numbers import flat
 
 HEAD = ("stage", "epoch", "step", "name", "value")
 
@@ -24,25 +26,12 @@ class CsvSink:
     def log(self, values: Mapping[str, Any]) -> None:
         """Appends the numbers of one logged line."""
         where = [values.get(name, "") for name in HEAD[:3]]
-        for name, value in values.items():
-            if name not in HEAD:
-                self.writer.writerows([*where, *pair] for pair in _flat(name, value))
+        self.writer.writerows([*where, *pair] for pair in flat(values) if pair[0] not in HEAD)
         self.file.flush()
 
     def close(self) -> None:
         """Closes the file."""
         self.file.close()
-
-
-def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _flat(f"{name}.{key}", inner)
-    elif isinstance(value, list | tuple):
-        for index, inner in enumerate(value):
-            yield from _flat(f"{name}.{index}", inner)
-    else:
-        yield name, value
 
 
 def sink(folder: Path, config: Mapping[str, Any]) -> CsvSink:
