@@ -116,7 +116,19 @@ class _HelpAll(argparse.Action):
 
 EVERYDAY = (
     *("help", "help_all", "methods", "epochs", "seeds", "data", "preset", "config", "launcher"),
-    *("jobs", "out", "name", "dry_run", "calibrate", "retry", "gates", "grid"),
+    *(
+        "jobs",
+        "out",
+        "name",
+        "dry_run",
+        "calibrate",
+        "retry",
+        "gates",
+        "grid",
+        "search",
+        "trials",
+        "prune",
+    ),
 )
 """Options of a study's commands that ``--help`` shows; ``--help-all`` shows all."""
 

@@ -52,7 +52,10 @@ COMMANDS: dict[str, Command] = {
         study=True,
     ),
     "tune": Command(
-        "search a grid of settings, every trial recorded", "tune:tune", "tune:add_flags", study=True
+        "search settings (grid, random, TPE), every trial recorded",
+        "tune:tune",
+        "tune:add_flags",
+        study=True,
     ),
     "status": Command(
         "studies in a results folder and their times; STUDY: its runs",

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -255,7 +256,34 @@ def test_tuning_records_every_trial(tmp_path: Path, capsys: pytest.CaptureFixtur
     runs = list((tmp_path / "runs").iterdir())
     assert len(runs) == 8
     assert all((run / "config.json").exists() for run in runs)
+    settings = [row.split(",")[3] for row in rows[1:]]
+    assert settings == ["pretrain.blr=1e-3", "pretrain.blr=2e-3"] * 2, "as typed, arm by arm"
     assert main([*line, "--grid", "pretrain.blr"]) == 2
+
+
+def test_a_search_over_a_range_prunes_and_goes_on_where_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = command(tmp_path, "tune", "--methods", "mae", "--epochs", "1,2", "--tasks", "knn")
+    line = [word for word in line if not word.startswith(("finetune", "probe"))]
+    line += ["--seeds", "1000-1000", "--grid", "pretrain.lr=1e-4..1e-1:log", "--prune"]
+    assert main([*line, "--trials", "5", "--dry-run"]) == 0
+    assert "5 settings an arm, at most 20 runs" in capsys.readouterr().out
+    assert main([*line, "--trials", "3"]) == 0
+    (path,) = (tmp_path / "tuning").glob("*.csv")
+    first = pd.read_csv(path)
+    assert (first["epochs"] == 1).sum() == 3
+    assert 1 <= (first["epochs"] == 2).sum() < 3, "the worse ended early"
+    kept = set(first.loc[first["epochs"] == 2, "settings"])
+    short = first[first["epochs"] == 1].set_index("settings")["knn_top1"]
+    assert short[list(kept)].min() >= short.median()
+    stamps = {p: p.stat().st_mtime_ns for p in tmp_path.glob("runs/*/record.json")}
+    assert main([*line, "--trials", "4"]) == 0
+    again = pd.read_csv(path)
+    assert set(first["run_id"]) < set(again["run_id"])
+    assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
+    assert main([*line, "--search", "grid"]) == 2
+    assert "is a range, and a grid needs values" in capsys.readouterr().err
 
 
 def test_seeds_added_later_enter_the_table_as_deviations(
