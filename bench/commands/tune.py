@@ -66,7 +66,6 @@ def tune(args: argparse.Namespace) -> int:
     arms = [(a, Search(axes, args.search, args.trials, seed)) for a in request.planned.arms]
     if args.dry_run:
         return _count(request, arms, budgets)
-    request.store.check_writable()
     stages = [[budget] for budget in budgets] if args.prune else [budgets]
     trials, ids = _searched(request, arms, stages)
     rows = [row for trial in trials for row in _rows(request, trial)]
@@ -111,7 +110,9 @@ def _searched(
         asked_for = [_trial(request, a, asked, whole) for a, _, asked in live]
         done += asked_for
         tasks = _tasks(asked_for)
-        for note in [*library.vet(request, tasks), *library.mend_runs(request, tasks)]:
+        notes = library.vet(request, tasks)
+        request.store.check_writable()
+        for note in [*notes, *library.mend_runs(request, tasks)]:
             print(f"warning: {note}", file=sys.stderr)
         for step, budgets in enumerate(stages):
             trials = [_trial(request, a, asked, budgets) for a, _, asked in live]
