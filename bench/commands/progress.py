@@ -105,7 +105,7 @@ class StudyView:
     def _tell(self, runs: Sequence[RunProgress]) -> None:
         """Without a terminal: a line when runs have finished, or when a minute has passed."""
         now = time.monotonic()
-        total, gained = _weights(runs)
+        total, gained = weights(runs)
         self.begun = gained if self.begun is None else self.begun
         silent = now - self.told
         ended = all(r.state in (DONE, FAILED, BLOCKED) for r in runs)
@@ -132,7 +132,7 @@ class StudyView:
             )
 
     def _draw(self, runs: Sequence[RunProgress]) -> None:
-        total, gained = _weights(runs)
+        total, gained = weights(runs)
         finished = sum(r.state == DONE for r in runs)
         note = f"{finished}/{len(runs)} runs"
         if self.whole is None:
@@ -150,7 +150,7 @@ class StudyView:
             self.rich.update(self.bars[run_id], completed=run.share, note=_note(run))
 
 
-def _weights(runs: Sequence[RunProgress]) -> tuple[float, float]:
+def weights(runs: Sequence[RunProgress]) -> tuple[float, float]:
     """Work of all runs, and how much of it is done."""
     done = sum(r.weight * (1.0 if r.state == DONE else r.share) for r in runs)
     return sum(r.weight for r in runs), done

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
-from bench.commands.progress import StudyView
+from bench.commands.progress import StudyView, weights
 from bench.launch.base import Observer, Progress
 from bench.store.states import BLOCKED, DONE, FAILED, RUNNING
 from bench.work.estimate import format_seconds
@@ -62,7 +62,7 @@ class NotebookView:
             self.handle.update(said, raw=True)
 
     def _html(self, runs: Sequence[Progress], now: float) -> str:
-        share = self._share(runs)
+        share = _share(runs)
         failed = [r for r in runs if r.state in (FAILED, BLOCKED)]
         lines = [f"{r.task.run_id}: {r.state} {r.status.get('message', '')}" for r in failed]
         bar = f'<progress max="1" value="{share:.4f}"></progress>'
@@ -71,7 +71,7 @@ class NotebookView:
         )
 
     def _text(self, runs: Sequence[Progress], now: float) -> str:
-        share = self._share(runs)
+        share = _share(runs)
         self.begun = share if self.begun is None else self.begun
         done = sum(r.state == DONE for r in runs)
         text = f"{share:.0%}, {done}/{len(runs)} runs, {format_seconds(now)}"
@@ -79,8 +79,7 @@ class NotebookView:
             text += f", ETA {format_seconds((1 - share) * now / (share - self.begun))}"
         return text
 
-    @staticmethod
-    def _share(runs: Sequence[Progress]) -> float:
-        work = sum(r.weight for r in runs)
-        done = sum(r.weight * (1.0 if r.state == DONE else r.share) for r in runs)
-        return done / work if work else 1.0
+
+def _share(runs: Sequence[Progress]) -> float:
+    total, done = weights(runs)
+    return done / total if total else 1.0

@@ -85,7 +85,11 @@ class Results:
         return html.brief(self.findings())
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}('{self.name}' in '{self.store.root}')"
+        kind = type(self).__name__.removeprefix("_")
+        return f"{kind}('{self.name}' in '{self._place()}')"
+
+    def _place(self) -> Path:
+        return self.store.root
 
 
 class _Unpacked(Results):
@@ -98,6 +102,9 @@ class _Unpacked(Results):
         unpack(store, archive)
         super().__init__(store, studies.find(store, study))
         self._archive = archive
+
+    def _place(self) -> Path:
+        return self._archive
 
     @cached_property
     def _found(self) -> Findings:

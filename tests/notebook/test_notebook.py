@@ -72,6 +72,7 @@ def test_folders_and_archives_are_opened_by_their_paths(study: bench.Study, tmp_
         assert opened.name == study.name
         assert opened.accuracy.equals(study.accuracy)
         assert opened.verdict() == study.verdict()
+    assert repr(opened) == f"Unpacked('{study.name}' in '{archive}')"
     assert (tmp_path / study.name / "report.md") in opened.report(formats=["md"])
     with pytest.raises(UsageError, match="does not exist"):
         bench.open(tmp_path / "nothing")

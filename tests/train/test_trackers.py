@@ -15,10 +15,14 @@ import pytest
 
 from bench import registry
 from bench.errors import UsageError
+from bench.machine.world import World
+from bench.plan.config import Resources
 from bench.run import main
 from bench.store.folder import RunFolder
+from bench.store.store import Store
 from bench.train.trackers import Trackers, checked, result_line
-from tests.conftest import TINY
+from bench.work import runner
+from tests.conftest import TINY, tiny_study
 
 SMALL = [s for s in TINY if not s.startswith("probe")]
 LINE = ["--methods", "mae+null", "--epochs", "2", "--seeds", "1", "--tasks", "finetune,knn"]
@@ -183,6 +187,24 @@ def test_not_even_one_that_exits_ends_a_run(
     trackers.log({"step": 1})
     assert not trackers.sinks
     assert "tracker 'csv' is left out: bye" in caplog.text
+
+
+def test_of_several_processes_the_leading_one_alone_tracks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Second(World):
+        leads = False  # type: ignore[assignment]
+
+        def share(self, value: Any) -> Any:
+            return True
+
+    silent: list[bool] = []
+    monkeypatch.setattr(runner, "_tracked", lambda *given: pytest.fail("it tracks"))
+    compute = lambda store, task, resources, place: silent.append(place.monitor.silent)  # noqa: E731
+    monkeypatch.setattr(runner, "_compute", compute)
+    (task, _) = tiny_study("mae").tasks()
+    runner.execute(Store(tmp_path), task, Resources(trackers=("csv",)), Second())
+    assert silent == [True]
 
 
 def test_asking_for_trackers_imports_none_of_them() -> None:
