@@ -95,7 +95,9 @@ def outline(wish: Wish, out: str | Path, means: Means) -> Request:
     """
     check_means(means)
     planned = plan_wish(wish, _content(wish.init))
-    return Request(planned, Store(Path(out)), means, _resources(planned, means))
+    store = Store(Path(out))
+    store.check_place()
+    return Request(planned, store, means, _resources(planned, means))
 
 
 def vet(request: Request, tasks: Sequence[Task]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench import registry
 from bench.commands.flags import add_out_flag
-from bench.errors import NothingMeasuredError
+from bench.errors import NothingMeasuredError, UsageError
 from bench.store import studies
 from bench.store.archive import export
 from bench.store.folder import RunFolder
@@ -19,7 +19,13 @@ ARCHIVE = "archive"
 
 
 def export_study(args: argparse.Namespace) -> int:
-    """Packs a study, its plan, tables and runs, or single runs, into one archive."""
+    """Packs a study, its plan, tables and runs, or single runs, into one archive.
+
+    Raises:
+        UsageError: for a name that is not known, or a target that is a folder.
+    """
+    if args.to and Path(args.to).is_dir():
+        raise UsageError(f"--to '{args.to}' is a folder: name a file, as {args.to}/x.tar.gz.")
     store = Store(Path(args.out))
     if args.what in {folder.run_id for folder in store.folders()}:
         folders = [store.run(args.what).path]

@@ -15,7 +15,7 @@ from bench.errors import printable, remedy
 from bench.launch.slurm.tracking import job_output
 from bench.report.words import duration, number
 from bench.store.folder import RunFolder
-from bench.store.record import load_record
+from bench.store.record import load_record, measured
 from bench.store.states import RUNNING
 from bench.store.store import Store
 
@@ -57,14 +57,14 @@ def _print_text(path: Path, last: int) -> None:
 
 def _speed(folder: RunFolder, status: dict[str, Any]) -> str:
     """Images/s, time and peak memory of a finished run; step and time left of a running one."""
-    result = folder.result() or {}
-    rate = result.get("images_per_s") or status.get("images_per_s")
+    record = load_record(folder)
+    result = record or measured(folder)
+    rate = result.images_per_s or status.get("images_per_s")
     parts = [f"{rate:,.0f} images/s"] if rate else []
     if status["state"] == RUNNING and status.get("total"):
         parts.append(f"step {status.get('step', 0)} of {status['total']}")
         parts += [f"ETA {left}"] if (left := eta(status)) else []
-    parts += [f"pre-training {duration(result['pretrain_s'])}"] if result.get("pretrain_s") else []
-    record = load_record(folder)
+    parts += [f"pre-training {duration(result.pretrain_s)}"] if result.pretrain_s else []
     taken = record.seconds if record is not None else {}
     parts += [f"{name} {duration(s)}" for name, s in taken.items()]
     return ", ".join(parts)

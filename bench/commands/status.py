@@ -16,7 +16,7 @@ from bench.launch.slurm.tracking import WAITS
 from bench.report.words import duration
 from bench.store import studies
 from bench.store.folder import RunFolder, now
-from bench.store.record import load_record
+from bench.store.record import load_record, measured
 from bench.store.states import DONE, FAILED, PENDING, RUNNING
 from bench.store.store import Store
 
@@ -78,7 +78,7 @@ def _seconds(folder: RunFolder) -> float:
     record = load_record(folder)
     if record is not None:
         return sum(record.seconds.values())
-    return float((folder.result() or {}).get("pretrain_s") or 0.0)
+    return measured(folder).pretrain_s or 0.0
 
 
 def _ago(folders: list[RunFolder]) -> str:
@@ -91,7 +91,7 @@ def _runs(store: Store, study: str, asked: Scheduled) -> str:
     for name in _ids(store, studies.find(store, study).plan() or {}):
         run = store.run(name)
         status, seconds = run.status(), _seconds(run)
-        step = f"{status['step']}/{status['total']}" if "total" in status else ""
+        step = f"{status['step']}/{status['total']}" if {"step", "total"} <= status.keys() else ""
         shown = state(run, asked.states)
         stage = status.get("failure", "") if shown == FAILED else status.get("stage", "")
         took = duration(seconds) if seconds else ""

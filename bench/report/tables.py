@@ -301,7 +301,8 @@ def ablation_table(section: Section) -> Table:
                 at = (row["arm"], row["target_epochs"], row["endpoint"])
                 slow = words.relative(costs, row["arm"], str(base_arm))
                 gain = words.gain(gains[at]) if at in gains else words.NONE
-                shown = [gain, words.factor(row), slow, row["matched"]]
+                said = words.NONE if words.is_missing(row["matched"]) else row["matched"]
+                shown = [gain, words.factor(row), slow, said]
                 rows.append([row["arm"], str(row["target_epochs"]), *shown, row["verdict"]])
     columns = ["method", "epochs", "Δ [95 %]", "ρ epochs", "time/epoch against baseline"]
     columns += ["matched", "verdict"]

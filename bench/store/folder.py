@@ -27,7 +27,16 @@ from typing import Any
 
 from bench.errors import BusyError, DamagedError
 from bench.store.files import read_json, write_json
-from bench.store.shapes import CONFIG, PROVENANCE, RESULT, STATUS, clean, fits, read_state
+from bench.store.shapes import (
+    CONFIG,
+    METRICS,
+    PROVENANCE,
+    RESULT,
+    STATUS,
+    clean,
+    misfits,
+    read_state,
+)
 from bench.store.states import DONE, PENDING, RUNNING, STOPPED
 
 BEAT_KEPT_S = 600.0
@@ -83,8 +92,8 @@ class RunFolder:
     def word(self) -> dict[str, Any]:
         """The status as the run left it, whether it lives or not, without what does not fit."""
         kept = read_json(self.path / "status.json") or {}
-        fitting = {k: v for k, v in kept.items() if k not in STATUS or fits(v, STATUS[k])}
-        return {"state": PENDING, **clean(fitting)}
+        wrong = misfits(kept, STATUS)
+        return {"state": PENDING, **clean({k: v for k, v in kept.items() if k not in wrong})}
 
     def _beats(self, status: dict[str, Any]) -> bool:
         """Whether another machine, whose lock may not be seen here, gave a sign lately."""
@@ -145,8 +154,9 @@ class RunFolder:
             for number, text in enumerate(texts):
                 with contextlib.suppress(ValueError, TypeError, RecursionError):
                     values = json.loads(text)
-                    if not isinstance(values, dict):
+                    if not isinstance(values, dict) or misfits(values, METRICS):
                         continue
+                    values = clean(values)
                     key = (values.get("stage"), values.get("step", -number))
                     lines.pop(key, None)
                     lines[key] = values

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, get_type_hints
 
+from bench.api.rules import Epochs, Natural, Seed
 from bench.errors import StoreError
 from bench.plan.config import RunConfig
 from bench.plan.identity import recipe_digest
@@ -42,9 +43,9 @@ class Record:
     plugins: list[str] = field(default_factory=list)
     data: str
     model: str
-    epochs: int
-    seed: int
-    repeat: int = 0
+    epochs: Epochs
+    seed: Seed
+    repeat: Natural = 0
     status: str = DONE
     failure: str = ""
     scores: dict[str, float] = field(default_factory=dict)
@@ -160,4 +161,4 @@ def load_record(folder: RunFolder) -> Record | None:
         raise StoreError(f"record of {folder.run_id} has unknown fields: {sorted(extra)}")
     path = folder.path / "record.json"
     required = tuple(f.name for f in fields(Record) if f.default is f.default_factory is MISSING)
-    return Record(**held(values, get_type_hints(Record), path, required))
+    return Record(**held(values, get_type_hints(Record, include_extras=True), path, required))

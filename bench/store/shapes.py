@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from bench.api.rules import Amount, Natural, Range, Text, make_check
+from bench.api.rules import Amount, Natural, Range, Seed, Text, make_check
 from bench.errors import CONTROL, DamagedError, StoreError, printable
 from bench.store.states import STATES
 
@@ -26,7 +26,7 @@ PLAN: Shape = {
     "preset": str,
     "arms": list[str],
     "budgets": list[Natural],
-    "seeds": list[Natural],
+    "seeds": list[Seed],
     "target_epochs": int | None,
     "endpoint": str,
     "secondary": list[str],
@@ -58,6 +58,8 @@ STATUS: Shape = {
     "data_wait_share": float | None,
     "loss": float | None,
 }
+
+METRICS: Shape = {"stage": str, "epoch": int, "step": int, "loss": float | None}
 
 PROVENANCE: Shape = {
     "code": dict[str, Any],
@@ -104,11 +106,15 @@ def held(values: dict[str, Any], shape: Shape, path: Path, required: tuple[str, 
     for key in required:
         if key not in values:
             raise damaged(path, f"it lacks '{key}'")
-    for key, hint in shape.items():
-        if key in values and not fits(values[key], hint):
-            shown = printable(json.dumps(values[key], default=str))[:60]
-            raise damaged(path, f"'{key}' cannot be {shown}")
+    for key in misfits(values, shape):
+        shown = printable(json.dumps(values[key], default=str))[:60]
+        raise damaged(path, f"'{key}' cannot be {shown}")
     return clean(values)
+
+
+def misfits(values: Mapping[str, Any], shape: Shape) -> list[str]:
+    """Keys whose values do not fit the shape."""
+    return [k for k, hint in shape.items() if k in values and not fits(values[k], hint)]
 
 
 def damaged(path: Path, why: str) -> DamagedError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,16 @@ class Store:
         parent = (folder.config() or {}).get("parent")
         return self.run(parent) if parent else folder
 
+    def check_place(self) -> None:
+        """That the folder is there or could be made, without making it.
+
+        Raises:
+            UsageError: if it is no folder, or not to be written.
+        """
+        there = next(p for p in (self.root, *self.root.absolute().parents) if p.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise self._not_writable(f"'{there}' is no folder that can be written")
+
     def check_writable(self) -> None:
         """Makes the folder and proves that it can be written.
 
@@ -76,10 +87,13 @@ class Store:
                 pass
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise UsageError(
-                f"cannot write to output folder '{self.root}' ({reason}). "
-                "Choose another one with --out DIR."
-            ) from error
+            raise self._not_writable(str(reason)) from error
+
+    def _not_writable(self, reason: str) -> UsageError:
+        return UsageError(
+            f"cannot write to output folder '{self.root}' ({reason}). "
+            "Choose another one with --out DIR."
+        )
 
     def records(self, ids: list[str] | None = None) -> list[Record]:
         """Records of finished cells (all of them, or those named)."""

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.errors import StoreError, UsageError
+from bench.plan.typed import LARGEST_SEED
 from bench.store.correct import pack, read_correct, unpack, write_correct
 from bench.store.files import read_json, write_json
 from bench.store.record import Measured, measured
 from bench.store.scores import KeptScore, KeptScores
-from bench.store.shapes import PROVENANCE, clean, fits, held
+from bench.store.shapes import PLAN, PROVENANCE, clean, fits, held
 from bench.store.store import Store
 
 SCORE = KeptScore(top1=71.5, seconds=None, commit="abc", dirty=True, correct=["3:oA=="])
@@ -193,3 +194,8 @@ def test_what_a_pretraining_measured_is_read_by_its_types(store: Store) -> None:
         (folder.path / "record.json").write_text(json.dumps({**plain, **more}))
         with pytest.raises(StoreError, match=said):
             measured(folder)
+
+
+def test_a_plan_may_hold_any_seed_that_may_be_asked_for() -> None:
+    assert fits([0, LARGEST_SEED], PLAN["seeds"])
+    assert not fits([LARGEST_SEED + 1], PLAN["seeds"])
