@@ -6,28 +6,25 @@ images, b of them read by the losses, T tokens of a layer, N patches, D width, H
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.api import (
     Batch,
-    Classifier,
-    ClassifierOptions,
     GeneratorFor,
     MaskEmbedding,
     Method,
     MethodOutput,
-    SampleStream,
     TokenHook,
     TokenLayer,
     TokenPlan,
 )
-from bench.errors import RunError, UsageError
+from bench.api.wrapper import NOISE_OFFSET, Wrapper
+from bench.errors import RunError
 from mto import losses
 from mto.affinity import sample_heads, sample_images
 from mto.config import MTOConfig
@@ -36,37 +33,19 @@ from mto.predict import chosen_patches, share_now
 from mto.reading import View, heterogeneity, leak, view, weight_received
 from mto.recalibration import exclusion_bias, recalibration_bias
 
-NOISE_OFFSET = 1 << 20
-"""First draw of a sample's stream that MTO takes: past those of drop path, two a layer."""
-
 
 def with_mto(method: Method, config: MTOConfig) -> Method:
-    """``method`` with Masked Token Optimization.
-
-    Raises:
-        UsageError: if the method has no mask tokens.
-    """
-    if not method.mask_tokens():
-        raise UsageError(f"{type(method).__name__} has no mask tokens, so mto cannot wrap it.")
+    """``method`` with Masked Token Optimization; refused for one without mask tokens."""
     return MTO(method, config)
 
 
-class MTO(nn.Module):
+class MTO(Wrapper):
     """A method whose forward pass is that of ``base``, observed and biased through its hook.
 
     Parameters are those of ``base`` and no more, in its order, named with the prefix ``base.``.
     """
 
-    def __init__(self, method: Method, config: MTOConfig) -> None:
-        super().__init__()
-        self.base = cast(nn.Module, method)
-        self.config = config
-        self.shape = method.shape
-
-    @property
-    def method(self) -> Method:
-        """The wrapped method."""
-        return cast(Method, self.base)
+    config: MTOConfig
 
     def forward(self, batch: Batch, hook: TokenHook | None = None) -> MethodOutput:
         """The method's output, with the weighted losses added to ``penalty``."""
@@ -85,30 +64,6 @@ class MTO(nn.Module):
             drawn = torch.randn(token.shape, generator=generator, device=generator.device)
             with torch.no_grad():
                 token.copy_(drawn * self.config.init_std)
-
-    def draw_hidden(self, stream: SampleStream) -> Tensor:
-        """Masks [B, N] of the base."""
-        return self.method.draw_hidden(stream)
-
-    def mask_tokens(self) -> Mapping[str, nn.Parameter]:
-        """The base's mask tokens by their names here."""
-        return {f"base.{name}": token for name, token in self.method.mask_tokens().items()}
-
-    def no_weight_decay(self) -> set[str]:
-        """The base's undecayed parameters by their names here."""
-        return {f"base.{name}" for name in self.method.no_weight_decay()}
-
-    def after_step(self, step: int, total_steps: int) -> None:
-        """Passes the end of a step on to the base."""
-        self.method.after_step(step, total_steps)
-
-    def encoder(self) -> nn.Module:
-        """The base's encoder; evaluation never sees MTO."""
-        return self.method.encoder()
-
-    def classifier(self, options: ClassifierOptions) -> Classifier:
-        """The base's classifier; evaluation never sees MTO."""
-        return self.method.classifier(options)
 
 
 _Streams = dict[str, list[Tensor]]
@@ -171,14 +126,13 @@ class _Pass:
         draws = self.noise.uniform(hidden.shape[1], offset=NOISE_OFFSET + 2)
         return chosen_patches(draws, hidden, share)
 
-    def embedding(self, embedding: MaskEmbedding) -> None:
-        """Measures the mask token where it enters the model."""
+    def embedding(self, embedding: MaskEmbedding) -> Tensor | None:
+        """Measures the mask token where it enters the model; an outer hook may replace it."""
         if self.config.lambda_dist:
             form = self.config.distance
             distance = losses.token_distance(embedding.tokens, embedding.mask_token, form)
             self.distances.append(losses.distance_loss(distance, self.config.dist_margin))
-        if self.outer is not None:
-            self.outer.embedding(embedding)
+        return None if self.outer is None else self.outer.embedding(embedding)
 
     def attention(self, layer: TokenLayer) -> Tensor | None:
         """Recalibrates one layer and measures it; the outer hook sees it recalibrated."""

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.attention import attend, split_heads
+from baselines.entering import entering
 from baselines.linear import Linear, linear
 from baselines.places import put, take
 from baselines.vit import EPS, Mlp
-from bench.api import MaskEmbedding, TokenHook, TokenLayer
+from bench.api import TokenHook, TokenLayer
 
 
 @dataclass(frozen=True)
@@ -144,9 +145,9 @@ class Decoder(nn.Module):
             hook: what a plug-in or a probe hands in.
         """
         x = self.embed(latent)
-        if hook is not None:
-            hook.embedding(MaskEmbedding(x[:, 1:], self.mask_token, self.name))
-        masks = (self.mask_token + positions[:, 1:]).to(x.dtype).expand(len(x), -1, -1)
+        hidden = masked.tokens[:, 1:]
+        entered = entering(hook, x[:, 1:], self.mask_token, hidden, self.name)
+        masks = (entered + positions[:, 1:]).to(x.dtype).expand(len(x), -1, -1)
         x = torch.cat([x[:, :1], put(x[:, 1:], masked.visible, masks)], dim=1)
         for index, block in enumerate(self.blocks):
             x = block(x, memory, Layer(self.name, index, len(self.blocks), masked.tokens, hook))

@@ -21,6 +21,7 @@ from baselines import masking
 from baselines.conmim.config import ConMIMConfig
 from baselines.conmim.official import check_network, from_conmim
 from baselines.conmim.projector import projector
+from baselines.entering import entering
 from baselines.init import init_beit, initialise
 from baselines.places import split, take
 from baselines.vit import Style, VisionTransformer, ViTClassifier
@@ -28,7 +29,6 @@ from bench.api import (
     Batch,
     ClassifierOptions,
     GeneratorFor,
-    MaskEmbedding,
     MethodOutput,
     SampleStream,
     TokenHook,
@@ -99,9 +99,8 @@ class ConMIM(nn.Module):
         """The student's features [B, M, E] at the hidden places of the masked images."""
         vit = self.student.vit
         tokens = vit.embed(batch.images)
-        if hook is not None:
-            hook.embedding(MaskEmbedding(tokens, self.mask_token))
-        tokens = torch.where(batch.hidden[:, :, None], self.mask_token.to(tokens.dtype), tokens)
+        masks = entering(hook, tokens, self.mask_token, batch.hidden)
+        tokens = torch.where(batch.hidden[:, :, None], masks.to(tokens.dtype), tokens)
         x = vit.prepend_class(vit.add_positions(tokens))
         watch = None if hook is None else (hook, F.pad(batch.hidden, (1, 0)))
         features = self.student.project(vit.run(x, batch.noise, watch)[-1])

@@ -18,6 +18,7 @@ from baselines import masking
 from baselines.carry import carry
 from baselines.data2vec.config import Data2VecConfig
 from baselines.data2vec.official import from_data2vec
+from baselines.entering import entering
 from baselines.init import init_beit, initialise
 from baselines.linear import Linear
 from baselines.vit import Style, VisionTransformer, ViTClassifier
@@ -25,7 +26,6 @@ from bench.api import (
     Batch,
     ClassifierOptions,
     GeneratorFor,
-    MaskEmbedding,
     MethodOutput,
     SampleStream,
     TokenHook,
@@ -82,9 +82,8 @@ class Data2Vec(nn.Module):
     def predict(self, batch: Batch, hook: TokenHook | None = None) -> tuple[Tensor, Tensor]:
         """The student's prediction [M, D] at hidden places; which, [B, N]."""
         tokens = self.vit.embed(batch.images)
-        if hook is not None:
-            hook.embedding(MaskEmbedding(tokens, self.mask_token))
-        tokens = torch.where(batch.hidden[:, :, None], self.mask_token.to(tokens.dtype), tokens)
+        masks = entering(hook, tokens, self.mask_token, batch.hidden)
+        tokens = torch.where(batch.hidden[:, :, None], masks.to(tokens.dtype), tokens)
         x = self.vit.prepend_class(self.vit.add_positions(tokens))
         carried = carry(hook, batch.hidden, self.shape.depth)
         watch = None if hook is None else (hook, F.pad(batch.hidden, (1, 0)))

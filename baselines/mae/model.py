@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from baselines import masking
 from baselines.carry import carry
+from baselines.entering import entering
 from baselines.init import init_mae, initialise
 from baselines.linear import Linear
 from baselines.mae.config import MAEConfig
@@ -35,7 +36,6 @@ from bench.api import (
     Batch,
     ClassifierOptions,
     GeneratorFor,
-    MaskEmbedding,
     MethodOutput,
     SampleStream,
     TokenHook,
@@ -98,17 +98,15 @@ class MAE(nn.Module):
         order of their own need not be put in their places first.
         """
         x = self.decoder_embed(latent)
-        if hook is not None:
-            hook.embedding(MaskEmbedding(x[:, 1:], self.mask_token))
-        mask_token, table = self.mask_token.to(x.dtype), self.decoder_pos_embed.to(x.dtype)
+        full = entering(hook, x[:, 1:], self.mask_token, hidden)
+        full = full.to(x.dtype).expand(len(x), self.shape.patches, -1)
+        table = self.decoder_pos_embed.to(x.dtype)
         carried = carry(hook, hidden, len(self.decoder_blocks))
         if carried is not None:
             masked = carried.order[:, carried.columns :]
-            masks = mask_token.expand(*masked.shape, -1)
-            x = torch.cat([x, masks], dim=1) + table[0][carried.order]
+            x = torch.cat([x, take(full, masked - 1)], dim=1) + table[0][carried.order]
             x = run_carried(self.decoder_blocks, x, carried)[-1]
             return x[:, carried.columns :], masked - 1
-        full = mask_token.expand(len(x), self.shape.patches, -1)
         full = full.scatter(1, visible[:, :, None].expand(-1, -1, x.shape[2]), x[:, 1:])
         x = torch.cat([x[:, :1], full], dim=1) + table
         watch = None if hook is None else (hook, nn.functional.pad(hidden, (1, 0)))

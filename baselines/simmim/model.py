@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from baselines import masking
 from baselines.carry import carry
+from baselines.entering import entering
 from baselines.init import init_beit, init_bias_as_torch, initialise
 from baselines.linear import linear
 from baselines.patches import patchify, unpatchify
@@ -30,7 +31,6 @@ from bench.api import (
     Batch,
     ClassifierOptions,
     GeneratorFor,
-    MaskEmbedding,
     MethodOutput,
     SampleStream,
     TokenHook,
@@ -78,9 +78,8 @@ class SimMIM(nn.Module):
     def predict(self, batch: Batch, hook: TokenHook | None = None) -> tuple[Tensor, Tensor]:
         """Pixels [M, C*p*p] of hidden patches, as (channel, row, column); which, [B, N]."""
         tokens = self.vit.embed(batch.images)
-        if hook is not None:
-            hook.embedding(MaskEmbedding(tokens, self.mask_token))
-        tokens = torch.where(batch.hidden[:, :, None], self.mask_token.to(tokens.dtype), tokens)
+        masks = entering(hook, tokens, self.mask_token, batch.hidden)
+        tokens = torch.where(batch.hidden[:, :, None], masks.to(tokens.dtype), tokens)
         x = self.vit.prepend_class(self.vit.add_positions(tokens))
         carried = carry(hook, batch.hidden, self.shape.depth)
         watch = None if hook is None else (hook, F.pad(batch.hidden, (1, 0)))

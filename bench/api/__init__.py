@@ -1,5 +1,7 @@
 """What methods, plug-ins and trackers are held to. Enters what outside packages may import."""
 
+from typing import TYPE_CHECKING, Any
+
 from bench.api.contract import (
     Batch,
     Classifier,
@@ -19,6 +21,9 @@ from bench.api.contract import (
     needs_of,
 )
 
+if TYPE_CHECKING:
+    from bench.api.wrapper import PassOn, Wrapper
+
 __all__ = [
     "Batch",
     "Classifier",
@@ -28,6 +33,7 @@ __all__ = [
     "Method",
     "MethodOutput",
     "Needs",
+    "PassOn",
     "Photometric",
     "SampleStream",
     "Sink",
@@ -35,5 +41,15 @@ __all__ = [
     "TokenLayer",
     "TokenPlan",
     "VisionShape",
+    "Wrapper",
     "needs_of",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs torch is imported when it is asked for."""
+    if name not in ("PassOn", "Wrapper"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from bench.api import wrapper
+
+    return getattr(wrapper, name)

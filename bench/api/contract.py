@@ -72,6 +72,8 @@ class Batch:
     ones, a plug-in those from 1 << 20 on. It is None where nothing is to be random. ``progress``
     is the share of the run's steps done before this one, in [0, 1). ``view`` [B, C, S, S] shows
     the same crops in other colours, for methods that ask for it (:class:`Needs`), else None.
+    ``step`` is one stream [1] for the whole step, the same in all its micro-batches and processes,
+    for what a plug-in draws once a step; None where nothing is to be random.
     """
 
     images: Tensor
@@ -79,6 +81,7 @@ class Batch:
     noise: SampleStream | None = None
     progress: float = 0.0
     view: Tensor | None = None
+    step: SampleStream | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,12 +148,14 @@ class MaskEmbedding:
     """The initial embedding at which mask tokens replace patches.
 
     ``tokens`` [B, N', D] are the embeddings of real patches (N' = N at an encoder input, the
-    visible ones at a decoder input), before positions are added; ``mask_token`` [1, 1, D].
-    ``stream`` names the stack of layers that they enter, where a method has several.
+    visible ones at a decoder input), before positions are added; ``mask_token`` [1, 1, D] enters at
+    the hidden patches of ``hidden`` [B, N], M of them at most in an image. ``stream``
+    names the stack of layers that they enter, where a method has several.
     """
 
     tokens: Tensor
     mask_token: Tensor
+    hidden: Tensor
     stream: str = ""
 
 
@@ -207,8 +212,12 @@ class TokenHook(Protocol):
         """
         ...
 
-    def embedding(self, embedding: MaskEmbedding) -> None:
-        """Called once a pass and mask token, where it enters the model."""
+    def embedding(self, embedding: MaskEmbedding) -> Tensor | None:
+        """Called once a pass and mask token, where it enters the model.
+
+        Returns what enters in its place, [B, M, D]: an image's hidden patches in raster order, then
+        values that are not read where it hides fewer than M. None leaves the mask token.
+        """
         ...
 
     def attention(self, layer: TokenLayer) -> Tensor | None:

@@ -124,6 +124,7 @@ class Pretraining:
         digests["mask"].add(epoch, step.ids, hidden)
         everything = self.session.world.total(hidden.sum())
         views = streams.samples("view", epoch, step.ids)
+        once = streams.samples("step", number, step.ids.new_zeros(1))
         if "view" in digests:
             digests["view"].add(epoch, step.ids, views.uniform(DRAWS))
         size = whole_groups(self.needs, self.session.micro_batch) or max(1, count)
@@ -135,6 +136,7 @@ class Pretraining:
                 noise.select(part),
                 progress=number / total,
                 view=view_for(self.config, step.images[part], views.select(part)),
+                step=once,
             )
             with autocast(self.session.device, self.config.pretrain.precision):
                 output = self.method(batch)
@@ -175,7 +177,8 @@ class Pretraining:
         batch = self._fixed_batch(FLOP_IMAGES)
         ids = torch.arange(len(batch.images), device=batch.images.device)
         noise = self.session.streams.samples("flops", 0, ids)
-        batch = dataclasses.replace(batch, noise=noise, progress=0.5)
+        once = self.session.streams.samples("step", 0, ids.new_zeros(1))
+        batch = dataclasses.replace(batch, noise=noise, progress=0.5, step=once)
         with FlopCounterMode(display=False) as counter:
             output = twin(batch)
             loss = output.loss if output.penalty is None else output.loss + output.penalty

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bench import registry
 from bench.api import Batch, ClassifierOptions, MaskEmbedding, TokenLayer
+from bench.errors import RunError
 from bench.evaluate.finetune import finetune_optimizer
 from bench.plan import resolve, typed
 from bench.plan.config import RunConfig
@@ -232,6 +233,32 @@ def test_a_hook_sees_every_layer_with_mask_tokens_and_changes_nothing(method: An
         assert layer.scale == pytest.approx(d**-0.5)
     tokens = [x.mask_token for x in watch.embeddings]
     assert all(x is y for x, y in zip(tokens, method.mask_tokens().values(), strict=True))
+
+
+class Instead(Watch):
+    """A hook that shifts mask tokens, each place by values of its own, or gives too few."""
+
+    def __init__(self, shift: float, cut: int = 0) -> None:
+        super().__init__()
+        self.shift, self.cut = shift, cut
+
+    def embedding(self, embedding: MaskEmbedding) -> Tensor:  # type: ignore[override]
+        most = int(embedding.hidden.sum(1).max()) - self.cut
+        token = embedding.mask_token
+        places = self.shift * torch.outer(torch.arange(most), torch.arange(token.shape[2])).sin()
+        return (token + places).expand(len(embedding.hidden), most, token.shape[2])
+
+
+def test_a_hook_may_replace_mask_tokens(method: Any) -> None:
+    method.eval()
+    batch = make_batch(method)
+    with torch.no_grad():
+        bare, same = method(batch).prediction, method(batch, Instead(0.0)).prediction
+        other = method(batch, Instead(0.5)).prediction
+        assert torch.equal(bare, same)
+        assert not torch.allclose(bare, other, atol=1e-4)
+        with pytest.raises(RunError, match="replaced mask tokens by values of shape"):
+            method(batch, Instead(0.0, cut=1))
 
 
 def test_mask_tokens_and_spared_names_are_parameters(method: Any) -> None:

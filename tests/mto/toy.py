@@ -66,7 +66,7 @@ class Toy(nn.Module):
         patches = F.unfold(batch.images, self.shape.patch_size, stride=self.shape.patch_size).mT
         x = self.embed(patches)
         if hook is not None:
-            hook.embedding(MaskEmbedding(x, self.mask_token))
+            hook.embedding(MaskEmbedding(x, self.mask_token, batch.hidden))
         x = torch.where(batch.hidden[:, :, None], self.mask_token, x)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.position
         hidden = F.pad(batch.hidden, (1, 0))

@@ -1,4 +1,4 @@
-"""A pre-training tells its method how much of the run is done."""
+"""A pre-training tells its method how much of the run is done, and what a whole step may draw."""
 
 from __future__ import annotations
 
@@ -25,12 +25,19 @@ def test_progress_rises_from_nought_in_equal_steps_to_below_one(
     config = tasks("simmim")[0].config
     method: Any = build_method(config)
     seen: list[float] = []
-    method.register_forward_pre_hook(
-        lambda module, arguments: seen.append(arguments[0].progress) if module.training else None
-    )
+    once: list[float] = []
+
+    def look(module: Any, arguments: Any) -> None:
+        if module.training:
+            seen.append(arguments[0].progress)
+            once.append(arguments[0].step.uniform(1).item())
+
+    method.register_forward_pre_hook(look)
     session = Session(torch.device("cpu"), Streams(0, 0), Monitor(RunFolder(tmp_path)), micro_batch)
     pretraining = Pretraining(method.train(), load.load(config, ""), config, session)
     pretraining.flops_per_image = lambda job: 0.0  # type: ignore[method-assign]
     pretraining.run()
     parts = 2 if micro_batch else 1
     assert seen == [step / 6 for step in range(6) for _ in range(parts)]
+    assert once == [draw for draw in once[::parts] for _ in range(parts)]
+    assert len(set(once)) == 6, "a stream a step, shared by its micro-batches"
