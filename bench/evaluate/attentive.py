@@ -63,7 +63,17 @@ def attentive(encoder: Encoder, recipe: AttentiveConfig) -> Score:
     optimizer = adamw(groups, peak_lr(recipe), (0.9, 0.999))
     warm = round(recipe.warmup_epochs * feed.steps)
     scheduler = cosine(optimizer, recipe.epochs * feed.steps, warm)
-    job = Job("attentive", head, optimizer, scheduler, feed, recipe.epochs, losses, replicated=True)
+    job = Job(
+        "attentive",
+        head,
+        optimizer,
+        scheduler,
+        feed,
+        recipe.epochs,
+        losses,
+        on_epoch=encoder.logger("attentive"),
+        replicated=True,
+    )
     meter = fit(job, encoder.session)
     head.eval()
     read = lambda images: head(_tokens(encoder, images, recipe.precision))  # noqa: E731

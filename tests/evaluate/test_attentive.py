@@ -36,6 +36,8 @@ def test_the_head_is_attention_of_one_query_a_head(tmp_path: Path) -> None:
     head = _head(given, 2).eval()
     tokens = torch.randn(3, 5, K, generator=torch.Generator().manual_seed(0))
     weights = head.state_dict()
+    learned = {name for name, _ in head.named_parameters()}
+    assert learned == {"query", "read.weight", "linear.weight", "linear.bias"}
     keys, values = (tokens / (1 + 1e-6) ** 0.5 @ weights["read.weight"].T).chunk(2, dim=2)
     pooled = []
     for h, query in enumerate(weights["query"]):
@@ -64,9 +66,25 @@ def test_what_it_cannot_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     given = encoder(tmp_path, labelled.plain())
     with pytest.raises(UsageError, match=r"heads=3 do not divide the encoder's width of 4"):
         attentive(given, dataclasses.replace(RECIPE, heads=3))
+    with pytest.raises(UsageError, match="heads=3 do not divide"):
+        attentive(encoder(tmp_path, labelled.plain(), heads=3), RECIPE)  # by default the encoder's
     monkeypatch.setitem(ROWS, "tokens", 0)
     monkeypatch.setattr(
         labelled.Encoder, "features", lambda self, images, pool: images[:, 0, 0, :K] @ self.weight
     )
     with pytest.raises(UsageError, match="gives no features"):
         attentive(given, RECIPE)
+
+
+def test_its_defaults_are_part_of_ids() -> None:
+    """A change of one is a change of every study that names the task."""
+    assert dataclasses.asdict(AttentiveConfig()) == {
+        "epochs": 100,
+        "batch_size": 1024,
+        "blr": 2.5e-4,
+        "lr_batch": 256,
+        "warmup_epochs": 5.0,
+        "weight_decay": 0.1,
+        "heads": 0,
+        "precision": "fp32",
+    }

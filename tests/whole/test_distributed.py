@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from bench.errors import UsageError
+from bench.evaluate.attentive import AttentiveConfig
 from bench.machine.world import SOLO, World, meeting
-from bench.plan.study import Task
+from bench.plan.identity import cell_id
+from bench.plan.study import CELL, Task
 from bench.store.states import FAILED, STOPPED
 from bench.store.store import Store
 from tests.support.tiny_runs import QUICK, KillAt, in_process, run, tasks
@@ -98,6 +102,25 @@ def test_two_processes_equal_one(arm: str, tmp_path: Path) -> None:
         for root in (alone, both)
     ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_an_attentive_probe_on_two_processes_equals_one(tmp_path: Path) -> None:
+    pre, fin = tasks("mae")
+    recipe = AttentiveConfig(epochs=3, batch_size=10, blr=0.01, warmup_epochs=0)
+    config = replace(fin.config, tasks=(("attentive", recipe),))
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    assert run(alone, pre) == 0
+    shutil.copytree(alone, both)
+    task = Task(CELL, cell_id(config), config, pre.run_id)
+    assert run(alone, task) == 0
+    assert pair(both, task) == [0, 0]
+    assert result(both, task)["scores"] == result(alone, task)["scores"]
+    one, two = (
+        [m["loss"] for m in Store(root).run(task.run_id).metrics()] for root in (alone, both)
+    )
+    assert len(one) == 3
+    assert two == pytest.approx(one, rel=1e-4)
 
 
 def test_resume_at_world_size_two_is_bit_exact(tmp_path: Path) -> None:
