@@ -24,9 +24,9 @@ def encoder(folder: Path, images: ImageSet, seed: int = 0, heads: int = 1) -> En
     return labelled.encoder(folder, images, dataclasses.replace(settings, model=model, seed=seed))
 
 
-def hidden(count: int, seed: int) -> labelled.ArraySplit:
+def hidden(count: int, seed: int, kind: int = -1) -> labelled.ArraySplit:
     """Two tokens a picture: a loud one of another class, and a quiet one that names the class."""
-    truth = labelled.labels(count, seed)
+    truth = labelled.labels(count, seed) if kind < 0 else torch.full((count,), kind)
     loud = (truth + 1 + torch.arange(count) % 2 * 2) % K
     return labelled.split(truth, one_hot(loud), one_hot(truth) * 0.4)
 
@@ -38,6 +38,7 @@ def test_the_head_is_attention_of_one_query_a_head(tmp_path: Path) -> None:
     weights = head.state_dict()
     learned = {name for name, _ in head.named_parameters()}
     assert learned == {"query", "read.weight", "linear.weight", "linear.bias"}
+    assert weights["read.weight"].abs().max() < 0.1, "drawn with a deviation of 0.02"
     keys, values = (tokens / (1 + 1e-6) ** 0.5 @ weights["read.weight"].T).chunk(2, dim=2)
     pooled = []
     for h, query in enumerate(weights["query"]):
@@ -57,9 +58,18 @@ def test_it_tells_classes_by_their_tokens(tmp_path: Path) -> None:
     score = attentive(given, RECIPE)
     assert score.top1 == 100.0
     assert score.seconds is not None
+    losses = [line["loss"] for line in given.session.monitor.folder.metrics()]
+    assert len(losses) == RECIPE.epochs
+    assert losses[-1] < 0.1 < losses[0]
     assert set(given.frozen.modes) == {False}
     assert torch.equal(given.frozen.weight, torch.eye(K)), "the encoder stays as it is"
     assert attentive(encoder(tmp_path / "again", images), RECIPE).correct == score.correct
+
+
+def test_an_image_is_named_whatever_others_are_tested_beside_it(tmp_path: Path) -> None:
+    """The head's batch norm goes by what it has seen in training."""
+    images = ImageSet(hidden(200, 0), hidden(40, 1, kind=2), K)
+    assert attentive(encoder(tmp_path, images), RECIPE).top1 == 100.0
 
 
 def test_what_it_cannot_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
