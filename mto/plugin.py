@@ -84,7 +84,7 @@ class _Pass:
         self.size = batch.hidden.shape[0]
         self.device = batch.hidden.device
         self.noise = batch.noise
-        self.progress = batch.progress
+        self._batch = batch  # read where needed: a compiler takes a number read for a constant
         self.r: dict[str, float] = {}
         self.distances: list[Tensor] = []
         self.leaks: _Streams = {}
@@ -109,7 +109,10 @@ class _Pass:
         config = self.config
         if self.outer is not None or not config.closes:
             return (False,) * layers
-        schedule, read = r_schedule(config, layers, self.progress), read_layers(config, layers)
+        schedule, read = (
+            r_schedule(config, layers, self._batch.progress),
+            read_layers(config, layers),
+        )
         closed = tuple(r == 0 and layer not in read for layer, r in enumerate(schedule))
         self.r |= {_name(stream, layer): r for layer, r in enumerate(schedule) if closed[layer]}
         self._closed |= {_name(stream, layer) for layer in range(layers) if closed[layer]}
@@ -120,7 +123,7 @@ class _Pass:
 
     def _predicted(self, hidden: Tensor) -> Tensor | None:
         """Hidden patches to predict, [B, N]; None for all."""
-        share = share_now(self.config, self.progress)
+        share = share_now(self.config, self._batch.progress)
         if share == 1 or self.noise is None:
             return None
         draws = self.noise.uniform(hidden.shape[1], offset=NOISE_OFFSET + 2)
@@ -136,7 +139,7 @@ class _Pass:
 
     def attention(self, layer: TokenLayer) -> Tensor | None:
         """Recalibrates one layer and measures it; the outer hook sees it recalibrated."""
-        schedule = r_schedule(self.config, layer.count, self.progress)
+        schedule = r_schedule(self.config, layer.count, self._batch.progress)
         name = _name(layer.stream, layer.index)
         self.r[name] = schedule[layer.index]
         if layer.hidden is not self._sites.hidden:

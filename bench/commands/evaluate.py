@@ -40,6 +40,7 @@ def evaluate(args: argparse.Namespace) -> int:
         micro_batch=args.batch_size,
         data_root=root,
         strict_images=args.strict_images,
+        compile=args.compile,
     )
     from bench.work.adding import add_scores
 

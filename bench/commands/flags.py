@@ -171,6 +171,7 @@ def means_of(args: argparse.Namespace) -> Means:
         strict_images=args.strict_images,
         checkpoint_every_s=args.checkpoint_every,
         trackers=args.track,
+        compile=args.compile,
         site=args.site,
         settings=site_settings(args),
     )

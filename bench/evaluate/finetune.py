@@ -89,7 +89,9 @@ def finetune_once(encoder: Encoder, recipe: FinetuneConfig, draw: int) -> Score:
         scheduler=cosine(optimizer, recipe.epochs * feed.steps, warm, recipe.min_lr),
         feed=feed,
         epochs=recipe.epochs,
-        losses=FinetuneLoss(model, recipe, encoder.session, encoder.classes, name),
+        losses=FinetuneLoss(
+            encoder.session.stepped(model), recipe, encoder.session, encoder.classes, name
+        ),
         precision=recipe.precision,
         clip_grad=recipe.clip_grad,
         on_epoch=encoder.logger(stage),

@@ -122,4 +122,4 @@ def _driver() -> str:
 def hardware_label(facts: dict[str, Any]) -> str:
     """One line that names the hardware, such as ``AMD EPYC x1``."""
     name = facts.get("gpu") or f"{facts.get('cpu', '?')}, {facts.get('threads', '?')} thread(s)"
-    return str(name)
+    return f"{name}, compiled" if facts.get("compiled") else str(name)

@@ -91,7 +91,8 @@ class Resources(Ruled, section="resources"):
 
     ``micro_batch`` images are held on a device at once (0: all of its share of the batch). An
     image file that cannot be read is an error with ``strict_images``, else replaced and noted.
-    ``trackers`` receive what is logged.
+    ``trackers`` receive what is logged. ``compile`` has steps of training
+    compiled, which moves numbers no further than another number of threads does: by rounding.
     """
 
     device: Device = "auto"
@@ -105,3 +106,4 @@ class Resources(Ruled, section="resources"):
     checkpoint_every_s: Annotated[float, Range(0, 1e9)] = 60.0
     strict_images: bool = False
     trackers: tuple[Name, ...] = ()
+    compile: bool = False

@@ -74,6 +74,7 @@ class Means:
     strict_images: bool = False
     checkpoint_every_s: float = 60.0
     trackers: Sequence[str] = ()
+    compile: bool = False
     site: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
 

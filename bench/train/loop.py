@@ -25,6 +25,7 @@ from bench.plan.config import RunConfig
 from bench.plan.sections import AugmentConfig
 from bench.streams import Digest, Streams, preserved
 from bench.train import checkpoint
+from bench.train.compiled import compiled
 from bench.train.monitor import GO_ON, REQUEUE, STOP, Monitor
 
 CHECK_EVERY = 50
@@ -33,7 +34,10 @@ CHECK_EVERY = 50
 
 @dataclass
 class Session:
-    """Where a stage runs: device, peers, streams, monitor and how its states are kept."""
+    """Where a stage runs: device, peers, streams, monitor and how its states are kept.
+
+    ``compile`` has models compiled for the shapes of their batches.
+    """
 
     device: torch.device
     streams: Streams
@@ -41,6 +45,11 @@ class Session:
     micro_batch: int = 0
     workers: int = 0
     world: World = SOLO
+    compile: bool = False
+
+    def stepped(self, module: Any) -> Callable[..., Any]:
+        """What a step calls for ``module``: the module itself, or its compiled twin."""
+        return compiled(module, self.device) if self.compile else module
 
     def feed_config(
         self, config: RunConfig, purpose: str, batch_size: int, augment: AugmentConfig

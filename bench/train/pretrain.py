@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.api import Batch, Method, Needs, needs_of
+from bench.api import Batch, Method, MethodOutput, Needs, needs_of
 from bench.data.batch import Feed, FeedConfig, Step
 from bench.data.feed import evaluation_batches, make_feed
 from bench.data.images import ImageSet
@@ -106,6 +106,10 @@ class Pretraining:
         return dataclasses.replace(config, drop_last=True, together=self.needs.together)
 
     @cached_property
+    def _forward(self) -> Callable[[Batch], MethodOutput]:
+        return self.session.stepped(self.method)
+
+    @cached_property
     def _masks(self) -> Masks:
         return Masks(self.method, self.session.streams, len(self.images.train))
 
@@ -139,7 +143,7 @@ class Pretraining:
                 step=once,
             )
             with autocast(self.session.device, self.config.pretrain.precision):
-                output = self.method(batch)
+                output = self._forward(batch)
             self._terms = dict(output.terms)
             whole = len(batch.images) == step.count
             loss = output.loss if whole else output.loss * (hidden[part].sum() / everything)

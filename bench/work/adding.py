@@ -79,6 +79,7 @@ def _compute(config: RunConfig, parent: RunFolder, resources: Resources) -> dict
             monitor=monitor,
             micro_batch=resources.micro_batch,
             workers=resources.workers,
+            compile=resources.compile,
         )
         encoder = Encoder(build_method(config), encoder_of(parent), images, config, session)
         by: dict[str, Any] = {"commit": code["commit"], "dirty": bool(code["dirty"])}

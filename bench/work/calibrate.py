@@ -47,7 +47,14 @@ def calibrate(config: RunConfig, resources: Resources) -> Speed:
         monitor = Monitor(RunFolder(Path(folder)), checkpoint_every_s=1e9)
         device = pick_device(resources.device)
         streams = Streams(config.suite_seed, config.seed)
-        session = Session(device, streams, monitor, resources.micro_batch, resources.workers)
+        session = Session(
+            device,
+            streams,
+            monitor,
+            resources.micro_batch,
+            resources.workers,
+            compile=resources.compile,
+        )
         images = load.load(config, resources.data_root)
         short = _with_epochs(config, 2)
         module: Any = build_method(short)

@@ -29,4 +29,5 @@ def add_resource_flags(group: argparse._ActionsContainer) -> None:
     add("--batch-size", type=natural, default=0, help="images at once on a device")
     add("--strict-images", action="store_true", help="an unreadable image file is an error")
     add("--checkpoint-every", type=positive, default=60.0, metavar="S", help="seconds a state")
+    add("--compile", action="store_true", help="compile training steps (torch.compile)")
     add("--track", nargs="+", default=[], metavar="NAME", help="trackers: see 'ls trackers'")

@@ -133,12 +133,14 @@ def _compute(store: Store, task: Task, resources: Resources, place: Place) -> No
         micro_batch=resources.micro_batch,
         workers=resources.workers,
         world=world,
+        compile=resources.compile,
     )
     images = load.load(config, resources.data_root, resources.strict_images)
     check_budget(images.train.labels, config)
     seen = images.fingerprint()
     check_images(seen, folder, store.run(task.parent) if task.parent else folder)
     facts = {**provenance.hardware(device, threads), "processes": world.size}
+    facts |= {"compiled": True} if resources.compile else {}
     origin: dict[str, Any] = {
         "code": provenance.code(),
         "versions": provenance.versions(),

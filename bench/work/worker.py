@@ -82,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             checkpoint_every_s=args.checkpoint_every,
             strict_images=args.strict_images,
             trackers=tuple(args.track),
+            compile=args.compile,
         )
         compute(args.out, args.run, resources)
     except BenchError as error:
