@@ -22,6 +22,7 @@ import yaml
 from bench import registry
 from bench.errors import NothingMeasuredError, UsageError
 from bench.launch.base import Launcher, Observer, Order, Progress, survey
+from bench.machine.compiler import check_compiler
 from bench.plan.config import Resources
 from bench.plan.cuts import check_runs
 from bench.plan.study import Study, Task, plain_config
@@ -113,6 +114,8 @@ def vet(request: Request, tasks: Sequence[Task]) -> list[str]:
     """
     missing = [t.config for t in tasks if not request.store.run(t.run_id).is_done()]
     places = launcher(request).places(len(missing))
+    if request.resources.compile and missing and places.here:
+        check_compiler(request.resources.device)
     if request.resources.data_root:
         from bench.work.vet import check_same_images
 
@@ -255,10 +258,13 @@ def check_means(means: Means) -> None:
     row = registry.LAUNCHERS.row(means.launcher)
     given = [name for name, value in means.settings.items() if value is not None]
     given += [name for name in ("site", "detach") if getattr(means, name)]
+    if row.ngpus and given == ["gpus_per_node"]:
+        given = []
     if given and not row.site:
         flag = {"gpus_per_node": "ngpus", "timeout_min": "timeout", "poll_s": "poll"}
         name = flag.get(given[0], given[0]).replace("_", "-")
-        raise UsageError(f"--{name} is read with --launcher slurm alone. Add it, or leave it.")
+        readers = "slurm or local" if name == "ngpus" else "slurm alone"
+        raise UsageError(f"--{name} is read with --launcher {readers}. Add it, or leave it.")
     if means.jobs > MOST_JOBS:
         raise UsageError(
             f"--jobs {means.jobs}: at most {MOST_JOBS} runs are computed side by side."
@@ -293,4 +299,5 @@ def _resources(planned: Planned, means: Means) -> Resources:
         checkpoint_every_s=means.checkpoint_every_s,
         strict_images=means.strict_images,
         trackers=checked(means.trackers),
+        compile=means.compile,
     )

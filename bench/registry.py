@@ -329,7 +329,7 @@ LAUNCHERS = Kind(
     "launchers",
     "launcher",
     {
-        "local": LauncherRow(target="bench.launch.local:local", site=False),
+        "local": LauncherRow(target="bench.launch.local:local", site=False, ngpus=True),
         "inline": LauncherRow(target="bench.launch.inline:inline", jobs=False, site=False),
         "slurm": LauncherRow(target="bench.launch.slurm.launcher:slurm", jobs=False),
     },

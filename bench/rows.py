@@ -68,10 +68,11 @@ class StatisticRow(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class LauncherRow(Row):
-    """A launcher: whether it reads ``--jobs``, and the settings of a cluster."""
+    """A launcher: whether it reads ``--jobs``, a cluster's settings, or of them ``--ngpus``."""
 
     jobs: bool = True
     site: bool = True
+    ngpus: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

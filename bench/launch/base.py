@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench import registry
-from bench.errors import NODE
+from bench.errors import NODE, UsageError
 from bench.plan.config import Resources
 from bench.plan.study import PRETRAIN, Task
 from bench.store.folder import RunFolder
@@ -83,6 +83,20 @@ class Places:
     here: bool = True
     memory_gb: float = 0.0
     processes: int = 1
+
+
+def check_shares(order: Order, processes: int, flags: str) -> None:
+    """Refuses more processes a run than the study's batches can be shared by.
+
+    Raises:
+        UsageError: naming the ``flags`` to lower.
+    """
+    if processes > 1 and order.smallest_batch < 2 * processes:
+        raise UsageError(
+            f"{processes} processes cannot share a batch of {order.smallest_batch} images: fewer "
+            f"{flags}, or a larger pretrain.batch_size."
+        )
+    order.share(processes)
 
 
 class Launcher(Protocol):

@@ -10,22 +10,23 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from glob import glob
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from bench.errors import NODE, BusyError, StopRequestedError, killed_by
+from bench.errors import NODE, BusyError, StopRequestedError, UsageError, killed_by
 from bench.launch.base import (
     Observer,
     Order,
     Places,
     Progress,
     block_dependents,
+    check_shares,
     failed,
     note,
     refresh,
     stop_dependents,
     survey,
 )
+from bench.launch.gang import Gang, Seat, seats
 from bench.plan.config import Resources
 from bench.plan.study import CELL, Task
 from bench.store.states import DONE, FAILED, PENDING, RUNNING, STOPPED
@@ -53,14 +54,18 @@ TRIES = 2
 
 @dataclass
 class LocalLauncher:
-    """Runs up to ``jobs`` tasks at once, each with its share of cores or its own GPU."""
+    """Runs up to ``jobs`` tasks at once, each with its share of cores or GPUs of its own.
+
+    ``processes`` compute one run together, each with its threads or a GPU.
+    """
 
     store: Store
     resources: Resources
     jobs: int = 1
     retry: bool = False
     gpus: Sequence[str] = ()
-    _running: dict[str, tuple[BaseProcess, Progress, int]] = field(default_factory=dict)
+    processes: int = 1
+    _running: dict[str, tuple[Gang, Progress, int]] = field(default_factory=dict)
     _tries: dict[str, int] = field(default_factory=dict)
     _cancels: dict[str, str] = field(default_factory=dict)
     _seen: dict[str, int] = field(default_factory=dict)
@@ -68,8 +73,9 @@ class LocalLauncher:
     def places(self, runs: int) -> Places:
         """A GPU a run where there are some, else its threads."""
         if self.gpus:
-            return Places(self.jobs, 1, "GPU")
-        return Places(self.jobs, self.resources.threads, "core")
+            return Places(self.jobs, self.processes, "GPU", processes=self.processes)
+        cores = self.resources.threads * self.processes
+        return Places(self.jobs, cores, "core", processes=self.processes)
 
     def launch(self, tasks: Sequence[Task], observe: Observer) -> list[Progress]:
         """Computes what is missing; a failed run blocks only what depends on it.
@@ -123,12 +129,17 @@ class LocalLauncher:
         self, context: multiprocessing.context.ForkServerContext, progress: Progress
     ) -> None:
         slot = min(set(range(self.jobs)) - {s for _, _, s in self._running.values()})
-        gpu = self.gpus[slot % len(self.gpus)] if self.gpus else ""
-        arguments = (self.store.root, progress.task, self.resources, gpu)
-        process = context.Process(target=run_child, args=arguments)
-        process.start()
+        first, count = slot * self.processes, len(self.gpus)
+        mine = [self.gpus[(first + i) % count] for i in range(self.processes if count else 0)]
+        shared = (self.store.root, progress.task, self.resources, ",".join(mine))
+        members = [
+            context.Process(target=run_child, args=(*shared, seat))
+            for seat in seats(self.processes)
+        ]
+        for process in members:
+            process.start()
         progress.state = RUNNING
-        self._running[progress.task.run_id] = (process, progress, slot)
+        self._running[progress.task.run_id] = (Gang(members), progress, slot)
 
     def _attempts(self, progress: Progress) -> int:
         return int(self.store.run(progress.task.run_id).status().get("attempt", 0))
@@ -168,6 +179,7 @@ class LocalLauncher:
         if code >= 0 and code != SERVER_GONE:
             return False
         self._tries[run_id] = self._tries.get(run_id, 1) + 1
+        self._seen[run_id] = int(self.store.run(run_id).status().get("attempt", 0))
         return self._tries[run_id] <= TRIES
 
     def _stop_all(self) -> None:
@@ -199,18 +211,24 @@ def visible_gpus() -> list[str]:
     return [str(i) for i in range(len(glob("/dev/nvidia[0-9]*")))]
 
 
-def run_child(root: Path, task: Task, resources: Resources, gpu: str) -> None:
+def run_child(root: Path, task: Task, resources: Resources, gpus: str, seat: Seat) -> None:
     """Body of a child process: computes one task and exits with a code that says how it went."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if gpu:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus
         resources = replace(resources, device="cuda")
+    if seat.size > 1:
+        seat.take()
     from bench.work.runner import execute
+    from bench.work.worker import compute
 
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, sys.stderr.fileno())
     try:
-        execute(Store(root), task, resources)
+        if seat.size > 1:
+            compute(root, task.run_id, resources)
+        else:
+            execute(Store(root), task, resources)
     except StopRequestedError as stop:
         sys.exit(stop.exit_code)
     except BusyError:
@@ -220,9 +238,38 @@ def run_child(root: Path, task: Task, resources: Resources, gpu: str) -> None:
 
 
 def local(order: Order) -> LocalLauncher:
-    """The launcher for an order: a run a GPU, or as many as the cores have threads for."""
-    resources = order.resources
+    """The launcher for an order: a run a GPU, or as many as the cores have threads for.
+
+    With ``--ngpus N`` a run takes N processes, each on a GPU or, with ``--device cpu``, on cores.
+
+    Raises:
+        UsageError: if there is no room for a run's processes, or a batch cannot be shared.
+    """
+    resources, asked = order.resources, order.settings.get("gpus_per_node")
+    processes = 1 if asked is None else int(asked)
     gpus = visible_gpus() if resources.device in ("auto", "cuda") else []
     cores = len(os.sched_getaffinity(0))
-    jobs = order.jobs or len(gpus) or max(1, cores // resources.threads)
-    return LocalLauncher(order.store, resources, jobs, order.retry, gpus)
+    if asked is not None:
+        _check_processes(order, processes, len(gpus), cores)
+    if processes > 1 and not gpus:
+        share = order.threads or max(1, resources.threads // processes)
+        resources = replace(resources, threads=share)
+    jobs = order.jobs or len(gpus) // processes or cores // (resources.threads * processes)
+    return LocalLauncher(order.store, resources, max(1, jobs), order.retry, gpus, processes)
+
+
+def _check_processes(order: Order, processes: int, gpus: int, cores: int) -> None:
+    """Refuses a number of processes a run that this machine or the study's batches cannot bear."""
+    if processes < 1:
+        raise UsageError(f"--ngpus {processes}: a run takes one process or more.")
+    device = order.resources.device
+    if device == "cpu" and processes > cores:
+        raise UsageError(f"--ngpus {processes} --device cpu: this machine has {cores} core(s).")
+    if device != "cpu" and processes * max(1, order.jobs) > gpus:
+        beside = f" --jobs {order.jobs}" if order.jobs else ""
+        raise UsageError(
+            f"--ngpus {processes}{beside}: this machine shows {gpus} GPU(s) to --device {device}. "
+            "Ask for fewer; --device cpu computes a run with as many processes on the cores, "
+            "--launcher slurm on a cluster's nodes."
+        )
+    check_shares(order, processes, "--ngpus")

@@ -20,10 +20,12 @@ from safetensors.torch import load_file
 
 from bench.errors import UsageError
 from bench.evaluate.attentive import AttentiveConfig
+from bench.launch.local import LocalLauncher
 from bench.machine.world import SOLO, World, meeting
 from bench.plan.identity import cell_id
 from bench.plan.study import CELL, Task
-from bench.store.states import FAILED, STOPPED
+from bench.store.files import read_json
+from bench.store.states import DONE, FAILED, STOPPED
 from bench.store.store import Store
 from tests.support.tiny_runs import QUICK, KillAt, in_process, run, tasks
 
@@ -76,6 +78,39 @@ def weights(root: Path, task: Task) -> dict[str, torch.Tensor]:
 
 def result(root: Path, task: Task) -> dict[str, Any]:
     return Store(root).run(task.run_id).result() or {}
+
+
+def test_the_local_launcher_computes_one_run_on_two_processes(tmp_path: Path) -> None:
+    pre = tasks("simmim")[0]
+    alone, both = tmp_path / "alone", Store(tmp_path / "both")
+    assert run(alone, pre) == 0
+    both.register(pre)
+    (ended,) = LocalLauncher(both, QUICK, processes=2).launch([pre], lambda runs: None)
+    assert ended.state == DONE
+    assert result(both.root, pre)["digests"] == result(alone, pre)["digests"]
+    one, two = weights(alone, pre), weights(both.root, pre)
+    apart = [float((one[k] - two[k]).abs().max()) for k in one if not k.endswith("qkv.bias")]
+    assert 0 < max(apart) < TOLERANCE
+    facts = read_json(both.run(pre.run_id).path / "provenance.json") or {}
+    assert facts["hardware"]["processes"] == 2
+
+
+@pytest.mark.slow
+def test_a_run_whose_second_process_is_killed_goes_on_from_its_last_state(tmp_path: Path) -> None:
+    pre, store, killed = tasks("simmim", 60)[0], Store(tmp_path), []
+    store.register(pre)
+    launcher = LocalLauncher(store, QUICK, processes=2)
+
+    def kill_once(runs: Any) -> None:
+        if not killed and runs[0].status.get("step", 0) > 3:
+            (gang, _, _) = launcher._running[pre.run_id]
+            killed.append(gang.processes[1].pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    (ended,) = launcher.launch([pre], kill_once)
+    assert killed
+    assert ended.state == DONE
+    assert ended.status["attempt"] == 2
 
 
 @pytest.mark.parametrize("arm", ["mae+mto", "simmim", "data2vec+mto", "bootmae", "conmim+mto"])

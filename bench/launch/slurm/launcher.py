@@ -19,6 +19,7 @@ from bench.launch.base import (
     Places,
     Progress,
     block_dependents,
+    check_shares,
     refresh,
     survey,
 )
@@ -223,12 +224,7 @@ def slurm(order: Order) -> SlurmLauncher:
     """
     site, resources = load_site(order.site, order.settings), order.resources
     processes = site.nodes * site.tasks
-    if order.smallest_batch < 2 * processes:
-        raise UsageError(
-            f"{processes} processes cannot share a batch of {order.smallest_batch} images: fewer "
-            "--nodes or --ngpus, or a larger pretrain.batch_size."
-        )
-    order.share(processes)
+    check_shares(order, processes, "--nodes or --ngpus")
     if "%" in str(order.store.root):
         raise UsageError(
             f"--out '{order.store.root}': SLURM reads '%' in the paths of its logs as a code."
