@@ -80,12 +80,16 @@ def result(root: Path, task: Task) -> dict[str, Any]:
     return Store(root).run(task.run_id).result() or {}
 
 
-def test_the_local_launcher_computes_one_run_on_two_processes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_local_launcher_computes_one_run_on_two_processes(
+    compile: bool, tmp_path: Path
+) -> None:
     pre = tasks("simmim")[0]
     alone, both = tmp_path / "alone", Store(tmp_path / "both")
     assert run(alone, pre) == 0
     both.register(pre)
-    (ended,) = LocalLauncher(both, QUICK, processes=2).launch([pre], lambda runs: None)
+    resources = replace(QUICK, compile=compile)
+    (ended,) = LocalLauncher(both, resources, processes=2).launch([pre], lambda runs: None)
     assert ended.state == DONE
     assert result(both.root, pre)["digests"] == result(alone, pre)["digests"]
     one, two = weights(alone, pre), weights(both.root, pre)
