@@ -7,6 +7,7 @@ state files beside this file.
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -18,6 +19,8 @@ from bench.launch.inline import InlineLauncher
 from bench.launch.local import LocalLauncher
 from bench.launch.slurm.launcher import SlurmLauncher
 from bench.run import main
+from tests.data import test_gate
+from tests.data.test_gate import root as root
 from tests.support.bad_settings import SETTINGS
 
 MODES = {
@@ -308,6 +311,35 @@ def test_suite_files(
     for name, value in (("methods", "mae"), ("epochs", "2")):
         line += [] if content.startswith(named[name]) else [f"--{name}", value]
     refused(line, message, tmp_path, capsys, monkeypatch)
+
+
+HARMS: list[tuple[test_gate.Harm, str]] = [
+    (test_gate.copied, "16 of 16 test images of 'folder' are copies of training images"),
+    (test_gate.linked, "it has no test split of its own"),
+    (test_gate.shut, "nothing to tell apart"),
+    (test_gate.emptied("train", "cat"), "no training image of class 'cat'"),
+    (test_gate.text("train/cat/#.txt", 9), "are no images by their names"),
+    (lambda root: shutil.rmtree(root / "val" / "dog"), "hold different class folders: 'dog'"),
+]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("harm", "message"), HARMS, ids=[m[:20] for _, m in HARMS])
+def test_folders(
+    harm: test_gate.Harm,
+    message: str,
+    mode: str,
+    root: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    harm(root)
+    line = ["--preset", "smoke", "--methods", "mae", "--epochs", "1", "--data", f"folder:{root}"]
+    line += [*test_gate.MORE, *MODES[mode], "--out", str(root / "o")]
+    refused(line, message, root, capsys, monkeypatch)
+    monkeypatch.undo()
+    assert main(["doctor", "--data", f"folder:{root}", "--out", str(root / "o")]) == 1
+    assert message in capsys.readouterr().out
 
 
 def test_a_good_request_of_the_same_kind_is_planned(
