@@ -28,6 +28,7 @@ from bench.plan import typed
 from bench.report import draw as figures
 from bench.stats.plateau import leaves_plateau
 from bench.store.files import write_bytes
+from bench.store.shapes import Shape, misfits
 from bench.store.store import Store
 
 SEED_AND_HASH = re.compile(r"-s\d+-[0-9a-f]+$")
@@ -50,6 +51,10 @@ HEADS = {
     "masked_to_masked": "masked to masked",
     "masked_to_visible": "masked to visible",
 }
+
+MEASURED: Shape = {"epoch": int, "token_distance": float, **dict.fromkeys(HEADS, list[float])}
+NEEDED = ("epoch", "token_distance", "heterogeneity")
+"""What a logged line of measurements holds, and what no such line lacks."""
 
 
 def analyze(args: argparse.Namespace) -> int:
@@ -97,7 +102,8 @@ def _measured(path: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _points(store: Store, name: str) -> list[dict[str, Any]]:
     """Measurements of a run by epoch, the first (epoch 0) at initialisation."""
-    found = [m for m in store.pretraining(name).metrics() if "heterogeneity" in m]
+    logged = store.pretraining(name).metrics()
+    found = [m for m in logged if {*NEEDED} <= m.keys() and not misfits(m, MEASURED)]
     if not found:
         raise UsageError(f"run '{name}' has not logged its layers yet.")
     return found
@@ -106,7 +112,7 @@ def _points(store: Store, name: str) -> list[dict[str, Any]]:
 def _plateau(store: Store, name: str) -> dict[str, int] | None:
     """Epochs and steps done when a run's loss left its initial plateau; None if it did not."""
     logged = [m for m in store.pretraining(name).metrics() if m.get("stage") == "pretrain"]
-    done = [m for m in logged if "loss" in m]
+    done = [m for m in logged if {"epoch", "step"} <= m.keys() and m.get("loss") is not None]
     first = leaves_plateau([m["loss"] for m in done])
     return None if first is None else {key: done[first][key] for key in ("epoch", "step")}
 

@@ -111,8 +111,8 @@ def plan_wish(wish: Wish, init_hash: str = "") -> Planned:
     preset, layers, values = _layers(wish, data)
     suite_seed = coerce(_first(wish.suite_seed, values.get("suite_seed"), 0), Seed, "suite_seed")
     resolver = Resolver(tuple(layers), suite_seed, init_hash)
-    _check_tasks(parse_overrides(wish.settings), resolver.tasks())
     arms = parse_arms(_wanted(wish.methods, values, "methods"))
+    _check_read(parse_overrides(wish.settings), resolver.tasks(), arms)
     budgets = parse_epochs(_wanted(wish.epochs, values, "epochs"))
     seeds = parse_seeds(_wanted(wish.seeds, values, "seeds"))
     _check_init(wish.init, arms, budgets)
@@ -145,13 +145,22 @@ def _layers(wish: Wish, data: str) -> tuple[str, list[Mapping[str, Any]], dict[s
     return preset, layers, values
 
 
-def _check_tasks(typed: Mapping[str, Any], tasks: Sequence[str]) -> None:
-    """A setting of a task that the study does not have would silently do nothing."""
+def _check_read(typed: Mapping[str, Any], tasks: Sequence[str], arms: Sequence[Arm]) -> None:
+    """A setting of a task or plug-in that the study does not have would silently do nothing."""
     for name in typed:
         if name in registry.TASKS.ordered() and name not in tasks:
             raise UsageError(
                 f"'{name}' is not among the evaluations of this study ({', '.join(tasks)}). "
                 f"Add it: --tasks {','.join([*tasks, name])}."
+            )
+    there = {(method, wrap.name) for a in arms for wrap in a.plugins for method in ("", a.method)}
+    sections = [("", name) for name in typed]
+    sections += [(m, n) for m in typed if m in registry.METHODS.names() for n in typed[m]]
+    for method, name in sections:
+        if name in registry.PLUGINS.names() and (method, name) not in there:
+            raise UsageError(
+                f"'{method}{'.' * bool(method)}{name}' would be ignored: no arm of this study is "
+                f"{method or 'METHOD'}+{name}. Add one to --methods, or leave it."
             )
 
 

@@ -122,3 +122,20 @@ def test_bytes_that_are_no_such_file(
     (out / name).unlink()
     (out / name).mkdir()
     answers(out, capsys.readouterr, "a folder", commands)
+
+
+@pytest.mark.parametrize(
+    "key", ["token_distance", "heterogeneity", "mass_to_masked", "loss", "step"]
+)
+def test_measurements_that_are_none_are_passed_over(
+    key: str, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = {"stage": "pretrain", "epoch": 1, "step": 4, "loss": 0.5, "token_distance": 0.25}
+    good |= {"heterogeneity": [0.5, 0.75], "mass_to_masked": [0.1, 0.2]}
+    lines = [good, {**good, "epoch": 2, "step": 8, key: [None]}]
+    path = out / "runs" / LIVE / "metrics.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(["analyze", LIVE, "--out", str(out), "--to", str(out / "x")]) == 0
+    table = capsys.readouterr().out
+    assert "0.500 0.750" in table
+    assert "\n2 " not in table
