@@ -155,6 +155,18 @@ def standing_tasks() -> list[str]:
     return [name for name, row in TASKS.rows.items() if row.standing]
 
 
+def recipe_of(method: str) -> str:
+    """The method whose recipe this one states to take (``Config.recipe_of``); else nothing.
+
+    Raises:
+        UsageError: if it names no known method.
+    """
+    named = str(getattr(METHODS.config(method), "recipe_of", ""))
+    if named:
+        METHODS.row(named)
+    return named
+
+
 def null_plugin() -> str:
     """The name of the plug-in whose arm shows the noise floor."""
     return next(name for name, row in PLUGINS.rows.items() if row.null)

@@ -66,8 +66,11 @@ class RunConfig(Ruled, section="run"):
 
     @property
     def base_arm(self) -> str:
-        """The arm this one is compared with: the bare method."""
-        return self.method
+        """The arm this one is compared with: the bare method, or what a method names instead.
+
+        A method names it as its configuration's attribute ``baseline``, which is no setting.
+        """
+        return str(getattr(self.hyper, "baseline", "") or self.method)
 
 
 def _joined(label: str, settings: str) -> str:

@@ -11,9 +11,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from bench import registry
 from bench.errors import UsageError
 from bench.plan.config import RunConfig
 from bench.plan.identity import recipe_digest, to_plain
+from bench.plan.layers import has_recipes
 from bench.plan.sections import warmup
 from bench.plan.study import plain_config
 
@@ -47,7 +49,25 @@ def check(configs: Sequence[RunConfig], trials: Mapping[str, int]) -> list[str]:
         *_step_constants(unique),
         *_recipes(unique),
         *_tuning(unique, trials),
+        *_borrowed(unique),
     ]
+
+
+def _borrowed(configs: Sequence[RunConfig]) -> Iterable[str]:
+    """Outside methods without a recipe, with what they do not share with a method that has one."""
+    methods = {c.method: c for c in configs}
+    outside = [m for m in methods if m in registry.METHODS.points()]
+    for method in outside:
+        if registry.recipe_of(method) or has_recipes(method):
+            continue
+        said = f"NO RECIPE: {method} brings none and states no Config.recipe_of, so it runs by "
+        said += "the settings that all methods share, tuned for none"
+        for other in (m for m in methods if m not in outside):
+            unlike = differences(methods[method], methods[other])
+            keys = [k for k in unlike if not k.startswith((*DECLARED, "method", "hyper"))]
+            found = ", ".join(f"{k} ({unlike[k][0]} and {unlike[k][1]})" for k in keys)
+            said += f"; it differs from {other} in {found or 'no setting that both have'}"
+        yield said
 
 
 def unfair(warnings: Iterable[str]) -> dict[str, str]:

@@ -67,6 +67,11 @@ def _recipes(method: str) -> Layer:
     return values
 
 
+def has_recipes(method: str) -> bool:
+    """Whether a method's package ships settings of its own for presets."""
+    return bool(_recipes(method))
+
+
 def load_yaml(path: Path) -> tuple[Layer, ...]:
     """A suite file as layers: those of the preset that it ``extends`` first.
 

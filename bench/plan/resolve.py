@@ -84,11 +84,19 @@ class Resolver:
         """All layers merged for one method; its own settings lie at the top level."""
         merged: dict[str, Any] = {"pretrain": {"epochs": 1}}
         for layer in map(clear_rivals, self.layers):
-            own = layer.get(method, {})
+            own = merge(_followed(method, layer), layer.get(method, {}))
             common = {k: v for k, v in layer.items() if k not in registry.METHODS.names()}
             merged = merge(merge(merged, common), {"own": own})
             merged = merge(merged, {k: v for k, v in own.items() if isinstance(v, Mapping)})
         return merged
+
+
+def _followed(method: str, layer: Layer) -> Layer:
+    """What a layer says of the method whose recipe this one takes, as far as both have it."""
+    config = registry.METHODS.config(method)
+    followed = layer.get(registry.recipe_of(method), {})
+    names = {f.name for f in dataclasses.fields(config)}
+    return {k: v for k, v in followed.items() if k in names or isinstance(v, Mapping)}
 
 
 def _leaves(values: Layer, config: type) -> dict[str, Any]:

@@ -67,8 +67,10 @@ def unlike(runs: pd.DataFrame, settings: Settings) -> dict[str, str]:
     found: dict[str, dict[str, None]] = {}
     for arm, one, two in zip(pairs["arm"], pairs["run_id_base"], pairs["run_id"], strict=True):
         base, ours = _flat(settings(one)), _flat(settings(two))
+        other = base.get("method") != ours.get("method")  # then the methods are what is compared
+        declared = (*DECLARED, "method", "hyper.") if other else DECLARED
         for key in sorted(base.keys() & ours.keys()):
-            if base[key] != ours[key] and not key.startswith(DECLARED):
+            if base[key] != ours[key] and not key.startswith(declared):
                 found.setdefault(arm, {})[f"{key} ({base[key]} and {ours[key]})"] = None
     return {arm: f"arms differ in {'; '.join(said)}" for arm, said in found.items()}
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from sklearn.datasets import load_digits
 
 from bench import registry
 from bench.launch.snapshot import take_snapshot
@@ -17,34 +22,10 @@ from bench.plan import layers
 from bench.run import main
 from tests.conftest import TINY
 
+EXAMPLE = Path(__file__).parents[2] / "docs/example"
+"""The package that the documentation shows: a plug-in, a method, a task, a data set."""
+
 MODULES = {
-    "method": """
-from dataclasses import dataclass
-from baselines.mae.config import MAEConfig
-from baselines.mae.model import MAE
-
-@dataclass(frozen=True, kw_only=True)
-class GuestConfig(MAEConfig):
-    pass
-
-class Guest(MAE):
-    Config = GuestConfig
-""",
-    "plugin": """
-from dataclasses import dataclass
-
-@dataclass(frozen=True, kw_only=True)
-class NodConfig:
-    weight: float = 0.0
-
-def with_nod(method, config):
-    return method
-
-with_nod.Config = NodConfig
-""",
-    "images": """
-from bench.data.sets.digits import digits
-""",
     "launcher": """
 from bench.launch.inline import InlineLauncher
 
@@ -77,12 +58,6 @@ def margin(base, variant, reference, analysis):
 }
 
 ENTRY_POINTS = """
-[mto_bench.methods]
-guest = guest.method:Guest
-[mto_bench.plugins]
-nod = guest.plugin:with_nod
-[mto_bench.datasets]
-guest-digits = guest.images:digits
 [mto_bench.launchers]
 host = guest.launcher:host
 [mto_bench.trackers]
@@ -92,68 +67,131 @@ gap = guest.statistic:margin
 """
 
 
+PACKAGES = ("guest", "mim_example")
+
+
 def _forget() -> None:
     for kept in (registry._points, layers.load_preset, layers._recipes):
         kept.cache_clear()
 
 
+def _offer(place: Path, name: str, points: str) -> None:
+    """Makes the packages in ``place`` those of an installed distribution."""
+    info = place / f"{name.replace('-', '_')}-0.3.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.3\n")
+    (info / "entry_points.txt").write_text(points)
+
+
+def _example_points() -> str:
+    """The entry points that installing the example would write."""
+    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
+    sections = (
+        "\n".join([f"[{group}]", *(f"{name} = {value}" for name, value in points.items())])
+        for group, points in project["entry-points"].items()
+    )
+    return "\n".join(sections)
+
+
 @pytest.fixture
 def guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A distribution on the path that offers one thing of each kind."""
+    """Two distributions on the path that offer one thing of each kind, the example among them."""
     place = tmp_path / "site"
     (place / "guest").mkdir(parents=True)
     (place / "guest" / "__init__.py").write_text("")
     for name, text in MODULES.items():
         (place / "guest" / f"{name}.py").write_text(text)
-    (place / "guest" / "recipes.yaml").write_text("digits: {mask_ratio: 0.5}\n")
-    info = place / "guest_things-0.3.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: guest-things\nVersion: 0.3\n")
-    (info / "entry_points.txt").write_text(ENTRY_POINTS)
+    shutil.copytree(EXAMPLE / "mim_example", place / "mim_example")
+    _offer(place, "guest-things", ENTRY_POINTS)
+    _offer(place, "mim-example", _example_points())
     monkeypatch.syspath_prepend(place)
     _forget()
     yield place
     _forget()
-    for name in [name for name in sys.modules if name.partition(".")[0] == "guest"]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:
         del sys.modules[name]
 
 
-def test_one_of_each_kind_is_used_by_its_name(guest: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    methods = ["--methods", "guest,guest+nod", "--preset", "digits", "--epochs", "1,2"]
-    things = ["--data", f"guest-digits:{guest}", "--launcher", "host", "--track", "sheet"]
-    settings = [s.replace("mae.", "guest.") for s in TINY if "_images=" not in s]
-    line = [*methods, *things, "--seeds", "2", "--name", "s", "--out", str(out), *settings]
+def _digits_as_arrays(place: Path) -> Path:
+    """Digits in a folder, as the example's data set reads them."""
+    bunch = load_digits()
+    images = (bunch.images * 15.9375).astype("uint8")[:, None]
+    place.mkdir()
+    for name, part in (("train", slice(1024)), ("test", slice(1024, 1324))):
+        np.save(place / f"{name}_images.npy", images[part])
+        np.save(place / f"{name}_labels.npy", bunch.target[part])
+    return place
+
+
+@pytest.mark.usefixtures("guest")
+def test_one_of_each_kind_is_used_by_its_name(tmp_path: Path) -> None:
+    out, folder = tmp_path / "out", _digits_as_arrays(tmp_path / "numbers")
+    methods = ["--methods", "mae,gridmae,gridmae+noisy", "--preset", "digits", "--epochs", "1,2"]
+    things = ["--data", f"arrays:{folder}", "--launcher", "host", "--track", "sheet"]
+    tasks = ["--tasks", "finetune,centroid"]
+    settings = [s for s in TINY if "_images=" not in s and "probe" not in s]
+    line = [*methods, *things, *tasks, "--seeds", "2", "--name", "s", "--out", str(out), *settings]
     assert main(line) == 0
     assert (out / "hosted").exists(), "the launcher"
     study = out / "studies" / "s"
-    assert {"guest", "guest+nod"} == set(pd.read_csv(study / "accuracy.csv")["arm"])
+    accuracy = pd.read_csv(study / "accuracy.csv")
+    assert {"mae", "gridmae", "gridmae+noisy"} == set(accuracy["arm"])
+    assert {"finetune_top1", "centroid_top1"} == set(accuracy["endpoint"])
     targets = pd.read_csv(study / "targets.csv")
     assert targets["gap"].notna().all(), "the statistic, in the frames"
-    assert "| gap |" in (study / "report.md").read_text(), "and as a column of the table"
+    report = (study / "report.md").read_text()
+    assert "| gap |" in report, "and as a column of the table"
+    assert "nearest mean" in report
+    assert "differs in mask" in report, "where masks cannot match it is said"
+    differences = pd.read_csv(study / "differences.csv")
+    assert {"gridmae", "gridmae+noisy"} == set(differences[differences["base_arm"] == "mae"]["arm"])
+    (bare,) = out.glob("runs/pre-gridmae-*-e2-s0-*/metrics.jsonl")
+    (noisy,) = out.glob("runs/pre-gridmae+noisy-*-e2-s0-*/metrics.jsonl")
+    losses = [json.loads(p.read_text().splitlines()[-1])["loss"] for p in (bare, noisy)]
+    assert losses[0] != losses[1], "the plug-in"
     (record, *_) = [json.loads(p.read_text()) for p in out.glob("runs/fin-*/record.json")]
-    assert record["data"] == "guest-digits"
-    assert record["versions"]["guest-things"] == "0.3"
-    for folder in out.glob("runs/pre-*"):
-        config = json.loads((folder / "config.json").read_text())["config"]
-        assert config["hyper"]["mask_ratio"] == 0.5, "its recipe for the preset"
-        lines = [json.loads(text) for text in (folder / "sheet.txt").read_text().splitlines()]
-        assert {values.pop("method") for values in lines} == {"guest"}
-        logged = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert record["data"] == "arrays"
+    assert record["versions"]["guest-things"] == record["versions"]["mim-example"] == "0.3"
+    for run in out.glob("runs/pre-*"):
+        lines = [json.loads(text) for text in (run / "sheet.txt").read_text().splitlines()]
+        assert {values.pop("method") for values in lines} <= {"mae", "gridmae"}
+        logged = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
         assert lines == logged, "the tracker"
+        config = json.loads((run / "config.json").read_text())["config"]
+        assert config["hyper"]["decoder_width"] == 16, "mae's settings, whose recipe it takes"
 
 
 @pytest.mark.usefixtures("guest")
 def test_its_code_is_in_the_snapshot_of_a_launch(tmp_path: Path) -> None:
     copy = take_snapshot(tmp_path / "code")
     assert (copy / "guest" / "launcher.py").read_text() == MODULES["launcher"]
-    assert {p.name for p in copy.iterdir()} >= {"bench", "baselines", "mto", "guest"}
+    assert {p.name for p in copy.iterdir()} >= {"bench", "baselines", "mto", *PACKAGES}
     assert "guest" not in provenance.sources(), "git knows this repository alone"
+
+
+def test_a_method_that_takes_no_recipe_is_warned_of(
+    guest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["plan", "--methods", "mae,gridmae", "--epochs", "1", "--out", str(tmp_path)]
+    assert main(line) == 0
+    assert "NO RECIPE" not in "".join(capsys.readouterr())
+    method = guest / "mim_example" / "gridmae.py"
+    method.write_text(method.read_text().replace('recipe_of = "mae"', ""))
+    for name in [name for name in sys.modules if name.startswith("mim_example")]:
+        del sys.modules[name]
+    assert main(line) == 0
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "NO RECIPE: gridmae brings none" in said
+    assert re.search(r"differs from mae in [^;]*pretrain\.lr \(0.004 and 0.002\)", said)
 
 
 @pytest.mark.parametrize(
     ("flag", "name", "kind"),
-    [("--methods", "gast", "method"), ("--track", "sheat", "tracker"), ("--data", "gst", "data")],
+    [
+        ("--methods", "gridmea", "method"),
+        ("--track", "sheat", "tracker"),
+        ("--data", "arays", "data"),
+    ],
 )
 @pytest.mark.usefixtures("guest")
 def test_a_name_next_to_an_outside_one_is_told(
@@ -164,7 +202,7 @@ def test_a_name_next_to_an_outside_one_is_told(
     error = capsys.readouterr().err
     assert f"unknown {kind}" in error
     assert "Known: " in error
-    assert ("guest" in error) or ("sheet" in error)
+    assert any(name in error for name in ("gridmae", "arrays", "sheet"))
 
 
 def test_a_tracker_that_fails_costs_a_warning(

@@ -1,0 +1,1 @@
+"""Things of four kinds that an outside package adds to mto-bench."""
