@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bench.errors import TIMEOUT, LostProcessError, RequeueError
+from bench.launch.slurm.stage import staged
 from bench.plan.config import Resources
 from bench.store.states import FAILED
 from bench.store.store import Store
@@ -34,20 +35,23 @@ class SlurmRun:
 
     SIGUSR2 comes ahead of the time limit: the state is saved and the job requeued. SIGTERM
     (cancelled or pre-empted) only saves: whether to go on is the scheduler's to say. The death of
-    another process of the run counts as if this one had been killed.
+    another process of the run counts as if this one had been killed. ``stage`` and ``stage_from``
+    are those of the site.
     """
 
     root: Path
     run_id: str
     resources: Resources
     max_requeues: int
+    stage: str = ""
+    stage_from: str = ""
 
     def __call__(self) -> None:
         """Computes the run."""
         leads = os.environ.get("SLURM_PROCID", "0") == "0"
         signal.signal(signal.SIGUSR2, Early())
         try:
-            compute(self.root, self.run_id, self.resources)
+            compute(self.root, self.run_id, self._placed())
         except LostProcessError:
             # srun ends the others by SIGTERM, which would hide the death in its exit code
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -60,6 +64,14 @@ class SlurmRun:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             time.sleep(REQUEUE_WAIT_S)  # one that leaves early takes the others with it
             raise
+
+    def _placed(self) -> Resources:
+        """The resources, with the images on this node's disk where the site wants them there."""
+        root = self.resources.data_root
+        if not self.stage or not root:
+            return self.resources
+        place = staged(Path(self.stage_from or root), self.stage)
+        return replace(self.resources, data_root=str(place))
 
     def checkpoint(self, *args: Any, **kwargs: Any) -> Any:
         """What submitit submits again when SIGUSR2 finds the run outside its loops."""

@@ -9,11 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from bench.api.rules import Amount, Count, Line, Natural, Processes, Range, Ruled
+from bench.api.rules import Amount, Count, Line, Name, Natural, Processes, Range, Ruled
 from bench.errors import UsageError
 from bench.plan.loading import load_section
 
 Minutes = Annotated[int, Range(1, 10_000_000)]
+
+OURS = frozenset(
+    {"array", "chdir", "comment", "dependency", "error", "job-name", "kill-on-invalid-dep"}
+    | {"nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "mem", "time", "partition"}
+    | {"account", "qos", "constraint", "exclude", "open-mode", "output", "requeue", "signal"}
+    | {"wrap", "wckey"}
+)
+"""Options of sbatch that the launcher or submitit set."""
 
 VARIABLE = "MTO_BENCH_SITE"
 """Names the site file when --site does not."""
@@ -26,7 +34,9 @@ class Site(Ruled, section="slurm"):
     ``job_dir`` receives scripts, pickles and logs of the jobs (default: ``jobs`` in --out); it
     and --out must be seen by the compute nodes. ``signal_delay_s`` before its time limit a job
     saves its state and queues again, at most ``max_requeues`` times; a job whose process was
-    killed without a signal first queues again at most ``kill_retries`` times.
+    killed without a signal first queues again at most ``kill_retries`` times. ``stage`` is a folder
+    on a node's own disk that receives the images before a run, from the ``--data`` folder or the
+    archive ``stage_from``; variables are the job's. ``additional`` are further options of sbatch.
     """
 
     partition: Line = ""
@@ -47,6 +57,9 @@ class Site(Ruled, section="slurm"):
     python: Line = ""
     setup: tuple[Line, ...] = ()
     srun_args: tuple[Line, ...] = ("--kill-on-bad-exit=1",)
+    stage: Line = ""
+    stage_from: Line = ""
+    additional: tuple[tuple[Name, Line], ...] = ()
     signal_delay_s: Annotated[int, Range(1, 86_400)] = 120
     max_requeues: Natural = 200
     kill_retries: Natural = 2
@@ -75,6 +88,7 @@ def load_site(path: str, flags: Mapping[str, Any]) -> Site:
             other = ", ".join(sorted(set(table) - {"slurm"}))
             raise UsageError(f"site file '{name}': only the table [slurm] is known, not {other}.")
         values = dict(table.get("slurm", {}))
+        values["additional"] = _options(values.get("additional", {}), name)
     values |= {k: v for k, v in flags.items() if v is not None}
     site: Site = load_section(Site, values, "slurm")
     if site.timeout_min * 60 <= site.signal_delay_s:
@@ -82,4 +96,22 @@ def load_site(path: str, flags: Mapping[str, Any]) -> Site:
             f"timeout of {site.timeout_min} min leaves nothing before the signal "
             f"{site.signal_delay_s} s ahead of it: raise --timeout or lower signal_delay_s."
         )
+    if site.stage_from and not site.stage:
+        raise UsageError("stage_from is read with stage = 'FOLDER ON THE NODE' alone: add it.")
     return site
+
+
+def _options(table: Any, file: str) -> list[list[str]]:
+    """The table ``[slurm.additional]`` as names and values; what the launcher sets is refused."""
+    if not isinstance(table, dict):
+        raise UsageError(f"site file '{file}': [slurm.additional] must be a table of options.")
+    pairs = {str(k).replace("_", "-"): v for k, v in table.items()}
+    for name, value in pairs.items():
+        if name in OURS:
+            raise UsageError(
+                f"site file '{file}': slurm.additional.{name} is set by the launcher. "
+                "A setting of [slurm] may do it: see slurm/site.example.toml."
+            )
+        if not isinstance(value, str | int | float):
+            raise UsageError(f"site file '{file}': slurm.additional.{name} must be one value.")
+    return [[k, "" if v is True else str(v)] for k, v in pairs.items() if v is not False]

@@ -130,9 +130,9 @@ class Submitter:
                 self.store.run(task.run_id).set_status(PENDING, failure="", message="")
             note_job(self.store, task.run_id, asked[task.run_id])
         root = self.store.root.absolute()
-        bodies = [
-            SlurmRun(root, run_id, self.resources, self.site.max_requeues) for run_id in asked
-        ]
+        site = self.site
+        moved = (site.stage, site.stage_from)
+        bodies = [SlurmRun(root, r, self.resources, site.max_requeues, *moved) for r in asked]
         parameters = self._parameters(shared, stage, waits)
         try:
             ids = self._sbatch(bodies, {**parameters, "array_parallelism": share})
@@ -214,7 +214,8 @@ class Submitter:
             "comment": f"{site.comment} {MARK}{job.token}".strip(),
             "dependency": dependency,
         }
-        extra: dict[str, Any] = {"requeue": True, "chdir": job.place}
+        extra: dict[str, Any] = {name: value or True for name, value in site.additional}
+        extra |= {"requeue": True, "chdir": job.place}
         if "afterok" in dependency or "aftercorr" in dependency:
             extra["kill-on-invalid-dep"] = "yes"
         path = f"export PYTHONPATH={shlex.quote(job.place)}${{PYTHONPATH:+:$PYTHONPATH}}"

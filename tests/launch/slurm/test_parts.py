@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,11 @@ from bench.errors import (
 )
 from bench.launch.slurm import job
 from bench.launch.slurm.job import SlurmRun
-from bench.launch.slurm.scheduler import JobState, expand, parse
+from bench.launch.slurm.scheduler import Job, JobState, expand, parse
 from bench.launch.slurm.site import load_site
+from bench.launch.slurm.stage import staged
 from bench.launch.slurm.submission import Told, judge
-from bench.launch.slurm.submit import teardown
+from bench.launch.slurm.submit import Submitter, teardown
 from bench.launch.snapshot import take_snapshot
 from bench.machine import provenance
 from bench.run import main
@@ -321,3 +324,68 @@ def test_site_file_and_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         load_site(str(path), {})
     with pytest.raises(UsageError, match="cannot read"):
         load_site(str(tmp_path / "none.toml"), {})
+
+
+def test_further_options_of_sbatch(tmp_path: Path) -> None:
+    path = tmp_path / "site.toml"
+    path.write_text(
+        '[slurm.additional]\nexclusive = true\ngres_flags = "x"\nhold = false\nnice = 5\n'
+    )
+    site = load_site(str(path), {})
+    assert site.additional == (("exclusive", ""), ("gres-flags", "x"), ("nice", "5"))
+    submitter = Submitter(Store(tmp_path), QUICK, site, tmp_path)
+    job = Job(token="a", name="b", place="/c", cluster="d", logs="e")
+    passed = submitter._parameters(job, "pretrain", [])["additional_parameters"]
+    ours = {"requeue": True, "chdir": "/c"}
+    assert passed == {"exclusive": True, "gres-flags": "x", "nice": "5", **ours}
+    for line, match in (
+        ('dependency = "afterok:1"', "additional.dependency is set by the launcher"),
+        ("job_name = 3", "additional.job-name is set by the launcher"),
+        ("nice = [1]", "additional.nice must be one value"),
+    ):
+        path.write_text(f"[slurm.additional]\n{line}\n")
+        with pytest.raises(UsageError, match=match):
+            load_site(str(path), {})
+    path.write_text('[slurm]\nstage_from = "/a.tar"\n')
+    with pytest.raises(UsageError, match="stage_from is read with stage"):
+        load_site(str(path), {})
+
+
+@pytest.mark.parametrize("kind", ["folder", "gztar", "zip"])
+def test_images_are_staged_once_and_whole(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "images"
+    for part in ("train", "val"):
+        (source / part).mkdir(parents=True)
+        (source / part / "0.png").write_bytes(part.encode())
+    if kind != "folder":
+        name = shutil.make_archive(str(tmp_path / "a"), kind, tmp_path, "images")
+        shutil.rmtree(source)
+        source = Path(name)
+    monkeypatch.setenv("SCRATCH", str(tmp_path / "node"))
+    job = SlurmRun(tmp_path, "run", replace(QUICK, data_root="/x"), 5, "$SCRATCH/mine", str(source))
+    place = Path(job._placed().data_root)
+    assert place.is_relative_to(tmp_path / "node" / "mine")
+    assert [f.read_text() for f in sorted(place.rglob("*.png"))] == ["train", "val"]
+    (place / "mark").touch()
+    assert (Path(job._placed().data_root) / "mark").exists()
+    with pytest.raises(UsageError, match="not set in the job"):
+        staged(source, "$NOT_SET_HERE/x")
+
+
+def test_a_copy_that_broke_off_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source := tmp_path / "images").mkdir()
+    (source / "0.png").touch()
+
+    def breaks(source: Path, target: Path) -> None:
+        target.mkdir()
+        raise OSError("no space left")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(shutil, "copytree", breaks)
+        with pytest.raises(OSError, match="no space"):
+            staged(source, str(tmp_path / "node"))
+    assert [f.name for f in staged(source, str(tmp_path / "node")).iterdir()] == ["0.png"]
