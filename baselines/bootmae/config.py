@@ -6,7 +6,7 @@ Source: [bootmae] LightDXY/BootMAE d604b18.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from bench.api.rules import Count, Decay, Inside, Layers, Natural, Part, Ruled, Share, Width
 from bench.errors import UsageError
@@ -55,3 +55,8 @@ class BootMAEConfig(Ruled, section="bootmae"):
                 f"bootmae.decoder_width={self.decoder_width} must be a multiple of 4: its "
                 "positions are sines and cosines of rows and columns."
             )
+
+    @classmethod
+    def tiny(cls) -> dict[str, Any]:
+        """Settings for the small model of the conformance suite."""
+        return {"decoder_width": 16}

@@ -6,7 +6,7 @@ Source: [conmim] TencentARC/ConMIM 4263955.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from bench.api import Needs, Photometric
 from bench.api.rules import InitStd, Inside, Natural, Positive, Range, Rising, Ruled, Share, Width
@@ -58,3 +58,13 @@ class ConMIMConfig(Ruled, section="conmim"):
             solarise_p=self.solarise_p,
         )
         return Needs(view=view, together=self.norm_images, setting="conmim.norm_images")
+
+    @classmethod
+    def tiny(cls) -> dict[str, Any]:
+        """Settings for the small model of the conformance suite."""
+        return {
+            "mask_patch_size": 4,
+            "projector_width": 32,
+            "projector_out": 16,
+            "norm_images": 2,
+        }

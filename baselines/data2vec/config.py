@@ -6,6 +6,7 @@ Source: [d2v] facebookresearch/data2vec_vision af9a363 (``beit/``).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from bench.api.rules import Count, Decay, InitStd, Inside, Layers, Part, Positive, Ruled, Share
 
@@ -36,3 +37,8 @@ class Data2VecConfig(Ruled, section="data2vec"):
     ema_span: Share = 0.0  # ours, for short runs: share of the run; 0 is the original's rule
     ema_span_start: Share = 0.0  # ours
     init_std: InitStd = 0.02  # BEiT's, see baselines/init.py; made for a width of 768
+
+    @classmethod
+    def tiny(cls) -> dict[str, Any]:
+        """Settings for the small model of the conformance suite."""
+        return {"min_block": 2, "target_layers": 2, "drop_path": 0.2}

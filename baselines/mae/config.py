@@ -6,6 +6,7 @@ Source: [mae] facebookresearch/mae efb2a80.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from bench.api.rules import Inside, Layers, Ruled, Width
 
@@ -19,3 +20,8 @@ class MAEConfig(Ruled, section="mae"):
     decoder_depth: Layers = 8  # same
     decoder_heads: Layers = 16  # same
     norm_pix_loss: bool = True  # [mae] PRETRAIN.md --norm_pix_loss
+
+    @classmethod
+    def tiny(cls) -> dict[str, Any]:
+        """Settings for the small model of the conformance suite."""
+        return {"decoder_width": 16, "decoder_depth": 2, "decoder_heads": 2}

@@ -6,6 +6,7 @@ Source: [simmim] microsoft/SimMIM d3e29bc.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from bench.api.rules import Decay, InitStd, Inside, Ruled, Share, Width
 
@@ -21,3 +22,8 @@ class SimMIMConfig(Ruled, section="simmim"):
     final_norm: bool = True  # [simmim] vision_transformer.py:254; disputed, see README
     drop_path: Decay = 0.1  # [simmim] config.py MODEL.DROP_PATH_RATE, also in pre-training
     init_std: InitStd = 0.02  # [simmim] simmim.py:66-67, made for a width of 768
+
+    @classmethod
+    def tiny(cls) -> dict[str, Any]:
+        """Settings for the small model of the conformance suite."""
+        return {"mask_patch_size": 4, "drop_path": 0.2}

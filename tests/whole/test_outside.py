@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -159,6 +161,26 @@ def test_one_of_each_kind_is_used_by_its_name(tmp_path: Path) -> None:
         assert lines == logged, "the tracker"
         config = json.loads((run / "config.json").read_text())["config"]
         assert config["hyper"]["decoder_width"] == 16, "mae's settings, whose recipe it takes"
+
+
+@pytest.mark.slow
+def test_the_conformance_suite_ships(guest: Path, tmp_path: Path) -> None:
+    """As in an environment with both installed, away from this folder's settings."""
+    root = Path(__file__).parents[2]
+    named = tomllib.loads((root / "pyproject.toml").read_text())["project"]["entry-points"]
+    _offer(guest, "mto-bench", f"[pytest11]\nmto = {named['pytest11']['mto-bench']}\n")
+    line = "-m pytest -v -p no:cacheprovider --pyargs bench.testing --arm mae+noisy --arm gridmae"
+    paths = os.pathsep.join(map(str, (guest, root)))
+    done = subprocess.run(
+        [sys.executable, *line.split(), "-k", "hook or masks or continues"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    for arm in ("mae+noisy", "gridmae", "gridmae+mto", "gridmae+noisy"):
+        assert f"test_state_continues_bit_for_bit[{arm}] PASSED" in done.stdout
 
 
 @pytest.mark.usefixtures("guest")
