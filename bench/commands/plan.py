@@ -38,6 +38,9 @@ def show_plan(args: argparse.Namespace) -> int:
     print("\n" + _cell_table(request.study, states))
     done = sum(s == DONE for s in states.values())
     print(f"\n{len(states)} runs, {done} done. Study folder: {request.folder.path}")
+    missing = [t for t in request.study.tasks() if states[t.run_id] != DONE]
+    for line in getattr(library.launcher(request), "describe", lambda tasks: [])(missing):
+        print(line)
     print(_cost_line(request, args.calibrate, states))
     for warning in request.planned.warnings:
         print(f"warning: {warning}")
@@ -105,14 +108,35 @@ def _cost_line(request: Request, measure: bool, states: Mapping[str, str]) -> st
     runs = sum(t.stage == PRETRAIN for t in missing)
     places = library.launcher(request).places(runs)
     found = cost(missing, speeds, (places.jobs, places.units))
-    if found.unknown:
-        names = ", ".join(found.unknown)
-        return f"cost: no measured speed yet of {names}; add --calibrate to time a few steps"
+    lines = []
+    if len(found.unknown) < len({t.config.arm for t in missing}) or not missing:
+        lines.append(
+            f"cost of what is missing, at measured speed: {found.pretrain_hours:.3g} "
+            f"{places.unit}-hours of pre-training, {found.evaluation_hours:.3g} of evaluation; "
+            f"about {format_seconds(found.wall_s)} with {places.jobs} side by side; "
+            f"{found.disk_mib:.3g} MiB on disk"
+        )
+    names = ", ".join(found.unknown)
+    if names and not places.here and places.unit == "GPU":
+        unknown = [t for t in missing if speed_key(t) not in speeds]
+        lines.append(_counted_line(names, unknown, request))
+    elif names:
+        lines.append(f"cost: no measured speed yet of {names}; add --calibrate to time a few steps")
+    return "\n".join(lines)
+
+
+def _counted_line(names: str, tasks: Sequence[Task], request: Request) -> str:
+    """GPU-hours of arms that no GPU has computed here yet, from counted operations."""
+    from bench.work.operations import CARD, CARD_RATE, SHARES, gpu_hours
+
+    hours = gpu_hours(tasks, request.resources.data_root)
+    (low, high), (least, most) = hours.pretrain, hours.finetune
     return (
-        f"cost of what is missing, at the speed of this machine: {found.pretrain_hours:.3g} "
-        f"{places.unit}-hours of pre-training, {found.evaluation_hours:.3g} of evaluation; about "
-        f"{format_seconds(found.wall_s)} with {places.jobs} side by side; "
-        f"{found.disk_mib:.3g} MiB on disk"
+        f"cost of what no speed is known of yet ({names}), counted, not measured: "
+        f"{low:.3g} to {high:.3g} GPU-hours of pre-training and {least:.3g} to {most:.3g} of "
+        f"fine-tuning on {CARD}, if a step reaches {SHARES[1]:.0%} to {SHARES[0]:.0%} of its "
+        f"{CARD_RATE / 1e12:g} TFLOP/s in bf16; probes, waiting for data and queues come on top. "
+        "Once some runs are there, their speeds are taken"
     )
 
 

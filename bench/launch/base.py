@@ -100,7 +100,10 @@ def check_shares(order: Order, processes: int, flags: str) -> None:
 
 
 class Launcher(Protocol):
-    """Computes the runs of a study that are not done yet; made from an :class:`Order`."""
+    """Computes the runs of a study that are not done yet; made from an :class:`Order`.
+
+    One with ``describe(tasks) -> list[str]`` tells a dry run more of what it would do.
+    """
 
     def places(self, runs: int) -> Places:
         """How much it would compute at once of so many runs."""

@@ -24,6 +24,7 @@ from bench.launch.base import (
     survey,
 )
 from bench.launch.slurm import scheduler
+from bench.launch.slurm.forecast import forecast
 from bench.launch.slurm.scheduler import Job, Scheduler, this_cluster
 from bench.launch.slurm.site import load_site
 from bench.launch.slurm.submit import Submitted, Submitter
@@ -55,6 +56,10 @@ class SlurmLauncher(Submitter):
         memory = 0.0 if gpus else self.site.mem_gb / self.site.tasks  # a GPU's is not known
         processes = self.site.nodes * self.site.tasks
         return Places(jobs, units, unit, here=False, memory_gb=memory, processes=processes)
+
+    def describe(self, tasks: Sequence[Task]) -> list[str]:
+        """The jobs that these tasks would become, in lines for a dry run."""
+        return forecast(self, tasks)
 
     def launch(self, tasks: Sequence[Task], observe: Observer) -> list[Progress]:
         """Submits the missing runs and watches until all have ended.

@@ -389,3 +389,28 @@ def test_a_copy_that_broke_off_is_made_anew(
         with pytest.raises(OSError, match="no space"):
             staged(source, str(tmp_path / "node"))
     assert [f.name for f in staged(source, str(tmp_path / "node")).iterdir()] == ["0.png"]
+
+
+def test_a_dry_run_describes_the_jobs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = (
+        "--methods mae,simmim --epochs 1,2 --preset smoke --launcher slurm --partition p --dry-run"
+    )
+    sizes = "--nodes 2 --ngpus 2 --batch-size 3 --timeout 60 --array-parallelism 2 --seeds 2"
+    batch = ["pretrain.batch_size=32", "--out", str(tmp_path / "o")]
+    assert main([*line.split(), *sizes.split(), *batch]) == 0
+    said = capsys.readouterr().out
+    for wanted in (
+        "jobs: 2 array(s)",
+        "1. 8 pre-trainings, at most 1 at once",
+        "2. 8 cells, each behind its pre-training in 1 (aftercorr), at most 1 at once",
+        "3. a report behind all of them",
+        "2 node(s) x 2 GPU(s), 4 process(es)",
+        "mae, simmim: batch 32 = 8 images a process, 3 at once x 3 accumulated",
+        "limits: 60 min a pre-training, 60 a cell",
+        "#SBATCH --array=0-7%1",
+        "#SBATCH --partition=p",
+        "GPU-hours of pre-training",
+        "of its 312 TFLOP/s in bf16",
+    ):
+        assert wanted in said, wanted
+    assert not (tmp_path / "o").exists()

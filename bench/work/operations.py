@@ -1,0 +1,116 @@
+"""Floating-point operations of runs, counted on a small batch: a cost where no speed is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.api import Batch, ClassifierOptions
+from bench.data import outline
+from bench.data.load import load
+from bench.plan.config import RunConfig
+from bench.plan.study import PRETRAIN, Task
+from bench.streams import Streams, preserved
+from bench.train.method import build_method
+
+IMAGES = 2
+
+CARD, CARD_RATE = "an A100", 312e12
+"""A named card and its makers' dense bf16 operations a second (NVIDIA A100 data sheet)."""
+
+SHARES = (0.2, 0.5)
+"""The shares of that rate that training is assumed to reach."""
+
+
+@dataclass(frozen=True)
+class Hours:
+    """Least and most GPU-hours of pre-training and of fine-tuning."""
+
+    pretrain: tuple[float, float]
+    finetune: tuple[float, float]
+
+
+def gpu_hours(tasks: Sequence[Task], data_root: str) -> Hours:
+    """GPU-hours of the tasks on :data:`CARD`; arms of equal models are counted once."""
+    known: dict[Any, float] = {}
+    images: dict[Any, int] = {}
+    totals = {True: 0.0, False: 0.0}  # pre-training, fine-tuning
+    for task in tasks:
+        config, trains = task.config, task.stage == PRETRAIN
+        if config.data not in images:
+            images[config.data] = _images(config, data_root)
+        key = (trains, config.method, config.hyper, config.plugins, config.model, config.tasks)
+        if key not in known:
+            known[key] = pretraining(config) if trains else finetuning(config, images[config.data])
+        often = images[config.data] * config.pretrain.epochs if trains else 1
+        totals[trains] += known[key] * often
+    return Hours(_span(totals[True]), _span(totals[False]))
+
+
+def _span(operations: float) -> tuple[float, float]:
+    """Least and most hours of so many operations."""
+    slow, fast = (operations / (CARD_RATE * share * 3600) for share in SHARES)
+    return fast, slow
+
+
+def _images(config: RunConfig, data_root: str) -> int:
+    labels = None if data_root else outline.train_labels(config.data)
+    return len(load(config, data_root).train if labels is None else labels)
+
+
+def pretraining(config: RunConfig) -> float:
+    """Operations of an image's forward and backward pass, plug-ins included, half way through."""
+    method: Any = build_method(config)
+    ids = torch.arange(IMAGES)
+    streams = Streams(config.suite_seed, config.seed)
+    images = _noise(config)
+    batch = Batch(
+        images,
+        method.draw_hidden(streams.samples("flops mask", 0, ids)),
+        streams.samples("flops", 0, ids),
+        progress=0.5,
+        view=images,
+    )
+
+    def loss() -> torch.Tensor:
+        output = method.train()(batch)
+        total: torch.Tensor = output.loss
+        return total if output.penalty is None else total + output.penalty
+
+    return _counted(loss)
+
+
+def finetuning(config: RunConfig, images: int) -> float:
+    """Operations of all that is trained as a whole in a cell, by its recipes."""
+    total = 0.0
+    for _, recipe in config.tasks:
+        if hasattr(recipe, "drop_path"):
+            options = ClassifierOptions(classes=2, pool=recipe.pool)
+            model: Any = build_method(config).classifier(options)
+            each = _counted(partial(_sum, model, _noise(config)))
+            often = getattr(recipe, "draws", 1) * recipe.epochs
+            total += each * often * (config.data.labels or images)
+    return total
+
+
+def _sum(model: Any, images: torch.Tensor) -> torch.Tensor:
+    total: torch.Tensor = model(images).sum()
+    return total
+
+
+def _noise(config: RunConfig) -> torch.Tensor:
+    shape = config.model
+    size = (IMAGES, shape.channels, shape.image_size, shape.image_size)
+    return torch.randn(size, generator=torch.Generator().manual_seed(0))
+
+
+def _counted(loss: Callable[[], torch.Tensor]) -> float:
+    """Operations an image."""
+    with preserved(), FlopCounterMode(display=False) as counter:
+        loss().backward()
+    return counter.get_total_flops() / IMAGES

@@ -1,0 +1,49 @@
+"""A cost from counted operations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.data import load
+from bench.store.folder import RunFolder
+from bench.streams import Streams
+from bench.train.loop import Session
+from bench.train.method import build_method
+from bench.train.monitor import Monitor
+from bench.train.pretrain import Pretraining
+from bench.work import operations
+from tests.support.tiny_runs import tasks
+
+
+@pytest.mark.parametrize("arm", ["mae+mto", "data2vec"])
+def test_what_a_plan_counts_is_what_a_run_counts(arm: str, tmp_path: Path) -> None:
+    config = tasks(arm)[0].config
+    method: Any = build_method(config)
+    session = Session(torch.device("cpu"), Streams(0, 0), Monitor(RunFolder(tmp_path)))
+    measured = Pretraining(method.train(), load.load(config, ""), config, session).run()
+    assert measured.flops is not None
+    counted = operations.pretraining(config)
+    assert counted == pytest.approx(measured.flops / measured.images_seen, rel=1e-2)
+
+
+def test_hours_grow_with_epochs_and_span_the_shares_assumed() -> None:
+    pre, fin = tasks("mae")
+    low, high = operations.gpu_hours([pre], "").pretrain
+    assert high / low == pytest.approx(0.5 / 0.2)
+    operations_done = 24 * 2 * operations.pretraining(pre.config)
+    assert high * 3600 * 312e12 * 0.2 == pytest.approx(operations_done)
+    longer = replace(
+        pre, config=replace(pre.config, pretrain=replace(pre.config.pretrain, epochs=6))
+    )
+    both = operations.gpu_hours([pre, longer, fin], "")
+    assert both.pretrain == pytest.approx((4 * low, 4 * high))
+    two_epochs_of_two_draws = 2 * 2 * 24
+    once = operations.finetuning(replace(fin.config, data=replace(fin.config.data, labels=1)), 24)
+    assert both.finetune[1] * 3600 * 312e12 * 0.2 == pytest.approx(
+        once / 4 * two_epochs_of_two_draws
+    )
