@@ -50,6 +50,7 @@ def check(configs: Sequence[RunConfig], trials: Mapping[str, int]) -> list[str]:
         *_recipes(unique),
         *_tuning(unique, trials),
         *_borrowed(unique),
+        *_alone(unique),
     ]
 
 
@@ -68,6 +69,17 @@ def _borrowed(configs: Sequence[RunConfig]) -> Iterable[str]:
             found = ", ".join(f"{k} ({unlike[k][0]} and {unlike[k][1]})" for k in keys)
             said += f"; it differs from {other} in {found or 'no setting that both have'}"
         yield said
+
+
+def _alone(configs: Sequence[RunConfig]) -> Iterable[str]:
+    """Methods that name another as their baseline where the study does not have it."""
+    arms = {c.arm for c in configs}
+    for config in {c.method: c for c in configs}.values():
+        if config.base_arm not in (config.method, *arms):
+            yield (
+                f"{config.method} is to be compared with {config.base_arm}, which is not among the "
+                f"methods, so there are no differences: add {config.base_arm} to --methods"
+            )
 
 
 def unfair(warnings: Iterable[str]) -> dict[str, str]:

@@ -154,6 +154,21 @@ def test_no_other_module_speaks_a_claim_word() -> None:
     assert found == {"glossary.py": {"shown", "refuted"}, "gates.py": {"shown"}}
 
 
+@pytest.mark.parametrize("methods", [("mae", "mae"), ("mae", "gridmae")])
+def test_methods_of_other_names_may_differ_in_their_own_settings(
+    methods: tuple[str, str], tmp_path: Path
+) -> None:
+    """Where one method names another as its baseline; the recipe must be one all the same."""
+    store = Store(tmp_path)
+    records = runs(RISING)
+    for record in records:
+        own = {"method": methods[bool(record.plugins)], "hyper": {"width": len(record.plugins)}}
+        plain = {**own, "pretrain": {"blr": 1e-3, "epochs": record.epochs}}
+        write_json(store.run(record.run_id).path / "config.json", {"config": plain})
+    unfair = set(report.prepare(records, None, store).targets["unfair"])
+    assert unfair == ({"arms differ in hyper.width (0 and 1)"} if methods[1] == "mae" else {""})
+
+
 def test_arms_of_other_settings_claim_nothing(tmp_path: Path) -> None:
     """A folder of runs may hold arms that no one plan compared: their settings are looked at."""
     store = Store(tmp_path)

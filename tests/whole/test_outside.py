@@ -196,7 +196,11 @@ def test_a_method_that_takes_no_recipe_is_warned_of(
 ) -> None:
     line = ["plan", "--methods", "mae,gridmae", "--epochs", "1", "--out", str(tmp_path)]
     assert main(line) == 0
-    assert "NO RECIPE" not in "".join(capsys.readouterr())
+    said = "".join(capsys.readouterr())
+    assert "NO RECIPE" not in said
+    assert "to be compared" not in said
+    assert main([*line[:2], "gridmae,gridmae+mto", *line[3:]]) == 0
+    assert "gridmae is to be compared with mae" in " ".join("".join(capsys.readouterr()).split())
     method = guest / "mim_example" / "gridmae.py"
     method.write_text(method.read_text().replace('recipe_of = "mae"', ""))
     for name in [name for name in sys.modules if name.startswith("mim_example")]:
