@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -13,6 +15,7 @@ from bench import library, registry
 from bench.commands.flags import means_of, wish_of
 from bench.launch.base import survey
 from bench.library import Request
+from bench.plan.config import RunConfig
 from bench.plan.fairness import arm_differences
 from bench.plan.study import PRETRAIN, Study, Task, describe
 from bench.store.states import DONE
@@ -24,6 +27,9 @@ from bench.work.estimate import (
     speed_key,
     stored_speeds,
 )
+
+MOST_S = 600.0
+"""Seconds after which no further arm is timed."""
 
 
 def show_plan(args: argparse.Namespace) -> int:
@@ -150,10 +156,24 @@ def _speeds(request: Request, tasks: Sequence[Task], measure: bool) -> dict[Spee
             files = request.store.run(record.pretrain_id).path.glob("*.safetensors")
             size = sum(f.stat().st_size for f in files)
             speeds[key] = replace(speeds[key], disk_mib=size / 2**20)
-    if measure:
-        from bench.work.calibrate import calibrate
+    fresh = {speed_key(t): t.config for t in tasks if speed_key(t) not in speeds}
+    return {**speeds, **_measured(request, fresh)} if measure else speeds
 
-        for task in tasks:
-            if speed_key(task) not in speeds:
-                speeds[speed_key(task)] = calibrate(task.config, request.resources)
+
+def _measured(request: Request, configs: Mapping[SpeedKey, RunConfig]) -> dict[SpeedKey, Speed]:
+    """Speeds of arms timed now, where the launcher's runs would be, within :data:`MOST_S`."""
+    say = lambda text: print(text, file=sys.stderr)  # noqa: E731
+    there = getattr(library.launcher(request, say), "calibrate", None)
+    if there is not None and configs:
+        found = zip(configs, there(list(configs.values())), strict=True)
+        return {key: speed for key, speed in found if speed is not None}
+    from bench.work.calibrate import calibrate
+
+    begun, speeds = time.monotonic(), {}
+    for number, (key, config) in enumerate(configs.items(), 1):
+        if time.monotonic() - begun > MOST_S:
+            say(f"{len(configs) - number + 1} arm(s) not timed: {MOST_S / 60:.0f} minutes are over")
+            break
+        say(f"timing {number} of {len(configs)}: {config.arm}")
+        speeds[key] = calibrate(config, request.resources)
     return speeds

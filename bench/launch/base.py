@@ -102,7 +102,8 @@ def check_shares(order: Order, processes: int, flags: str) -> None:
 class Launcher(Protocol):
     """Computes the runs of a study that are not done yet; made from an :class:`Order`.
 
-    One with ``describe(tasks) -> list[str]`` tells a dry run more of what it would do.
+    One with ``describe(tasks) -> list[str]`` tells a dry run more of what it would do; one with
+    ``calibrate(configs)`` times arms where its runs would be.
     """
 
     def places(self, runs: int) -> Places:

@@ -238,7 +238,8 @@ def test_a_plan_with_calibration_names_the_cost(
 ) -> None:
     line = command(tmp_path, "--methods", "mae,mae+mto", "--epochs", "1,2", "--seeds", "1")
     assert main([*line, "--dry-run", "--calibrate"]) == 0
-    shown = capsys.readouterr().out
+    shown, said = capsys.readouterr()
+    assert "timing 2 of 2: mae+mto" in said
     assert "core-hours of pre-training" in shown
     assert "MiB on disk" in shown
     assert "mae+mto = mae + mto (" in shown

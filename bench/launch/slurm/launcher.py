@@ -28,9 +28,12 @@ from bench.launch.slurm.forecast import forecast
 from bench.launch.slurm.scheduler import Job, Scheduler, this_cluster
 from bench.launch.slurm.site import load_site
 from bench.launch.slurm.submit import Submitted, Submitter
+from bench.launch.slurm.timing import timed
 from bench.launch.slurm.tracking import Tracker, known_jobs, live_jobs
+from bench.plan.config import RunConfig
 from bench.plan.study import Task
 from bench.store.states import PENDING, RUNNING
+from bench.work.estimate import Speed
 
 RAREST_LOOK_S = 600.0
 """Seconds between looks at most, while the scheduler does not answer."""
@@ -60,6 +63,11 @@ class SlurmLauncher(Submitter):
     def describe(self, tasks: Sequence[Task]) -> list[str]:
         """The jobs that these tasks would become, in lines for a dry run."""
         return forecast(self, tasks)
+
+    def calibrate(self, configs: Sequence[RunConfig]) -> list[Speed | None]:
+        """Speeds on a compute node, measured by a small job; None where it did not come so far."""
+        scheduler.check_tools()
+        return timed(self, configs, self.say)
 
     def launch(self, tasks: Sequence[Task], observe: Observer) -> list[Progress]:
         """Submits the missing runs and watches until all have ended.
