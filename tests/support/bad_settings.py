@@ -58,8 +58,13 @@ SETTINGS = [
     ("data.std=[0.5,0.5,0.5]", "data.std has 3 values"),
     ("data.std=[0]", "data.std"),
     (
-        ("data.name=procedural", "data.test_images=99999999", "model.image_size=2048"),
-        "images of 2048 px are made in memory",
+        (
+            "data.name=procedural",
+            "data.test_images=99999999",
+            "model.image_size=1024",
+            "model.patch_size=16",
+        ),
+        "images of 1024 px are made in memory",
     ),
     ("data.mean=[]", "must hold 1 to 16 values"),
     ("data.mean=[nan]", "must be finite"),
