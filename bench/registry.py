@@ -114,7 +114,7 @@ def load(target: str) -> Any:
 
 
 def dataset(name: str) -> DatasetRow:
-    """The row of a data set; that of its prefix for a name with a slash.
+    """The row of a data set; for a name with a slash its own, or that of its prefix.
 
     Raises:
         UsageError: for an unknown name, or a prefix that timm would take for a folder's name.
@@ -123,7 +123,8 @@ def dataset(name: str) -> DatasetRow:
     prefixes = [n for n in DATASETS.names() if n.endswith("/")]
     if slash and prefix + slash not in prefixes:
         raise unknown("prefix of a data set", prefix + slash, prefixes)
-    return DATASETS.row(prefix + slash if slash else name)
+    own = DATASETS.rows.get(name.lower()) if slash else None
+    return own or DATASETS.row(prefix + slash if slash else name)
 
 
 def sizes(name: str) -> tuple[str, ...]:
@@ -285,6 +286,8 @@ DATASETS = Kind(
         "imagenet": DatasetRow(target="bench.data.sets.folder:image_folder", preset="imagenet"),
         "folder": DatasetRow(target="bench.data.sets.folder:image_folder", preset="imagenet"),
         "torch/": DatasetRow(target="bench.data.sets.timm:timm_factory", preset="imagenet"),
+        "torch/cifar10": DatasetRow(target="bench.data.sets.timm:timm_factory", preset="cifar"),
+        "torch/cifar100": DatasetRow(target="bench.data.sets.timm:timm_factory", preset="cifar"),
         "hfds/": DatasetRow(target="bench.data.sets.hfds:hugging_face", preset="imagenet"),
     },
     _dataset,

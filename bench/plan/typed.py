@@ -167,10 +167,14 @@ def parse_seeds(text: str | Iterable[str]) -> list[int]:
 def parse_data(text: str) -> tuple[str, str]:
     """Data-set name and folder: ``digits``, ``cifar10:DIR``, ``imagenet:DIR``, ``torch/NAME:DIR``.
 
+    A path alone, as ``./images``, is ``folder:./images``.
+
     Raises:
         UsageError: for an unknown name, or a missing or unreadable folder.
     """
     name, _, root = text.partition(":")
+    if _is_path(text):
+        name, root = "folder", text
     row = registry.dataset(name)
     if row.needs_root and not root:
         raise UsageError(f"data set '{name}' needs a folder: --data {name}:DIR.")
@@ -180,6 +184,14 @@ def parse_data(text: str) -> tuple[str, str]:
             "Mount or copy the data, or use --data digits."
         )
     return name, str(Path(root).expanduser().resolve()) if root else ""
+
+
+def _is_path(text: str) -> bool:
+    """Whether ``text`` looks like a path, or is a folder and begins with no data set's name."""
+    if text in (".", "..", "~") or text.startswith(("/", "./", "../", "~/")):
+        return True
+    known = {name.rstrip("/") for name in registry.DATASETS.names()}
+    return re.split("[:/]", text)[0] not in known and os.path.isdir(text)
 
 
 def parse_overrides(items: Iterable[str]) -> Layer:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import registry
 from bench.errors import UsageError
 from bench.plan import typed
 from bench.plan.config import Resources
@@ -51,6 +52,7 @@ def test_an_alias_is_another_arm_of_the_same_method() -> None:
         (lambda: typed.parse_data("digit"), "unknown data set 'digit'. Did you mean 'digits'"),
         (lambda: typed.parse_data("imagenet"), "needs a folder"),
         (lambda: typed.parse_data("imagenet:/no/such"), "does not exist"),
+        (lambda: typed.parse_data("./no-such"), "does not exist"),
         (lambda: load_preset("digit"), "unknown preset 'digit'. Did you mean 'digits'"),
         (lambda: typed.parse_overrides(["blr"]), "cannot read 'blr'"),
         (lambda: resolve("mae", "pretrain.blrr=1"), "Did you mean 'pretrain.blr'"),
@@ -192,3 +194,21 @@ def test_an_empty_section_is_no_section_and_a_value_is_an_error(tmp_path: Path) 
     path.write_text("mae: 3\n")
     with pytest.raises(UsageError, match=r"'mae' in 'suite\.yaml' must hold settings, not 3"):
         load_yaml(path)
+
+
+def test_a_path_alone_is_a_folder_of_images(tmp_path: Path, monkeypatch) -> None:
+    for name in ("mine", "digits", "torch"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    wanted = ("folder", str(tmp_path / "mine"))
+    for text in ("mine", "./mine", f"{tmp_path}/mine", "folder:mine"):
+        assert typed.parse_data(text) == wanted
+    assert typed.parse_data("digits") == ("digits", "")
+    assert typed.parse_data("torch/cifar10:mine") == ("torch/cifar10", str(tmp_path / "mine"))
+
+
+def test_a_data_set_has_one_preset_by_either_name() -> None:
+    for name in ("cifar10", "cifar100"):
+        presets = {registry.dataset(n).preset for n in (name, f"torch/{name}")}
+        assert presets == {registry.dataset(f"torch/{name.upper()}").preset} == {"cifar"}
+    assert registry.dataset("torch/stl10").preset == "imagenet"
