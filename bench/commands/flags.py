@@ -60,6 +60,9 @@ def add_study_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--target", type=int, metavar="E", help="budget whose accuracy is the target"
     )
+    group.add_argument(
+        "--baseline", metavar="ARM", help="compare every arm with this one, not with its own method"
+    )
     group.add_argument("--margin", type=float, help="points within which accuracies count as equal")
 
 
@@ -151,6 +154,7 @@ def wish_of(args: argparse.Namespace) -> Wish:
         settings=args.overrides,
         suite_seed=args.suite_seed,
         target=args.target,
+        baseline=args.baseline,
         margin=args.margin,
         init=args.init,
         name=args.name,

@@ -34,8 +34,10 @@ STEP_CONSTANTS = {"ema_decay": ("ema_span", LAGS), "momentum": ("momentum_span",
 """
 
 
-def check(configs: Sequence[RunConfig], trials: Mapping[str, int]) -> list[str]:
+def check(configs: Sequence[RunConfig], trials: Mapping[str, int], baseline: str = "") -> list[str]:
     """Warnings about a study; ``trials`` counts the tuning trials of each arm.
+
+    ``baseline`` is the arm that all others are compared with, empty for each arm's own.
 
     Raises:
         UsageError: if arms or budgets differ in an undeclared setting, or two arms share a name.
@@ -50,7 +52,7 @@ def check(configs: Sequence[RunConfig], trials: Mapping[str, int]) -> list[str]:
         *_recipes(unique),
         *_tuning(unique, trials),
         *_borrowed(unique),
-        *_alone(unique),
+        *([] if baseline else _alone(unique)),
     ]
 
 

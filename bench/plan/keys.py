@@ -30,6 +30,7 @@ Margin = Annotated[float, Range(0, 100)]
 SINGLE: dict[str, Any] = {
     "suite_seed": Seed,
     "target": Epochs,
+    "baseline": str,
     "margin": Margin,
     "extends": Name,
     "recipe": Tag,

@@ -44,6 +44,7 @@ class Study:
     cells: tuple[Cell, ...]
     preset: str
     target_epochs: int | None = None
+    baseline: str = ""
     margin: float = 0.1
     alpha: float = 0.05
 
@@ -64,6 +65,7 @@ class Study:
     def to_plain(self) -> dict[str, Any]:
         """What plan.json freezes."""
         configs = [c.config for c in self.cells]
+        named = {"baseline": self.baseline} if self.baseline else {}
         endpoints = [endpoint(name) for name, _ in configs[0].tasks]
         return {
             "schema": 1,
@@ -71,6 +73,7 @@ class Study:
             "arms": list(dict.fromkeys(c.arm for c in configs)),
             "budgets": sorted({c.pretrain.epochs for c in configs}),
             "seeds": sorted({c.seed for c in configs}),
+            **named,
             "target_epochs": self.target_epochs,
             "endpoint": endpoints[0],
             "secondary": endpoints[1:],

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from bench import registry
 from bench.api.rules import Epochs, Seed, Text
-from bench.errors import UsageError
+from bench.errors import UsageError, unknown
 from bench.plan import fairness
 from bench.plan.config import RunConfig
 from bench.plan.identity import digest
@@ -18,7 +18,7 @@ from bench.plan.keys import Margin, check_keys, check_typed
 from bench.plan.layers import load_preset, load_recipe, load_yaml, merged
 from bench.plan.loading import coerce
 from bench.plan.resolve import Resolver
-from bench.plan.study import Study, make_study, plain_config
+from bench.plan.study import Cell, Study, make_study, plain_config
 from bench.plan.typed import Arm, parse_arms, parse_data, parse_epochs, parse_overrides, parse_seeds
 
 StudyName = Annotated[
@@ -50,6 +50,7 @@ class Wish:
     settings: Sequence[str] = ()
     suite_seed: int | None = None
     target: int | None = None
+    baseline: str | None = None
     margin: float | None = None
     init: str = ""
     name: str = ""
@@ -116,14 +117,17 @@ def plan_wish(wish: Wish, init_hash: str = "") -> Planned:
     budgets = parse_epochs(_wanted(wish.epochs, values, "epochs"))
     seeds = parse_seeds(_wanted(wish.seeds, values, "seeds"))
     _check_init(wish.init, arms, budgets)
+    cells = make_study(resolver, arms, budgets, seeds)
     study = Study(
-        cells=make_study(resolver, arms, budgets, seeds),
+        cells=cells,
         preset=preset,
+        baseline=_baseline(_first(wish.baseline, values.get("baseline"), ""), cells),
         target_epochs=_target(_first(wish.target, values.get("target")), budgets),
         margin=coerce(_first(wish.margin, values.get("margin"), 0.1), Margin, "margin"),
     )
     _check_data(study, root)
-    warnings = fairness.check([c.config for c in study.cells], values.get("trials", {}))
+    configs = [c.config for c in cells]
+    warnings = fairness.check(configs, values.get("trials", {}), study.baseline)
     name = coerce(wish.name or study_name(study), StudyName, "--name")
     return Planned(study, name, resolver, tuple(arms), warnings, root, wish.init)
 
@@ -189,6 +193,14 @@ def _target(target: Any, budgets: Sequence[int]) -> int | None:
     if target is not None and target not in budgets:
         raise UsageError(f"--target {target} is not among the budgets {list(budgets)}.")
     return target
+
+
+def _baseline(name: str, cells: Sequence[Cell]) -> str:
+    """The arm named by ``--baseline``, as tables call it; empty for none."""
+    arms = list(dict.fromkeys(c.config.arm for c in cells))
+    if name and name not in arms:
+        raise unknown("baseline", name, arms, "It must be an arm of this study: see --methods.")
+    return name
 
 
 def _check_init(init: str, arms: Sequence[Arm], budgets: Sequence[int]) -> None:

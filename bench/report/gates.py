@@ -107,7 +107,9 @@ def foresee(expression: str, study: Study) -> None:
     """
     gate, configs = parse(expression), [cell.config for cell in study.cells]
     frame = QUANTITIES[gate.name][0]
-    arms = {c.arm for c in configs if frame == "accuracy" or c.arm != c.base_arm}
+    arms = {
+        c.arm for c in configs if frame == "accuracy" or c.arm != (study.baseline or c.base_arm)
+    }
     if gate.arm not in arms:
         kind = "arm" if frame == "accuracy" else "variant"
         raise unknown(kind, gate.arm, arms, f"The gate is '{shown(expression)}'.")

@@ -59,12 +59,14 @@ class Analysis:
 
     ``target_epochs`` None means the second largest budget of three or more, then the largest; with
     two budgets the largest first, since no epochs can be saved against the smallest.
+    ``baseline`` is the arm that every other one is compared with; empty for each arm's own.
     """
 
     target_epochs: int | None = None
     budgets: tuple[int, ...] = ()
     seeds: tuple[int, ...] = ()
     arms: tuple[str, ...] = ()
+    baseline: str = ""
     alpha: float = 0.05
     margin: float = 0.1
     endpoint: str = registry.endpoint(PRIMARY)

@@ -34,6 +34,8 @@ def tidy(rows: Iterable[Mapping[str, Any]], analysis: Analysis) -> pd.DataFrame:
     frame = pd.DataFrame([unique[k] for k in sorted(unique)])
     if frame.empty:
         return frame
+    if analysis.baseline:
+        frame["base_arm"] = analysis.baseline
     expected = [*analysis.endpoints, *COSTS, *RATES, "pretrain_loss"]
     frame[[name for name in expected if name not in frame]] = math.nan
     names = list(dict.fromkeys([*expected, *endpoints_of(frame)]))

@@ -25,6 +25,7 @@ PLAN: Shape = {
     "schema": int,
     "preset": str,
     "arms": list[str],
+    "baseline": str,
     "budgets": list[Natural],
     "seeds": list[Seed],
     "target_epochs": int | None,

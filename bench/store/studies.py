@@ -19,7 +19,7 @@ from bench.store.store import Store
 
 STUDIES, PLAN = "studies", "plan.json"
 
-FIXED = ("target_epochs", "margin", "alpha")
+FIXED = ("target_epochs", "baseline", "margin", "alpha")
 """Parts of the analysis that stay as they were first planned."""
 
 
@@ -83,9 +83,9 @@ class StudyFolder:
             write_json(self.path / PLAN, {**kept, "ids": ids})
         return [
             f"this study was planned with {key}={kept.get(key)}, which stands; "
-            f"give another --name to plan one with {plan[key]}"
+            f"give another --name to plan one with {plan.get(key)}"
             for key in FIXED
-            if kept.get(key) != plan[key]
+            if kept.get(key) != plan.get(key)
         ]
 
 

@@ -126,7 +126,9 @@ def _digits_as_arrays(place: Path) -> Path:
 
 
 @pytest.mark.usefixtures("guest")
-def test_one_of_each_kind_is_used_by_its_name(tmp_path: Path) -> None:
+def test_one_of_each_kind_is_used_by_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, folder = tmp_path / "out", _digits_as_arrays(tmp_path / "numbers")
     methods = ["--methods", "mae,gridmae,gridmae+noisy", "--preset", "digits", "--epochs", "1,2"]
     things = ["--data", f"arrays:{folder}", "--launcher", "host", "--track", "sheet"]
@@ -147,6 +149,15 @@ def test_one_of_each_kind_is_used_by_its_name(tmp_path: Path) -> None:
     assert "differs in mask" in report, "where masks cannot match it is said"
     differences = pd.read_csv(study / "differences.csv")
     assert {"gridmae", "gridmae+noisy"} == set(differences[differences["base_arm"] == "mae"]["arm"])
+    line[line.index("--name") + 1] = "t"
+    assert main([*line, "--baseline", "gridmae"]) == 0
+    other = pd.read_csv(out / "studies/t/differences.csv")
+    assert {"mae", "gridmae+noisy"} == set(other[other["base_arm"] == "gridmae"]["arm"])
+    assert main([*line, "--baseline", "gridmea"]) == 2
+    capsys.readouterr()
+    assert main(line) == 0
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "planned with baseline=gridmae, which stands" in said
     (bare,) = out.glob("runs/pre-gridmae-*-e2-s0-*/metrics.jsonl")
     (noisy,) = out.glob("runs/pre-gridmae+noisy-*-e2-s0-*/metrics.jsonl")
     losses = [json.loads(p.read_text().splitlines()[-1])["loss"] for p in (bare, noisy)]
