@@ -89,7 +89,7 @@ def test_parts_of_our_own_come_by_name_only_and_show_in_the_label():
     own = MTOConfig.only(["all", "share", "late"])
     assert own.terms == (*TERMS, *OURS)
     assert (own.predict_share, own.enter_depth) == (0.5, 0.5)
-    assert MTOConfig(predict_share=0.25).label == "(init,recal,share)"
+    assert MTOConfig(predict_share=0.25).label == "(recal,share)"
     assert MTOConfig.only(["late"]).acts
 
 
@@ -112,7 +112,7 @@ ALL = {"rows": "all", "keep_self": False}
         ("closes", {**ALL, "keep_self": True}, False),
         ("closes", {**ALL, "recalibration": "exclude"}, False),
         ("closes", {**ALL, "recalibration": "none"}, False),
-        ("shuts_spa_out", {}, True),
+        ("shuts_spa_out", {"rows": "visible"}, True),
         ("shuts_spa_out", {"rows": "all", "spa_rows": "masked"}, True),
         ("shuts_spa_out", {"rows": "masked", "spa_rows": "masked"}, True),
         ("shuts_spa_out", {"rows": "masked"}, False),
@@ -146,8 +146,8 @@ def test_no_more_layers_and_heads_are_read_than_there_are(name):
 def test_what_is_on_or_not_its_default_is_named():
     switched = MTOConfig(tau=0.2).switched
     assert switched["tau"] == 0.2
-    assert {"init", "r_first", "recalibration"} <= switched.keys()
-    assert not {"lambda_spa", "e_layers", "predict_share"} & switched.keys()
+    assert {"r_first", "recalibration"} <= switched.keys()
+    assert not {"init", "lambda_spa", "e_layers", "predict_share"} & switched.keys()
     assert MTOConfig(lambda_spa=0.5).switched["lambda_spa"] == 0.5
 
 

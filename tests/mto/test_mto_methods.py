@@ -52,7 +52,7 @@ def test_measuring_without_weight_moves_no_number(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_only_the_mask_token_starts_elsewhere(name):
     method = made(name)
-    first, second = plain(method), plain(made(name, MTOConfig()))
+    first, second = plain(method), plain(made(name, MTOConfig.only(["init"])))
     moved = {key for key in first if not torch.equal(first[key], second[key])}
     assert moved == set(method.mask_tokens())
 
@@ -71,7 +71,10 @@ def test_with_all_its_parts_it_trains_and_stays_finite(name, share):
 @pytest.mark.parametrize("name", METHODS)
 def test_the_probe_measures_both_arms_and_sees_the_recalibration(name):
     bare, wrapped = LayerProbe(), LayerProbe()
-    for probe, config in ((bare, None), (wrapped, MTOConfig(init_std=1.0))):
+    for probe, config in (
+        (bare, None),
+        (wrapped, MTOConfig(init="distinct", init_std=1.0, rows="visible")),
+    ):
         method = made(name, config).eval()
         with torch.no_grad():
             method(batch_for(method), probe)

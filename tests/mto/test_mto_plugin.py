@@ -137,7 +137,7 @@ def test_all_losses_add_up_in_the_penalty():
 
 
 def test_recalibration_alone_adds_no_penalty_and_logs_its_schedule():
-    output = made(replace(MTOConfig.only(["recal"]), r_first=0.25))(batch_for(Toy()))
+    output = made(replace(MTOConfig.only(["recal"]), r_first=0.25, r_depth=0.5))(batch_for(Toy()))
     assert output.penalty is None
     schedule = [output.terms[f"mto.schedule.{layer}"].item() for layer in range(3)]
     assert schedule == [0.25, 0.25, 1.0]
@@ -146,7 +146,7 @@ def test_recalibration_alone_adds_no_penalty_and_logs_its_schedule():
 @pytest.mark.parametrize("kind", ["bias", "exclude"])
 def test_hard_recalibration_keeps_visible_tokens_clear_of_the_mask_token(kind):
     """With r = 0 in every layer nothing of the mask token reaches a visible token."""
-    config = replace(MTOConfig.only(["recal"]), r_depth=1.0, recalibration=kind)
+    config = replace(MTOConfig.only(["recal"]), r_depth=1.0, recalibration=kind, rows="visible")
     method = made(config)
     outputs = []
     method.base.layers[-1].register_forward_hook(lambda *args: outputs.append(args[2]))
@@ -200,7 +200,7 @@ def test_recalibration_follows_the_run():
 
 @pytest.mark.parametrize("kind", ["bias", "exclude"])
 def test_the_outer_hook_sees_the_recalibrated_attention(kind):
-    config = replace(MTOConfig.only(["recal"]), recalibration=kind)
+    config = replace(MTOConfig.only(["recal"]), recalibration=kind, rows="visible", r_depth=0.5)
     probe, bare = LayerProbe(), LayerProbe()
     made(config)(batch_for(Toy()), probe)
     made()(batch_for(Toy()), bare)

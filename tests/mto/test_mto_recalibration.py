@@ -131,7 +131,7 @@ def test_every_schedule_rises_within_the_unit_interval(first, depth, shape, coun
     ],
 )
 def test_the_schedule_over_the_run(time, first, middle):
-    config = MTOConfig(r_shape="linear", r_first=0.2, r_time=time)
+    config = MTOConfig(r_shape="linear", r_first=0.2, r_depth=0.5, r_time=time)
     assert r_schedule(config, 4, 0.0) == pytest.approx(first)
     assert r_schedule(config, 4, 0.5) == pytest.approx(middle)
 

@@ -24,7 +24,7 @@ FIXTURES = Path(__file__).parents[1] / "golden" / "run_ids.json"
 
 
 def configs() -> dict[str, Any]:
-    arms = "mae,mae+mto,simmim,data2vec+mto,mae+mto(recal),mae@again"
+    arms = "mae,mae+mto,simmim,data2vec+mto,mae+mto(spa),mae@again"
     cells = tiny_study(arms, "2,4", "2").cells
     return {f"{c.config.arm} {c.config.pretrain.epochs} {c.config.seed}": c.config for c in cells}
 

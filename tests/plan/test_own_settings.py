@@ -16,8 +16,8 @@ from bench.plan.typed import Wrap
 from tests.conftest import tiny_study
 
 FOUR = (
-    "simmim,simmim+mto(recal),simmim+mto(recal,rows=masked),"
-    "simmim+mto(keep_self=false,rows=all,recal)"
+    "simmim,simmim+mto(recal,spa),simmim+mto(recal,spa,rows=all),"
+    "simmim+mto(keep_self=true,rows=visible,recal,spa)"
 )
 
 
@@ -33,17 +33,17 @@ def test_arms_of_one_study_differ_in_their_own_settings() -> None:
     found = configs(FOUR)
     assert [c.arm for c in found] == [
         "simmim",
-        "simmim+mto(recal)",
-        "simmim+mto(recal,rows=masked)",
-        "simmim+mto(recal,rows=all,keep_self=false)",
+        "simmim+mto(recal,spa)",
+        "simmim+mto(recal,spa,rows=all)",
+        "simmim+mto(recal,spa,rows=visible,keep_self=true)",
     ]
     settings = [c.plugins[0][1] for c in found[1:]]
     assert [(s.rows, s.keep_self) for s in settings] == [
-        ("visible", True),
-        ("masked", True),
+        ("masked", False),
         ("all", False),
+        ("visible", True),
     ]
-    assert {s.terms for s in settings} == {("recal",)}
+    assert {s.terms for s in settings} == {("recal", "spa")}
     assert fairness.check(found, {}) == []
     assert len({pretrain_id(c) for c in found}) == len({cell_id(c) for c in found}) == 4
 
@@ -68,16 +68,16 @@ def test_a_point_before_a_letter_separates(dotted: str, wrap: Wrap) -> None:
 
 def test_they_override_the_layers_for_one_arm_and_show_only_what_differs() -> None:
     layers = ("mto.rows=masked", "simmim.mto.tau=0.5")
-    found = configs("simmim+mto,simmim+mto(rows=masked,tau=0.25,r_depth=0.5)", *layers)
+    found = configs("simmim+mto,simmim+mto(rows=masked,tau=0.25,r_depth=1)", *layers)
     assert [c.arm for c in found] == ["simmim+mto", "simmim+mto(tau=0.25)"]
     assert [c.plugins[0][1].rows for c in found] == ["masked", "masked"]
 
 
 def test_what_is_equal_is_one_arm_however_it_is_typed() -> None:
-    same = ("recal,spa,rows=all", "rows=all,spa,recal", "spa,recal,lambda_spa=0.1,rows=all")
-    assert arms(",".join(f"mae+mto({text})" for text in same)) == ["mae+mto(recal,spa,rows=all)"]
-    assert arms("mae+mto(lambda_spa=0.1),mae+mto(init,recal,spa)") == ["mae+mto(init,recal,spa)"]
-    assert arms("mae+mto,mae+mto(rows=visible)") == ["mae+mto"]
+    same = ("recal,spa,tau=1", "tau=1,spa,recal", "spa,recal,lambda_spa=0.1,tau=1.0")
+    assert arms(",".join(f"mae+mto({text})" for text in same)) == ["mae+mto(recal,spa,tau=1)"]
+    assert arms("mae+mto(lambda_spa=0.1),mae+mto(recal,spa)") == ["mae+mto(recal,spa)"]
+    assert arms("mae+mto,mae+mto(tau=0.1)") == ["mae+mto"]
 
 
 @pytest.mark.parametrize("layer", ["mto.rows=visible", "mto.lambda_spa=0.7", "mto.r_first=1"])
@@ -87,10 +87,10 @@ def test_a_name_typed_again_is_the_same_arm(layer: str) -> None:
 
 
 def test_a_plug_in_without_terms_has_settings_too() -> None:
-    assert arms("mae+null,mae+null(draw=2),mae+null+mto:rows=all@again") == [
+    assert arms("mae+null,mae+null(draw=2),mae+null+mto:rows=visible@again") == [
         "mae+null",
         "mae+null(draw=2)",
-        "mae+null+mto(rows=all)@again",
+        "mae+null+mto(rows=visible)@again",
     ]
 
 
@@ -133,6 +133,6 @@ def test_they_are_held_to_the_same_rules(methods: str, message: str) -> None:
 
 
 def test_two_arms_under_one_name_are_refused() -> None:
-    found = configs("mae+mto,mae+mto(init)", "mto.r_first=1")
+    found = configs("mae+mto,mae+mto(init)", "mto.r_first=1", "mto.init=distinct")
     with pytest.raises(UsageError, match=r"both called mae\+mto\(init\).*mae\+mto\(init\)@other"):
         fairness.check(found, {})
