@@ -244,6 +244,11 @@ class MTOConfig(Ruled, section="mto"):
         return replace(self, **changes)
 
     @classmethod
+    def tiny(cls) -> dict[str, Any]:
+        """Settings for the conformance suite: every image is read, so that no draw is left."""
+        return {"sample_images": 1.0}
+
+    @classmethod
     def only(cls, names: Iterable[str]) -> MTOConfig:
         """The default configuration with exactly the named terms on.
 

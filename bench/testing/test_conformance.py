@@ -30,9 +30,8 @@ from bench.train.method import build_method
 QUIET: Layer = {
     "model": {"image_size": 16, "patch_size": 4, "channels": 3, "width": 24, "depth": 3},
     "data": {"mean": [0.5] * 3, "std": [0.25] * 3},
-    "mto": {"sample_images": 1.0},
 }
-"""A small model, and nothing drawn; sizes of a method's or plug-in's own are its ``tiny()``."""
+"""A small model; what a method or plug-in needs beside it is its configuration's ``tiny()``."""
 
 
 def arms_of(names: Sequence[str] = ()) -> list[str]:
