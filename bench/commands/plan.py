@@ -135,6 +135,7 @@ def _counted_line(names: str, tasks: Sequence[Task], request: Request) -> str:
     """GPU-hours of arms that no GPU has computed here yet, from counted operations."""
     from bench.work.operations import CARD, CARD_RATE, SHARES, gpu_hours
 
+    print(f"counting the operations of {names}", file=sys.stderr)
     hours = gpu_hours(tasks, request.resources.data_root)
     (low, high), (least, most) = hours.pretrain, hours.finetune
     return (

@@ -33,7 +33,7 @@ def staged(source: Path, to: str) -> Path:
             with tempfile.TemporaryDirectory(dir=target.parent) as half:
                 _fill(source, Path(half) / "whole")
                 (Path(half) / "whole").rename(target)
-    return _inside(target)
+    return target if source.is_dir() else _inside(target)
 
 
 def _fill(source: Path, target: Path) -> None:

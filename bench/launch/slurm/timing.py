@@ -6,10 +6,12 @@ import contextlib
 import shutil
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from bench.errors import SchedulerError
 from bench.launch.slurm.scheduler import Job, Scheduler
 from bench.launch.slurm.submit import Submitter
 from bench.launch.snapshot import take_snapshot
@@ -28,14 +30,27 @@ class Timing:
     folder: Path
     configs: tuple[RunConfig, ...]
     resources: Resources
+    processes: int = 1
+    """Processes of a real run; the one that measures holds as many images as each of them."""
 
     def __call__(self) -> None:
-        """Measures one after another."""
+        """Measures one after another; an arm that cannot be timed leaves the others theirs."""
         from bench.work.calibrate import calibrate
 
         for number, config in enumerate(self.configs):
-            speed = calibrate(config, self.resources)
+            try:
+                speed = calibrate(config, self._held(config))
+            except Exception:
+                traceback.print_exc()
+                continue
             write_json(self.folder / f"{number}.json", asdict(speed))
+
+    def _held(self, config: RunConfig) -> Resources:
+        """The resources, with one process's share of a batch at once."""
+        if self.processes == 1:
+            return self.resources
+        share = -(-config.pretrain.batch_size // self.processes)
+        return replace(self.resources, micro_batch=min(share, self.resources.micro_batch or share))
 
 
 def timed(
@@ -55,7 +70,7 @@ def timed(
     one = replace(one, timeout_min=min(30, site.timeout_min), job_dir=str(folder / "job"))
     small = Submitter(submitter.store, submitter.resources, one, folder)
     resources = replace(submitter.resources, nodes=1, gpus_per_node=one.gpus_per_node)
-    body = Timing(folder, tuple(configs), resources)
+    body = Timing(folder, tuple(configs), resources, site.nodes * site.tasks)
     job = small.submit_one(body, "timing", take_snapshot(root.absolute() / "code"))
     say(f"timing {len(configs)} arm(s) in job {job.id}; given up after {MOST_S / 60:.0f} minutes")
     files = [folder / f"{number}.json" for number in range(len(configs))]
@@ -79,7 +94,11 @@ def _wait(files: Sequence[Path], job: Job, say: Callable[[str], None]) -> None:
         told = there
         if there == len(files):
             return
-        state = Scheduler(False).states([job]).get(job.id)
+        try:
+            state = Scheduler(False).states([job]).get(job.id)
+        except SchedulerError:
+            time.sleep(LOOK_S)
+            continue
         gone = 0.0 if state is not None and state.alive else gone or time.monotonic()
         if gone and time.monotonic() - gone > ANSWER_WAIT_S:
             say("the job ended early: the rest is not timed")

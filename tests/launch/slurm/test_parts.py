@@ -374,6 +374,13 @@ def test_images_are_staged_once_and_whole(
         staged(source, "$NOT_SET_HERE/x")
 
 
+def test_a_folder_within_the_folder_stays_within(tmp_path: Path) -> None:
+    """Readers of torchvision and of Hugging Face look for it there."""
+    (tmp_path / "images" / "cifar-10-batches-py").mkdir(parents=True)
+    place = staged(tmp_path / "images", str(tmp_path / "node"))
+    assert [f.name for f in place.iterdir()] == ["cifar-10-batches-py"]
+
+
 def test_a_copy_that_broke_off_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,15 @@ def test_a_job_times_each_arm_and_processes_share_its_work(
 ) -> None:
     asked: list[Any] = []
     speed = timing.Speed(100.0, 24.0, 8.0, 1.0)
-    monkeypatch.setattr("bench.work.calibrate.calibrate", lambda config, resources: speed)
+    held: list[int] = []
+
+    def measure(config: Any, resources: Any) -> timing.Speed:
+        if config.arm == "data2vec":
+            raise RuntimeError("out of memory")
+        held.append(resources.micro_batch)
+        return speed
+
+    monkeypatch.setattr("bench.work.calibrate.calibrate", measure)
 
     def submit(self: Submitter, body: Any, stage: str, snapshot: Path) -> Job:
         asked.append((self.site.nodes, self.site.tasks, self.site.timeout_min, snapshot.exists()))
@@ -32,11 +40,15 @@ def test_a_job_times_each_arm_and_processes_share_its_work(
     monkeypatch.setattr(Submitter, "submit_one", submit)
     said: list[str] = []
     submitter = Submitter(store, QUICK, load_site("", {"tasks_per_node": processes}), store.root)
-    configs = [tasks(arm)[0].config for arm in ("mae", "simmim")]
+    configs = [tasks(arm)[0].config for arm in ("mae", "data2vec", "simmim")]
+    monkeypatch.setattr(timing, "ANSWER_WAIT_S", 0.0)
     found = timing.timed(submitter, configs, said.append)
+    batch = configs[0].pretrain.batch_size
+    assert held == [QUICK.micro_batch if processes == 1 else -(-batch // processes)] * 2
     assert asked == [(1, 1, 30, True)]
-    assert found == [timing.Speed(100.0 * processes, 24.0, 8.0 / processes, 1.0)] * 2
-    assert said == ["timing 2 arm(s) in job 7; given up after 30 minutes", "timed 2 of 2"]
+    shared = timing.Speed(100.0 * processes, 24.0, 8.0 / processes, 1.0)
+    assert found == [shared, None, shared]
+    assert said[:2] == ["timing 3 arm(s) in job 7; given up after 30 minutes", "timed 2 of 3"]
     assert not list(store.root.glob(".timing*"))
 
 
