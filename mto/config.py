@@ -208,6 +208,7 @@ class MTOConfig(Ruled, section="mto"):
     def switched(self) -> dict[str, Any]:
         """The settings of the terms that are on, and what else differs from its default."""
         on = {field for term in self.terms for field in _SWITCH[term]}
+        on |= {"rows", "keep_self"} if self.recalibrates else set()
         plain = type(self)()
         return {
             name: value

@@ -146,7 +146,8 @@ def test_no_more_layers_and_heads_are_read_than_there_are(name):
 def test_what_is_on_or_not_its_default_is_named():
     switched = MTOConfig(tau=0.2).switched
     assert switched["tau"] == 0.2
-    assert {"r_first", "recalibration"} <= switched.keys()
+    assert {"r_first", "recalibration", "rows", "keep_self"} <= switched.keys()
+    assert "rows" not in MTOConfig.only(["init"]).switched
     assert not {"init", "lambda_spa", "e_layers", "predict_share"} & switched.keys()
     assert MTOConfig(lambda_spa=0.5).switched["lambda_spa"] == 0.5
 
