@@ -14,7 +14,7 @@ from bench.errors import NODE, UsageError
 from bench.plan.config import Resources
 from bench.plan.study import PRETRAIN, Task
 from bench.store.folder import RunFolder
-from bench.store.mend import is_whole
+from bench.store.mend import has_weights
 from bench.store.states import BLOCKED, DONE, FAILED, PENDING, RUNNING, STOPPED
 from bench.store.store import Store
 
@@ -118,7 +118,7 @@ class Launcher(Protocol):
 def survey(store: Store, tasks: Sequence[Task], retry: bool) -> list[Progress]:
     """The state of each run before a launch; earlier failures count as pending only on retry.
 
-    A pre-training whose encoder is lost is pending again where a run needs it.
+    A pre-training whose weights are lost is pending again where a run needs them.
     """
     found = []
     for task in tasks:
@@ -131,7 +131,7 @@ def survey(store: Store, tasks: Sequence[Task], retry: bool) -> list[Progress]:
     wanted = {p.task.parent for p in found if p.state == PENDING}
     for progress in found:
         run_id = progress.task.run_id
-        if progress.state == DONE and run_id in wanted and not is_whole(store.run(run_id).encoder):
+        if progress.state == DONE and run_id in wanted and not has_weights(store.run(run_id)):
             progress.state = PENDING
         progress.share = float(progress.state == DONE)
     return found

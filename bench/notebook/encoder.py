@@ -42,7 +42,8 @@ def encoder(
     kept = folder.config()
     if kept is None:
         raise UsageError(f"'{folder.path}' has no config.json: it was never started.")
-    return timm_model(resolve.run_from_plain(kept["config"]), encoder_of(folder), pool)
+    config = resolve.run_from_plain(kept["config"])
+    return timm_model(config, encoder_of(folder, config), pool)
 
 
 def _folder(run: str | Path, out: str | Path) -> RunFolder:

@@ -68,6 +68,11 @@ class RunFolder:
         return self.path / "encoder.safetensors"
 
     @property
+    def method(self) -> Path:
+        """The whole method as pre-training left it, its encoder's weights among the others."""
+        return self.path / "method.safetensors"
+
+    @property
     def log(self) -> Path:
         """Text log of all attempts."""
         return self.path / "log.txt"

@@ -57,8 +57,9 @@ def _faults(folder: RunFolder, weights_wanted: bool) -> dict[Path, str]:
     elif bits := _damage(folder.path / CORRECT, lambda: read_correct(folder)):
         found |= {**bits, record: f"'{CORRECT}', which belongs to it, is damaged"}
     elif weights_wanted and not is_whole(encoder):
-        cut = {encoder: "it is cut"} if encoder.exists() else {}
-        found |= {**cut, record: f"'{encoder.name}', which belongs to it, is lost or cut"}
+        found |= {encoder: "it is cut"} if encoder.exists() else {}
+        if not has_weights(folder):
+            found[record] = f"'{encoder.name}', which belongs to it, is lost or cut"
     return found
 
 
@@ -74,6 +75,16 @@ def _put_aside(path: Path, why: str) -> str:
     place = set_aside(path)
     name = printable("/".join(path.parts[-3:]))
     return f"'{name}' was set aside as '{place.name}': {why}"
+
+
+def has_weights(folder: RunFolder) -> bool:
+    """Whether a pre-training has its encoder, or the method to take it from.
+
+    Where other files of it are lost too, it is computed anew: that brings them all back.
+    """
+    others = ("config.json", "provenance.json", "metrics.jsonl")
+    rest = all((folder.path / name).exists() for name in others)
+    return is_whole(folder.encoder) or (rest and is_whole(folder.method))
 
 
 def is_whole(path: Path) -> bool:

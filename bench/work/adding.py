@@ -81,7 +81,8 @@ def _compute(config: RunConfig, parent: RunFolder, resources: Resources) -> dict
             workers=resources.workers,
             compile=resources.compile,
         )
-        encoder = Encoder(build_method(config), encoder_of(parent), images, config, session)
+        weights = encoder_of(parent, config)
+        encoder = Encoder(build_method(config), weights, images, config, session)
         by: dict[str, Any] = {"commit": code["commit"], "dirty": bool(code["dirty"])}
         with monitor.signals():
             return evaluate(encoder, KeptScores(parent), by)

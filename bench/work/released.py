@@ -120,6 +120,13 @@ def encoder_weights(method: Method, path: Path) -> dict[str, Tensor]:
     return {n: inside[n] for n in ours}
 
 
+def encoder_inside(method: Method, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The encoder among a whole method's own weights; none if they are not all there."""
+    prefix, names = _prefix(method), list(method.encoder().state_dict())
+    found = {n: weights[prefix + n] for n in names if prefix + n in weights}
+    return found if len(found) == len(names) else {}
+
+
 def entries_of(method: Any, path: Path) -> tuple[str, ...]:
     """Where the file keeps the network that is evaluated, if the method says so; else ().
 

@@ -16,6 +16,7 @@ from bench.data.listing import same_images
 from bench.errors import DamagedError, DataError, StorageError, UsageError
 from bench.machine import provenance
 from bench.machine.world import World
+from bench.plan.config import RunConfig
 from bench.plan.study import PRETRAIN, Task
 from bench.store.correct import write_correct
 from bench.store.files import set_aside, write_json
@@ -45,23 +46,37 @@ def check_images(here: str, *folders: RunFolder) -> None:
             )
 
 
-def encoder_of(folder: RunFolder) -> dict[str, Tensor]:
-    """The weights a pre-training left; damaged ones are set aside.
+def encoder_of(folder: RunFolder, config: RunConfig) -> dict[str, Tensor]:
+    """The weights a pre-training left, or those of its whole method where the encoder's are lost.
+
+    Damaged files are set aside, and a lost encoder is written again, byte for byte.
 
     Raises:
-        StorageError: if they are lost or damaged.
+        StorageError: if both are lost or damaged.
     """
-    path = folder.encoder
-    todo = f"--retry computes {folder.run_id} anew."
+    weights, lost = _weights(folder.encoder)
+    if weights:
+        return weights
+    whole, _ = _weights(folder.method)
+    weights = released.encoder_inside(build_method(config), whole)
+    if not weights:
+        raise StorageError(f"{lost}. Restore it from a copy, or --retry computes it anew.")
+    log.warning("%s; its weights were taken from '%s'", lost, folder.method.name)
+    with contextlib.suppress(OSError):  # where nothing can be written, they serve from memory
+        checkpoint.save_weights(folder.encoder, weights)
+    return weights
+
+
+def _weights(path: Path) -> tuple[dict[str, Tensor], str]:
+    """A file's weights; or none, and what became of it: it is gone, or damaged and set aside."""
     try:
-        return checkpoint.load_weights(path)
-    except FileNotFoundError as error:
-        raise StorageError(f"'{path}' is gone. {todo}") from error
+        return checkpoint.load_weights(path), ""
+    except FileNotFoundError:
+        return {}, f"'{path}' is gone"
     except DamagedError as error:
         with contextlib.suppress(OSError):  # of several processes one is first
             set_aside(path)
-        why = str(error).partition(". ")[0]
-        raise StorageError(f"{why}; set aside. Restore it from a copy, or {todo}") from error
+        return {}, f"{str(error).partition('. ')[0]}; set aside"
 
 
 def leave_result(monitor: Monitor, result: dict[str, Any], notes: list[str]) -> None:
@@ -94,7 +109,7 @@ def pretrain(pretraining: Pretraining, threads: int) -> dict[str, Any]:
     if session.world.leads:
         session.monitor.check()
         checkpoint.save_weights(folder.encoder, pretraining.method.encoder().state_dict())
-        checkpoint.save_weights(folder.path / "method.safetensors", module.state_dict())
+        checkpoint.save_weights(folder.method, module.state_dict())
     units = session.world.size * (1 if session.device.type == "cuda" else threads)
     result = replace(result, device_hours=seconds * units / 3600)
     return {"stage": PRETRAIN, "run_id": folder.run_id, **asdict(result)}

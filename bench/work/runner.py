@@ -155,7 +155,7 @@ def _compute(store: Store, task: Task, resources: Resources, place: Place) -> No
     elif task.stage == PRETRAIN:
         result = pretrain(Pretraining(build_method(config), images, config, session), threads)
     else:
-        weights = encoder_of(store.run(task.parent))
+        weights = encoder_of(store.run(task.parent), config)
         encoder = Encoder(build_method(config), weights, images, config, session)
         parent = store.run(task.parent)
         scores = evaluate(encoder, KeptScores(parent), _by(origin))

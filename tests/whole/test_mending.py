@@ -108,6 +108,11 @@ def killed_between_plan_and_settings(out: Path) -> None:
     shutil.rmtree(out / "runs")
 
 
+def weights_lost(out: Path) -> None:
+    for path in without_cell(out).glob("*.safetensors"):
+        path.unlink()
+
+
 Damage = Callable[[Path], Any]
 
 DAMAGES: dict[str, tuple[Damage, list[str]]] = {
@@ -125,8 +130,9 @@ DAMAGES: dict[str, tuple[Damage, list[str]]] = {
     "record of a pre-training lost": (lambda o: (pre(o) / "record.json").unlink(), []),
     "record of a pre-training cut": (lambda o: cut(pre(o) / "record.json"), ["record"]),
     "bits cut": (lambda o: cut(cell(o) / "correct.json"), ["correct", "record"]),
-    "encoder lost": (lambda o: (without_cell(o) / "encoder.safetensors").unlink(), ["record"]),
-    "encoder cut": (lambda o: cut(without_cell(o) / "encoder.safetensors"), ["encoder", "record"]),
+    "encoder lost": (lambda o: (without_cell(o) / "encoder.safetensors").unlink(), []),
+    "encoder cut": (lambda o: cut(without_cell(o) / "encoder.safetensors"), ["encoder"]),
+    "all weights lost": (weights_lost, ["record"]),
     "half-deleted": (half_deleted, ["record"]),
     "status is nonsense": (
         lambda o: (
@@ -186,10 +192,24 @@ def test_a_lost_encoder_that_nobody_needs_costs_nothing(out: Path) -> None:
     assert (pre(out) / "record.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, cut], ids=["lost", "cut"])
+def test_a_lost_encoder_is_taken_from_its_method(
+    damage: Callable[[Path], None], out: Path, undisturbed: Path
+) -> None:
+    """Nothing is trained again, and the file is what it was."""
+    folder = without_cell(out)
+    damage(folder / "encoder.safetensors")
+    before = (folder / "record.json").stat().st_mtime_ns
+    assert study(out) == 0
+    assert (folder / "record.json").stat().st_mtime_ns == before
+    assert numbers(out) == numbers(undisturbed)
+    assert "its weights were taken from 'method.safetensors'" in (cell(out) / "log.txt").read_text()
+
+
 def test_a_dry_run_counts_what_is_to_be_mended_and_touches_nothing(
     out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (without_cell(out) / "encoder.safetensors").unlink()
+    weights_lost(out)
     before = sorted(out.rglob("*"))
     assert study(out, "--dry-run") == 0
     assert "2 runs, 0 done" in capsys.readouterr().out
