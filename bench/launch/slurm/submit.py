@@ -86,9 +86,10 @@ class Submitter:
         """Array by array; at a limit in smaller ones, and what then finds no room is held."""
         left, largest = list(tasks), place.cluster.max_array
         while left:
-            found = arrays(left, {r: j.id for r, j in {**live, **jobs}.items()}, largest)
+            queued = {r: j.id for r, j in {**live, **jobs}.items()}
+            found = arrays(left, queued, largest)
             try:
-                self._submit_arrays(found, jobs, place)
+                self._submit_arrays(found, queued, jobs, place)
                 return Submitted(jobs)
             except LimitError as error:
                 left = [t for t in left if t.run_id not in jobs]
@@ -100,16 +101,26 @@ class Submitter:
                     return Submitted(jobs, tuple(left), str(error))
         return Submitted(jobs)
 
-    def _submit_arrays(self, found: Sequence[Array], jobs: dict[str, Job], place: Place) -> None:
+    def _submit_arrays(
+        self,
+        found: Sequence[Array],
+        queued: Mapping[str, str],
+        jobs: dict[str, Job],
+        place: Place,
+    ) -> None:
+        """Takes what earlier submissions leave of the runs at once, or else comes after them."""
         first: list[str] = []
-        bounds = shares(found, self.site.array_parallelism)
+        room = self.site.array_parallelism - len(queued)
+        bounds = shares(found, room if room > 0 else self.site.array_parallelism)
+        full = sorted({_base(i) for i in queued.values()}, key=int) if room <= 0 else []
         for array, (share, after) in zip(found, bounds, strict=True):
             waits = [f"afterok:{array.waits}"] if array.waits else []
             if array.follows >= 0 and len(array.tasks) > 1:
                 waits.append(f"aftercorr:{_base(first[array.follows])}")
             elif array.follows >= 0:
                 waits.append(f"afterok:{first[array.follows]}")
-            waits += [f"afterany:{_base(first[after])}"] if after >= 0 else []
+            behind = [_base(first[after])] if after >= 0 else full
+            waits += [f"afterany:{':'.join(behind)}"] if behind else []
             mine = self._submit_array(array, share, waits, place)
             jobs |= mine
             first.append(next(iter(mine.values())).id)

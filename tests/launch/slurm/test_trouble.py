@@ -231,6 +231,35 @@ def test_one_at_a_time_is_one_at_a_time(fake: Fake, store: Store) -> None:
     assert heads[second]["dependency"] == f"aftercorr:{first},afterany:{first}"
 
 
+@pytest.mark.parametrize("most", [2, 3, 5, 9])
+def test_array_parallelism_bounds_all_submissions_together(
+    most: int, fake: Fake, store: Store
+) -> None:
+    """Two runs are queued already: six more take what is left, or come after them."""
+    site, every = replace(SITE, array_parallelism=most), grid(4)
+    detached(store, [every[0], every[4]], site=site)
+    earlier = {job(store, every[i]).partition("_")[0] for i in (0, 4)}
+    detached(store, every, site=site)
+    heads = {j: h for j, h in fake.read()["heads"].items() if h["job-name"] != "bench-report"}
+    fresh = [h for j, h in heads.items() if j not in earlier]
+    assert len(fresh) == 2
+    kinds = [h.get("dependency", "").split(",") for h in fresh]
+    after = [
+        {i for k in kind if k.startswith("afterany:") for i in k.split(":")[1:]} for kind in kinds
+    ]
+    at_once = [int(h["array"].partition("%")[2]) for h in fresh]
+    if most == 2:
+        assert after == [earlier, earlier]
+        assert sum(at_once) == most
+    elif most == 3:
+        assert at_once == [1, 1]
+        assert after[0] == set()
+        assert after[1], "it comes after the first"
+    else:
+        assert after == [set(), set()]
+        assert sum(at_once) == min(most - 2, 6)
+
+
 def test_a_submit_limit_is_named_and_the_rest_follows_as_room_comes(
     fake: Fake, store: Store
 ) -> None:
