@@ -26,7 +26,17 @@ from bench.store.folder import RunFolder
 from bench.store.states import BLOCKED, DONE, FAILED, STOPPED
 from bench.store.store import Store
 from bench.train.monitor import Monitor
-from tests.support.tiny_runs import QUICK, TINY, KillAt, in_process, outcome, run, start, tasks
+from tests.support.tiny_runs import (
+    QUICK,
+    TINY,
+    Clock,
+    KillAt,
+    in_process,
+    outcome,
+    run,
+    start,
+    tasks,
+)
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +136,15 @@ def test_a_signal_saves_and_stops(
     assert folder.status()["state"] == STOPPED
     assert folder.status()["message"] == f"stopped by {number.name}, state saved at step 2"
     assert run(tmp_path, PRE, seldom) == 0
+    assert outcome(tmp_path, PRE) == expected
+
+
+def test_a_clock_set_forward_and_back_changes_no_number(
+    tmp_path: Path, expected: dict[str, Any]
+) -> None:
+    """Killed and gone on with while the clock jumps by two days again and again."""
+    assert run(tmp_path, PRE, fault=Clock(KillAt("pretrain", 3))) == -signal.SIGKILL
+    assert run(tmp_path, PRE, fault=Clock()) == 0
     assert outcome(tmp_path, PRE) == expected
 
 

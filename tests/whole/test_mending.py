@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from bench.run import main
 from bench.store.files import write_json
 from bench.store.store import Store
 from tests.conftest import TINY
-from tests.support.tiny_runs import CLOCKS, MACHINE
+from tests.support.tiny_runs import CLOCKS, MACHINE, Clock
 
 LINE = ["--methods", "mae", "--epochs", "1", "--seeds", "1", "--name", "s", "--launcher", "inline"]
 
@@ -168,6 +169,22 @@ def test_the_same_command_mends(name: str, undisturbed: Path, out: Path) -> None
     again = sorted(p.stat().st_mtime_ns for p in out.glob("runs/*/record.json"))
     assert study(out) == 0
     assert again == sorted(p.stat().st_mtime_ns for p in out.glob("runs/*/record.json"))
+
+
+@pytest.mark.parametrize("launcher", ["inline", "local"], ids=["command and runs", "command"])
+def test_a_command_whose_clock_jumps_by_days(
+    launcher: str, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs of the local launcher keep the true time: another clock than their command's."""
+    monkeypatch.setattr(time, "time", time.time)  # put back at the end
+    clock = Clock()
+    clock()
+    assert study(tmp_path, "--launcher", launcher) == 0
+    assert numbers(tmp_path) == numbers(undisturbed)
+    assert launcher == "local" or clock.looks > 2 * Clock.LOOKS, "it jumped"
+    (cell(tmp_path) / "record.json").unlink()
+    assert study(tmp_path, "--launcher", launcher) == 0
+    assert numbers(tmp_path) == numbers(undisturbed)
 
 
 def test_what_is_set_aside_keeps_its_bytes_and_is_told(
