@@ -12,8 +12,8 @@ from bench.errors import UsageError
 from bench.machine.compiler import check_compiler
 from bench.streams import hide_from_compilers
 
-MOST_TIMES = 32
-"""How often one function may be compiled anew, for another shape, mode or module."""
+MOST_TIMES = 256
+"""How often one function may be compiled, over all layers, shapes and modes that call it."""
 
 
 def compiled(module: Any, device: torch.device, backend: str = "inductor") -> Callable[..., Any]:

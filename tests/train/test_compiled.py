@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from bench.machine import compiler, provenance
 from bench.store.folder import RunFolder
 from bench.store.store import Store
 from bench.streams import Streams
+from bench.train import loop
 from bench.train.compiled import compiled
 from bench.train.loop import Session
 from bench.train.method import build_method
@@ -29,9 +31,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor"
 CPU = torch.device("cpu")
 
 
-def losses(folder: Path, arm: str, compile: bool) -> list[float]:
+def losses(folder: Path, arm: str, compile: bool, depth: int = 2) -> list[float]:
     """Mean losses of two epochs of three steps, each of micro-batches of 5 and 3 images."""
     config = tasks(arm)[0].config
+    config = replace(config, model=replace(config.model, depth=depth))
     method: Any = build_method(config)
     monitor = Monitor(RunFolder(folder))
     session = Session(CPU, Streams(0, 0), monitor, micro_batch=5, compile=compile)
@@ -45,6 +48,18 @@ def test_compiled_steps_have_the_same_losses(arm: str, tmp_path: Path) -> None:
     found = [losses(tmp_path / str(c), arm, c) for c in (False, True)]
     assert len(found[0]) == 2
     assert found[1] == pytest.approx(found[0], rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_many_layers_are_no_number_that_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All layers share functions, each of which is compiled for each layer and part of a batch."""
+    monkeypatch.setattr(loop, "compiled", partial(compiled, backend="eager"))
+    torch._dynamo.reset()
+    found = [losses(tmp_path / str(c), "simmim+mto(all)", c, depth=12) for c in (False, True)]
+    assert len(found[0]) == 2
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
 
 
 @pytest.mark.slow
