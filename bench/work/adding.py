@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -11,25 +12,28 @@ from typing import Any
 from bench import registry
 from bench.data import load
 from bench.data.gate import check_budget
-from bench.errors import StoreError
+from bench.errors import StopRequestedError, StoreError
 from bench.evaluate.encoder import Encoder
 from bench.evaluate.evaluation import evaluate
 from bench.machine import provenance
-from bench.machine.device import pick_device, settle
+from bench.machine.device import settle
 from bench.plan import resolve
 from bench.plan.config import Resources, RunConfig, Settings
 from bench.plan.identity import score_key
 from bench.store.correct import FILE as CORRECT
-from bench.store.files import read_json, write_json
+from bench.store.correct import read_correct
+from bench.store.files import write_json
 from bench.store.folder import RunFolder
 from bench.store.record import Record, load_record
 from bench.store.scores import KeptScore, KeptScores
+from bench.store.shapes import read_state
 from bench.store.store import Store
-from bench.streams import Streams
-from bench.train.loop import Session
 from bench.train.method import build_method
 from bench.train.monitor import Monitor
 from bench.work.result import check_images, encoder_of
+from bench.work.session import session_of
+
+log = logging.getLogger(__name__)
 
 
 def add_scores(
@@ -37,11 +41,14 @@ def add_scores(
 ) -> dict[str, float]:
     """Adds the tasks that a cell has no score of to its record; all scores of the tasks.
 
-    The cell keeps its id and everything its record says; a score that is there stays.
+    The cell keeps its id and everything its record says, beside a note where other code computes;
+    a score that is there stays.
 
     Raises:
         BusyError: if the cell is being computed.
         StorageError: if the encoder's weights are lost.
+        DamagedError: if the cell's flags of right and wrong images cannot be read.
+        StopRequestedError: if a signal asked to stop; what was computed is kept.
     """
     with folder.lock():
         found = _config(folder)
@@ -50,10 +57,24 @@ def add_scores(
         if record is None:
             raise StoreError(f"'{folder.path}' holds no finished cell.")
         lacking = {n: r for n, r in tasks.items() if registry.endpoint(n) not in record.scores}
+        for name in tasks.keys() - lacking.keys():
+            _tell_kept(folder, record, found, name, tasks[name])
         if lacking:
+            read_correct(folder)  # before anything is computed
             config = replace(found, tasks=tuple(lacking.items()))
             record = _put(folder, record, config, _compute(config, parent, resources))
     return {name: record.scores[registry.endpoint(name)] for name in tasks}
+
+
+def _tell_kept(
+    folder: RunFolder, record: Record, config: RunConfig, name: str, recipe: Settings
+) -> None:
+    """Says so where the score that is there is of another recipe than the one asked for."""
+    known = record.added.get(registry.endpoint(name))
+    if known is None and name in dict(config.tasks):
+        known = score_key(config, name)
+    if known not in (None, score_key(replace(config, tasks=((name, recipe),)), name)):
+        log.warning("%s: its score of '%s' is of another recipe, and stays", folder.run_id, name)
 
 
 def _config(folder: RunFolder) -> RunConfig:
@@ -65,7 +86,6 @@ def _config(folder: RunFolder) -> RunConfig:
 
 def _compute(config: RunConfig, parent: RunFolder, resources: Resources) -> dict[str, KeptScore]:
     """The scores, kept beside the encoder; states of what trains lie elsewhere until it ends."""
-    device = pick_device(resources.device)
     settle(resources)
     images = load.load(config, resources.data_root, resources.strict_images)
     check_budget(images.train.labels, config)
@@ -73,19 +93,15 @@ def _compute(config: RunConfig, parent: RunFolder, resources: Resources) -> dict
     code = provenance.code()
     with tempfile.TemporaryDirectory() as place:
         monitor = Monitor(RunFolder(Path(place)), silent=True)
-        session = Session(
-            device=device,
-            streams=Streams(config.suite_seed, config.seed),
-            monitor=monitor,
-            micro_batch=resources.micro_batch,
-            workers=resources.workers,
-            compile=resources.compile,
-        )
+        session = session_of(config, resources, monitor)
         weights = encoder_of(parent, config)
         encoder = Encoder(build_method(config), weights, images, config, session)
         by: dict[str, Any] = {"commit": code["commit"], "dirty": bool(code["dirty"])}
         with monitor.signals():
-            return evaluate(encoder, KeptScores(parent), by)
+            found = evaluate(encoder, KeptScores(parent), by)
+        if monitor.stopping:
+            raise StopRequestedError(f"stopped by {monitor.stopping}; the same command goes on.")
+        return found
 
 
 def _put(
@@ -94,12 +110,16 @@ def _put(
     """Into the record, last and at once; what it says already stays."""
     ends = {name: registry.endpoint(name) for name in scores}
     bits = {ends[n]: s.correct for n, s in scores.items() if s.correct}
-    write_json(folder.path / CORRECT, {**bits, **(read_json(folder.path / CORRECT) or {})})
+    write_json(folder.path / CORRECT, {**(read_state(folder.path / CORRECT) or {}), **bits})
+    others = sorted({s.commit[:10] for s in scores.values()} - {record.commit[:10]})
+    said = [f"{', '.join(scores)} added by other code: {', '.join(others)}"] if others else []
     seconds = {n: s.seconds for n, s in scores.items() if s.seconds is not None}
     more = replace(
         record,
         scores={**{ends[n]: s.top1 for n, s in scores.items()}, **record.scores},
         seconds={**seconds, **record.seconds},
+        dirty=record.dirty or any(s.dirty for s in scores.values()),
+        notes=[*record.notes, *said],
         added={**{ends[n]: score_key(config, n) for n in scores}, **record.added},
     )
     write_json(folder.path / "record.json", asdict(more))

@@ -14,15 +14,14 @@ from bench.data import load
 from bench.data.batch import Feed, Step
 from bench.evaluate.encoder import Encoder
 from bench.evaluate.task import Score
-from bench.machine.device import pick_device, settle
+from bench.machine.device import settle
 from bench.plan.config import Resources, RunConfig
 from bench.store.folder import RunFolder
-from bench.streams import Streams
-from bench.train.loop import Session
 from bench.train.method import build_method
 from bench.train.monitor import Monitor
 from bench.train.pretrain import Pretraining
 from bench.work.estimate import Speed
+from bench.work.session import session_of
 
 STEPS = 6
 """Steps of each of the two measured epochs; the first one warms up."""
@@ -45,20 +44,11 @@ def calibrate(config: RunConfig, resources: Resources) -> Speed:
     settle(resources)
     with tempfile.TemporaryDirectory() as folder:
         monitor = Monitor(RunFolder(Path(folder)), checkpoint_every_s=1e9)
-        device = pick_device(resources.device)
-        streams = Streams(config.suite_seed, config.seed)
-        session = Session(
-            device,
-            streams,
-            monitor,
-            resources.micro_batch,
-            resources.workers,
-            compile=resources.compile,
-        )
+        session = session_of(config, resources, monitor)
         images = load.load(config, resources.data_root)
         short = _with_epochs(config, 2)
         module: Any = build_method(short)
-        module.to(device).train()
+        module.to(session.device).train()
         pretraining = Pretraining(module, images, short, session, _shorten)
         rate = pretraining.run().images_per_s or 0.0
         weights = module.encoder().state_dict()

@@ -16,7 +16,7 @@ from bench.errors import StopRequestedError
 from bench.evaluate.encoder import Encoder
 from bench.evaluate.evaluation import evaluate
 from bench.machine import provenance
-from bench.machine.device import pick_device, settle
+from bench.machine.device import settle
 from bench.machine.world import SOLO, World
 from bench.plan.config import Resources
 from bench.plan.identity import to_plain
@@ -26,8 +26,6 @@ from bench.store.folder import RunFolder
 from bench.store.scores import KeptScores
 from bench.store.states import DONE, FAILED, RUNNING, STOPPED
 from bench.store.store import Store
-from bench.streams import Streams
-from bench.train.loop import Session
 from bench.train.method import build_method
 from bench.train.monitor import Monitor
 from bench.train.pretrain import Pretraining
@@ -42,6 +40,7 @@ from bench.work.result import (
     pretrain,
     record_of,
 )
+from bench.work.session import session_of
 
 log = logging.getLogger(__name__)
 
@@ -123,23 +122,14 @@ class Place:
 
 def _compute(store: Store, task: Task, resources: Resources, place: Place) -> None:
     monitor, world = place.monitor, place.world
-    device = pick_device(resources.device)
     threads = settle(resources)
     config, folder = task.config, monitor.folder
-    session = Session(
-        device=device,
-        streams=Streams(config.suite_seed, config.seed),
-        monitor=monitor,
-        micro_batch=resources.micro_batch,
-        workers=resources.workers,
-        world=world,
-        compile=resources.compile,
-    )
+    session = session_of(config, resources, monitor, world)
     images = load.load(config, resources.data_root, resources.strict_images)
     check_budget(images.train.labels, config)
     seen = images.fingerprint()
     check_images(seen, folder, store.run(task.parent) if task.parent else folder)
-    facts = {**provenance.hardware(device, threads), "processes": world.size}
+    facts = {**provenance.hardware(session.device, threads), "processes": world.size}
     facts |= {"compiled": True} if resources.compile else {}
     origin: dict[str, Any] = {
         "code": provenance.code(),

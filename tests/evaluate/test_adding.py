@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.commands.table import COMMANDS
-from bench.errors import BusyError
+from bench.errors import BusyError, DamagedError
+from bench.machine import provenance
 from bench.run import main
 from bench.store.store import Store
 from tests.conftest import TINY
@@ -122,3 +124,44 @@ def test_a_cell_that_is_being_computed_is_left_alone(out: Path) -> None:
 
 def test_it_is_listed() -> None:
     assert "finished cells" in COMMANDS["evaluate"].help
+
+
+def test_a_damaged_file_of_flags_is_told_and_left(out: Path) -> None:
+    (cell, _) = sorted(out.glob("runs/fin-*"))
+    flags = cell / "correct.json"
+    flags.write_bytes(flags.read_bytes()[:-20])
+    kept = files(out, "runs/**/*")
+    assert main(["evaluate", cell.name, "--out", str(out), "--with", "ridge_all"]) == (
+        DamagedError.exit_code
+    )
+    assert {n: d for n, d in files(out, "runs/**/*").items() if not n.endswith(".lock")} == {
+        n: d for n, d in kept.items() if not n.endswith(".lock")
+    }
+
+
+def test_other_code_and_another_recipe_are_told(
+    out: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    line = ["evaluate", "fin-mae-", "--out", str(out), "--with", "ridge_all"]
+    monkeypatch.setattr(provenance, "code", lambda: {"commit": "f" * 40, "dirty": True})
+    assert main(line) == 0
+    (_, record) = records(out)
+    assert record["notes"][-1] == "ridge_all added by other code: ffffffffff"
+    assert record["dirty"]
+    assert main(line) == 0
+    assert not caplog.records
+    assert main([*line, "ridge_all.penalty=9"]) == 0
+    assert "its score of 'ridge_all' is of another recipe, and stays" in caplog.text
+    assert main([*line[:-1], "knn", "knn.k=3"]) == 0
+    assert "its score of 'knn' is of another recipe" in caplog.text
+
+
+def test_a_signal_ends_it_between_cells(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def signalled(*_: Any) -> dict[str, Any]:
+        signal.raise_signal(signal.SIGTERM)
+        return {}
+
+    monkeypatch.setattr("bench.work.adding.evaluate", signalled)
+    kept = files(out, "runs/*/record.json")
+    assert main(["evaluate", "--out", str(out), "--with", "ridge_all"]) == 130
+    assert files(out, "runs/*/record.json") == kept
