@@ -164,17 +164,21 @@ def _speeds(request: Request, tasks: Sequence[Task], measure: bool) -> dict[Spee
 def _measured(request: Request, configs: Mapping[SpeedKey, RunConfig]) -> dict[SpeedKey, Speed]:
     """Speeds of arms timed now, where the launcher's runs would be, within :data:`MOST_S`."""
     say = lambda text: print(text, file=sys.stderr)  # noqa: E731
-    there = getattr(library.launcher(request, say), "calibrate", None)
+    launcher = library.launcher(request, say)
+    there = getattr(launcher, "calibrate", None)
     if there is not None and configs:
         found = zip(configs, there(list(configs.values())), strict=True)
         return {key: speed for key, speed in found if speed is not None}
     from bench.work.calibrate import calibrate
 
+    places, resources = launcher.places(1), request.resources
+    if places.unit == "core":
+        resources = replace(resources, threads=places.units // places.processes)
     begun, speeds = time.monotonic(), {}
     for number, (key, config) in enumerate(configs.items(), 1):
         if time.monotonic() - begun > MOST_S:
             say(f"{len(configs) - number + 1} arm(s) not timed: {MOST_S / 60:.0f} minutes are over")
             break
         say(f"timing {number} of {len(configs)}: {config.arm}")
-        speeds[key] = calibrate(config, request.resources)
+        speeds[key] = calibrate(config, resources, places.processes)
     return speeds

@@ -39,8 +39,15 @@ class ShortFeed:
         return islice(self.feed.epoch(epoch, first), self.steps - first)
 
 
-def calibrate(config: RunConfig, resources: Resources) -> Speed:
-    """Runs a few steps of both stages in a temporary folder and measures them."""
+def calibrate(config: RunConfig, resources: Resources, processes: int = 1) -> Speed:
+    """Runs a few steps of both stages in a temporary folder and measures them.
+
+    One of several ``processes`` is measured, which holds its share of a batch at once; together
+    they are taken to lose no time to one another.
+    """
+    if processes > 1:
+        share = -(-config.pretrain.batch_size // processes)
+        resources = replace(resources, micro_batch=min(share, resources.micro_batch or share))
     settle(resources)
     with tempfile.TemporaryDirectory() as folder:
         monitor = Monitor(RunFolder(Path(folder)), checkpoint_every_s=1e9)
@@ -50,10 +57,10 @@ def calibrate(config: RunConfig, resources: Resources) -> Speed:
         module: Any = build_method(short)
         module.to(session.device).train()
         pretraining = Pretraining(module, images, short, session, _shorten)
-        rate = pretraining.run().images_per_s or 0.0
+        rate = (pretraining.run().images_per_s or 0.0) * processes
         weights = module.encoder().state_dict()
         encoder = Encoder(module, weights, images, short, session, _shorten)
-        seconds = _evaluation_s(encoder, config)
+        seconds = _evaluation_s(encoder, config) / processes
         kept = sum(t.numel() * t.element_size() for t in module.state_dict().values())
         kept += sum(t.numel() * t.element_size() for t in weights.values())
         epoch_images = len(images.train) // config.pretrain.batch_size * config.pretrain.batch_size

@@ -31,7 +31,7 @@ class Timing:
     configs: tuple[RunConfig, ...]
     resources: Resources
     processes: int = 1
-    """Processes of a real run; the one that measures holds as many images as each of them."""
+    """Processes of a real run, one of which is measured."""
 
     def __call__(self) -> None:
         """Measures one after another; an arm that cannot be timed leaves the others theirs."""
@@ -39,18 +39,11 @@ class Timing:
 
         for number, config in enumerate(self.configs):
             try:
-                speed = calibrate(config, self._held(config))
+                speed = calibrate(config, self.resources, self.processes)
             except Exception:
                 traceback.print_exc()
                 continue
             write_json(self.folder / f"{number}.json", asdict(speed))
-
-    def _held(self, config: RunConfig) -> Resources:
-        """The resources, with one process's share of a batch at once."""
-        if self.processes == 1:
-            return self.resources
-        share = -(-config.pretrain.batch_size // self.processes)
-        return replace(self.resources, micro_batch=min(share, self.resources.micro_batch or share))
 
 
 def timed(
@@ -67,7 +60,8 @@ def timed(
     root.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=root, prefix=".timing.")).absolute()
     one = replace(site, nodes=1, tasks_per_node=1, gpus_per_node=min(1, site.gpus_per_node))
-    one = replace(one, timeout_min=min(30, site.timeout_min), job_dir=str(folder / "job"))
+    limit, ahead = min(30, site.timeout_min), min(30, site.signal_delay_s)
+    one = replace(one, timeout_min=limit, signal_delay_s=ahead, job_dir=str(folder / "job"))
     small = Submitter(submitter.store, submitter.resources, one, folder)
     resources = replace(submitter.resources, nodes=1, gpus_per_node=one.gpus_per_node)
     body = Timing(folder, tuple(configs), resources, site.nodes * site.tasks)
@@ -81,7 +75,7 @@ def timed(
         with contextlib.suppress(Exception):
             Scheduler(False).cancel([job.id])
         shutil.rmtree(folder, ignore_errors=True)
-    return [None if f is None else _together(Speed(**f), site.nodes * site.tasks) for f in found]
+    return [None if f is None else Speed(**f) for f in found]
 
 
 def _wait(files: Sequence[Path], job: Job, say: Callable[[str], None]) -> None:
@@ -104,12 +98,3 @@ def _wait(files: Sequence[Path], job: Job, say: Callable[[str], None]) -> None:
             say("the job ended early: the rest is not timed")
             return
         time.sleep(LOOK_S)
-
-
-def _together(speed: Speed, processes: int) -> Speed:
-    """The speed of a run on several processes, if they lose no time to one another."""
-    return replace(
-        speed,
-        images_per_s=speed.images_per_s * processes,
-        evaluation_s=speed.evaluation_s / processes,
-    )

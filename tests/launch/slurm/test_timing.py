@@ -22,12 +22,12 @@ def test_a_job_times_each_arm_and_processes_share_its_work(
 ) -> None:
     asked: list[Any] = []
     speed = timing.Speed(100.0, 24.0, 8.0, 1.0)
-    held: list[int] = []
+    measured: list[int] = []
 
-    def measure(config: Any, resources: Any) -> timing.Speed:
+    def measure(config: Any, resources: Any, processes: int) -> timing.Speed:
         if config.arm == "data2vec":
             raise RuntimeError("out of memory")
-        held.append(resources.micro_batch)
+        measured.append(processes)
         return speed
 
     monkeypatch.setattr("bench.work.calibrate.calibrate", measure)
@@ -43,11 +43,9 @@ def test_a_job_times_each_arm_and_processes_share_its_work(
     configs = [tasks(arm)[0].config for arm in ("mae", "data2vec", "simmim")]
     monkeypatch.setattr(timing, "ANSWER_WAIT_S", 0.0)
     found = timing.timed(submitter, configs, said.append)
-    batch = configs[0].pretrain.batch_size
-    assert held == [QUICK.micro_batch if processes == 1 else -(-batch // processes)] * 2
+    assert measured == [processes] * 2
     assert asked == [(1, 1, 30, True)]
-    shared = timing.Speed(100.0 * processes, 24.0, 8.0 / processes, 1.0)
-    assert found == [shared, None, shared]
+    assert found == [speed, None, speed]
     assert said[:2] == ["timing 3 arm(s) in job 7; given up after 30 minutes", "timed 2 of 3"]
     assert not list(store.root.glob(".timing*"))
 
