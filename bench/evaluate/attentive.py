@@ -19,6 +19,7 @@ from bench.plan.sections import peak_lr
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from bench.api import VisionShape
     from bench.data.batch import Step
     from bench.evaluate.encoder import Encoder
 
@@ -36,6 +37,16 @@ class AttentiveConfig(Ruled, section="attentive"):
     heads: Natural = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
 
+    def check_model(self, model: VisionShape) -> None:
+        """Refuses heads that do not share the width of the encoder evenly.
+
+        Raises:
+            UsageError: naming both.
+        """
+        heads = self.heads or model.heads
+        if model.width % heads:
+            raise UsageError(f"attentive.heads={heads} do not divide model.width={model.width}.")
+
 
 def attentive(encoder: Encoder, recipe: AttentiveConfig) -> Score:
     """A head on the images whose labels may be seen (``data.labels``), trained as a linear probe.
@@ -51,6 +62,7 @@ def attentive(encoder: Encoder, recipe: AttentiveConfig) -> Score:
     from bench.train.loop import Job, fit
     from bench.train.optim import adamw, cosine
 
+    recipe.check_model(encoder.config.model)
     world = encoder.session.world
     head = _head(encoder, recipe.heads or encoder.config.model.heads)
     feed = encoder.feed("attentive", encoder.labelled(), recipe.batch_size, NOT_AUGMENTED)
@@ -113,10 +125,7 @@ def _head(encoder: Encoder, heads: int) -> nn.Module:
             logits: Tensor = self.linear(pooled.flatten(1))
             return logits
 
-    width = encoder.config.model.width
-    if width % heads:
-        raise UsageError(f"attentive.heads={heads} do not divide the encoder's width of {width}.")
-    head = Head(width)
+    head = Head(encoder.config.model.width)
     for name, parameter in head.named_parameters():
         generator = encoder.streams.generator("attentive", name)
         if name.endswith("bias"):

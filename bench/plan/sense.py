@@ -25,6 +25,9 @@ def check(config: RunConfig) -> None:
     """
     for found in complaints(config):
         raise UsageError(f"{config.arm}, {config.pretrain.epochs} epochs: {found}")
+    for _, recipe in config.tasks:
+        if hasattr(recipe, "check_model"):
+            recipe.check_model(config.model)
 
 
 def complaints(config: RunConfig) -> Iterator[str]:

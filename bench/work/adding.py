@@ -46,6 +46,7 @@ def add_scores(
 
     Raises:
         BusyError: if the cell is being computed.
+        UsageError: if a recipe does not fit the encoder.
         StorageError: if the encoder's weights are lost.
         DamagedError: if the cell's flags of right and wrong images cannot be read.
         StopRequestedError: if a signal asked to stop; what was computed is kept.

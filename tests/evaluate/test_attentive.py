@@ -74,7 +74,7 @@ def test_an_image_is_named_whatever_others_are_tested_beside_it(tmp_path: Path) 
 
 def test_what_it_cannot_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = encoder(tmp_path, labelled.plain())
-    with pytest.raises(UsageError, match=r"heads=3 do not divide the encoder's width of 4"):
+    with pytest.raises(UsageError, match=r"attentive.heads=3 do not divide model.width=4"):
         attentive(given, dataclasses.replace(RECIPE, heads=3))
     with pytest.raises(UsageError, match="heads=3 do not divide"):
         attentive(encoder(tmp_path, labelled.plain(), heads=3), RECIPE)  # by default the encoder's

@@ -12,6 +12,7 @@ SETTINGS = [
     ("model.depth=100000", "model.depth=100000 must be at most"),
     ("model.heads=0", "model.heads=0"),
     ("model.heads=5", "do not divide"),
+    (("--tasks=attentive", "attentive.heads=5"), "attentive.heads=5 do not divide model.width"),
     ("model.patch_size=0", "model.patch_size=0"),
     ("model.patch_size=3", "model.patch_size=3 does not divide model.image_size=8"),
     ("model.patch_size=16", "does not divide"),
