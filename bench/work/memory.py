@@ -34,7 +34,7 @@ GIB = 2.0**30
 class Stage:
     """A training of ``module`` by ``recipe``: ``image`` bytes are kept for each in a step.
 
-    A ``whole`` batch cannot be cut.
+    A ``whole`` batch cannot be cut; no more than ``most`` images train, if that is not 0.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Stage:
     module: Any
     image: float
     whole: bool = False
+    most: int = 0
 
     @property
     def weights(self) -> int:
@@ -56,6 +57,7 @@ class Stage:
 
     def held(self, images: int, micro_batch: int, processes: int) -> int:
         """Images that a process holds at once, of so many that train."""
+        images = min(images, self.most or images)
         share = -(-min(self.recipe.batch_size, images) // processes)
         return share if self.whole or not micro_batch else min(share, micro_batch)
 

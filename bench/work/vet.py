@@ -141,7 +141,7 @@ def _stages(config: RunConfig, trial: Trial, method: Any, resources: Resources) 
         if hasattr(recipe, "drop_path"):
             options = ClassifierOptions(classes=2, drop_path=recipe.drop_path, pool=recipe.pool)
             model = _built(partial(_start_classifier, method, options))
-            yield Stage(name, recipe, model, trial.finetuning(options))
+            yield Stage(name, recipe, model, trial.finetuning(options), most=config.data.labels)
 
 
 def _start_classifier(method: Any, options: ClassifierOptions) -> Any:

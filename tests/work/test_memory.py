@@ -74,6 +74,8 @@ def stage(image: float = GIB, whole: bool = False, **recipe: object) -> Stage:
         (stage(), 0, 6, 11),
         (stage(), 8, 6, 8),
         (stage(whole=True), 8, 1, 64),
+        (replace(stage(), most=10), 0, 1, 10),
+        (replace(stage(batch_size=7), most=10), 0, 1, 7),
     ],
 )
 def test_images_held_at_once(given: Stage, micro: int, processes: int, images: int) -> None:
