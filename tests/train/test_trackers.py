@@ -166,6 +166,20 @@ def test_mlflow_goes_on_with_the_run_of_an_earlier_attempt(tmp_path: Path) -> No
     assert in_mlflow(tmp_path, "pre-x") == {"pretrain/loss": [(1, 0.5), (2, 0.5)]}
 
 
+def test_folders_that_share_an_mlflow_server_share_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "server").as_uri())
+    sinks = []
+    for out in ("mine", "yours"):
+        folder = tmp_path / out / "runs" / "pre-x"
+        folder.mkdir(parents=True)
+        sinks.append(registry.TRACKERS.load("mlflow")(folder, {"method": "mae"}))
+    assert sinks[0].run_id != sinks[1].run_id
+
+
 def test_a_tracker_that_is_not_installed_is_told_before_anything_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

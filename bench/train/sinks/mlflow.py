@@ -17,6 +17,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when it is imp
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
+from bench.plan.identity import digest
 from bench.train.numbers import flat, measured
 
 EXPERIMENT = "mto-bench"
@@ -36,17 +37,19 @@ class MlflowSink:
         self.client = MlflowClient(tracking_uri=uri)
         with (root / ".mlflow.lock").open("a") as lock:  # runs that start together make it once
             fcntl.flock(lock, fcntl.LOCK_EX)
-            self.run_id = self._open(folder.name)
+            self.run_id = self._open(folder.name, digest(str(root)))
         settings = [Param(name, str(value)[:LONGEST]) for name, value in flat(config)]
         for start in range(0, len(settings), MOST_PARAMS):
             self.client.log_batch(self.run_id, params=settings[start : start + MOST_PARAMS])
 
-    def _open(self, name: str) -> str:
-        """MLflow's id of the run of this name, an earlier attempt's if there was one."""
+    def _open(self, name: str, runs: str) -> str:
+        """MLflow's id of this folder's run of the name, an earlier attempt's if there was one."""
         known = self.client.get_experiment_by_name(EXPERIMENT)
         place = known.experiment_id if known else self.client.create_experiment(EXPERIMENT)
-        found = self.client.search_runs([place], f"tags.mlflow.runName = '{name}'", max_results=1)
-        run = found[0] if found else self.client.create_run(place, run_name=name)
+        ours = f"tags.mlflow.runName = '{name}' and tags.folder = '{runs}'"
+        found = self.client.search_runs([place], ours, max_results=1)
+        tags = {"folder": runs}
+        run = found[0] if found else self.client.create_run(place, tags=tags, run_name=name)
         return str(run.info.run_id)
 
     def log(self, values: Mapping[str, Any]) -> None:
