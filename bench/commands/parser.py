@@ -94,6 +94,7 @@ def spelled(
             line.append(f"--{name}")
         elif value is not None and value is not False:
             line.append(f"--{name}={value}")
+    settings = [settings] if isinstance(settings, str) else settings
     pairs = settings.items() if isinstance(settings, Mapping) else ()
     return [*line, *(f"{k}={v}" for k, v in pairs), *(() if pairs else map(str, settings))]
 

@@ -113,9 +113,9 @@ def test_wrong_words_are_told_at_once(words: dict[str, Any], said: str, tmp_path
         bench.Study(**{"methods": "mae", "epochs": 1, "seeds": [7], **words}, out=tmp_path)
 
 
-def test_one_seed_in_a_list_is_that_seed(tmp_path: Path) -> None:
-    planned = bench.Study("mae", 1, [7], out=tmp_path)._request.study
-    assert {cell.config.seed for cell in planned.cells} == {7}
+def test_one_seed_in_a_list_is_that_seed_and_one_setting_is_one(tmp_path: Path) -> None:
+    planned = bench.Study("mae", 1, [7], out=tmp_path, settings="pretrain.blr=0.5")._request.study
+    assert {(c.config.seed, c.config.pretrain.blr) for c in planned.cells} == {(7, 0.5)}
 
 
 def test_progress_is_drawn_into_a_notebooks_cell(monkeypatch: pytest.MonkeyPatch) -> None:
