@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,15 @@ from bench.plan.layers import load_preset, load_recipe, load_yaml, merged
 from bench.plan.loading import coerce
 from bench.plan.resolve import Resolver
 from bench.plan.study import Cell, Study, make_study, plain_config
-from bench.plan.typed import Arm, parse_arms, parse_data, parse_epochs, parse_overrides, parse_seeds
+from bench.plan.typed import (
+    Arm,
+    parse_arm,
+    parse_arms,
+    parse_data,
+    parse_epochs,
+    parse_overrides,
+    parse_seeds,
+)
 
 StudyName = Annotated[
     str, Text(r"[\w@+(][\w@+() .,-]{0,119}", "a name of letters, digits and @+().,- of at most 120")
@@ -121,7 +130,7 @@ def plan_wish(wish: Wish, init_hash: str = "") -> Planned:
     study = Study(
         cells=cells,
         preset=preset,
-        baseline=_baseline(_first(wish.baseline, values.get("baseline"), ""), cells),
+        baseline=_baseline(_first(wish.baseline, values.get("baseline"), ""), cells, resolver),
         target_epochs=_target(_first(wish.target, values.get("target")), budgets),
         margin=coerce(_first(wish.margin, values.get("margin"), 0.1), Margin, "margin"),
     )
@@ -195,12 +204,17 @@ def _target(target: Any, budgets: Sequence[int]) -> int | None:
     return target
 
 
-def _baseline(name: str, cells: Sequence[Cell]) -> str:
-    """The arm named by ``--baseline``, as tables call it; empty for none."""
+def _baseline(name: str, cells: Sequence[Cell], resolver: Resolver) -> str:
+    """The arm that ``--baseline`` names in any spelling, as tables call it; empty for none."""
     arms = list(dict.fromkeys(c.config.arm for c in cells))
-    if name and name not in arms:
+    if not name or name in arms:
+        return name
+    first, called = cells[0].config, ""
+    with contextlib.suppress(UsageError):
+        called = resolver.resolve(parse_arm(name), first.pretrain.epochs, first.seed).arm
+    if called not in arms:
         raise unknown("baseline", name, arms, "It must be an arm of this study: see --methods.")
-    return name
+    return called
 
 
 def _check_init(init: str, arms: Sequence[Arm], budgets: Sequence[int]) -> None:

@@ -13,6 +13,7 @@ from bench.plan.keys import check_keys
 from bench.plan.layers import load_preset, load_recipe, load_yaml, merged, preset_names
 from bench.plan.resolve import Resolver
 from bench.plan.sections import peak_lr, warmup
+from bench.plan.wish import Wish, plan_wish
 
 
 def resolve(methods: str, *overrides: str, preset: str = "digits") -> list:
@@ -212,3 +213,11 @@ def test_a_data_set_has_one_preset_by_either_name() -> None:
         presets = {registry.dataset(n).preset for n in (name, f"torch/{name}")}
         assert presets == {registry.dataset(f"torch/{name.upper()}").preset} == {"cifar"}
     assert registry.dataset("torch/stl10").preset == "imagenet"
+
+
+@pytest.mark.parametrize("typed", ["mae+mto(spa,recal)", "mae+mto:recal.spa"])
+def test_the_baseline_is_named_as_methods_are(typed: str) -> None:
+    wish = Wish(methods=f"mae,{typed}", epochs="1", seeds="1", baseline=typed)
+    assert plan_wish(wish).study.baseline == "mae+mto(recal,spa)"
+    with pytest.raises(UsageError, match=r"unknown baseline 'mae\+mto'"):
+        plan_wish(dataclasses.replace(wish, baseline="mae+mto"))
