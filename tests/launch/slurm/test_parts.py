@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,6 @@ from bench.launch.slurm import job
 from bench.launch.slurm.job import SlurmRun
 from bench.launch.slurm.scheduler import Job, JobState, expand, parse
 from bench.launch.slurm.site import load_site
-from bench.launch.slurm.stage import staged
 from bench.launch.slurm.submission import Told, judge
 from bench.launch.slurm.submit import Submitter, teardown
 from bench.launch.snapshot import take_snapshot
@@ -349,53 +346,6 @@ def test_further_options_of_sbatch(tmp_path: Path) -> None:
     path.write_text('[slurm]\nstage_from = "/a.tar"\n')
     with pytest.raises(UsageError, match="stage_from is read with stage"):
         load_site(str(path), {})
-
-
-@pytest.mark.parametrize("kind", ["folder", "gztar", "zip"])
-def test_images_are_staged_once_and_whole(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = tmp_path / "images"
-    for part in ("train", "val"):
-        (source / part).mkdir(parents=True)
-        (source / part / "0.png").write_bytes(part.encode())
-    if kind != "folder":
-        name = shutil.make_archive(str(tmp_path / "a"), kind, tmp_path, "images")
-        shutil.rmtree(source)
-        source = Path(name)
-    monkeypatch.setenv("SCRATCH", str(tmp_path / "node"))
-    job = SlurmRun(tmp_path, "run", replace(QUICK, data_root="/x"), 5, "$SCRATCH/mine", str(source))
-    place = Path(job._placed().data_root)
-    assert place.is_relative_to(tmp_path / "node" / "mine")
-    assert [f.read_text() for f in sorted(place.rglob("*.png"))] == ["train", "val"]
-    (place / "mark").touch()
-    assert (Path(job._placed().data_root) / "mark").exists()
-    with pytest.raises(UsageError, match="not set in the job"):
-        staged(source, "$NOT_SET_HERE/x")
-
-
-def test_a_folder_within_the_folder_stays_within(tmp_path: Path) -> None:
-    """Readers of torchvision and of Hugging Face look for it there."""
-    (tmp_path / "images" / "cifar-10-batches-py").mkdir(parents=True)
-    place = staged(tmp_path / "images", str(tmp_path / "node"))
-    assert [f.name for f in place.iterdir()] == ["cifar-10-batches-py"]
-
-
-def test_a_copy_that_broke_off_is_made_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (source := tmp_path / "images").mkdir()
-    (source / "0.png").touch()
-
-    def breaks(source: Path, target: Path) -> None:
-        target.mkdir()
-        raise OSError("no space left")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(shutil, "copytree", breaks)
-        with pytest.raises(OSError, match="no space"):
-            staged(source, str(tmp_path / "node"))
-    assert [f.name for f in staged(source, str(tmp_path / "node")).iterdir()] == ["0.png"]
 
 
 def test_a_dry_run_describes_the_jobs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
