@@ -56,6 +56,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def config_of(arm: str) -> RunConfig:
+    """An arm at the sizes of :data:`QUIET` and of its parts' own ``tiny()``."""
     parsed = typed.parse_arm(arm)
     own = {parsed.method: registry.METHODS.config(parsed.method)}
     own |= {wrap.name: registry.PLUGINS.config(wrap.name) for wrap in parsed.plugins}
@@ -65,10 +66,12 @@ def config_of(arm: str) -> RunConfig:
 
 
 def make(arm: str) -> Any:
+    """The method with its plug-ins, initialised from seed 0."""
     return build_method(config_of(arm))
 
 
 def masks(method: Any, size: int = 4, epoch: int = 0) -> Tensor:
+    """Hidden patches [B, N] of the first ``size`` samples in an epoch."""
     return method.draw_hidden(Streams(0, 0).samples("mask", epoch, torch.arange(size)))
 
 
@@ -79,10 +82,12 @@ def make_batch(method: Any, size: int = 4, noisy: bool = False) -> Batch:
     side = shape.image_size
     images, view = torch.randn(2, size, shape.channels, side, side, generator=generator)
     noise = Streams(0, 0).samples("drop path", 0, torch.arange(size)) if noisy else None
-    return Batch(images, masks(method, size), noise, progress=0.5, view=view)
+    once = Streams(0, 0).samples("step", 0, torch.arange(1)) if noisy else None
+    return Batch(images, masks(method, size), noise, progress=0.5, view=view, step=once)
 
 
 def part_of(batch: Batch, part: slice) -> Batch:
+    """Some samples, with all that belongs to them."""
     noise = None if batch.noise is None else batch.noise.select(part)  # type: ignore[attr-defined]
     view = None if batch.view is None else batch.view[part]
     return replace(
@@ -91,15 +96,18 @@ def part_of(batch: Batch, part: slice) -> Batch:
 
 
 def total(output: Any) -> Tensor:
+    """What a step minimises: the loss, and a plug-in's penalty if there is one."""
     return output.loss if output.penalty is None else output.loss + output.penalty
 
 
 @pytest.fixture
 def method(arm: str) -> Any:
+    """Each test's own copy, at its initial values."""
     return make(arm)
 
 
 def test_forward_gives_a_finite_scalar_and_detached_terms(method: Any) -> None:
+    """A positive loss and a prediction; what is only logged carries no gradient."""
     output = method(make_batch(method))
     assert output.loss.shape == ()
     assert output.loss.isfinite()
@@ -109,6 +117,7 @@ def test_forward_gives_a_finite_scalar_and_detached_terms(method: Any) -> None:
 
 
 def test_gradient_reaches_every_trainable_parameter(method: Any) -> None:
+    """What is not trainable, as a teacher, gets none."""
     with torch.no_grad():
         for parameter in method.parameters():
             if parameter.requires_grad:
@@ -124,6 +133,7 @@ def test_gradient_reaches_every_trainable_parameter(method: Any) -> None:
 
 
 def test_loss_falls_on_a_repeated_batch(method: Any) -> None:
+    """A dozen steps of AdamW on one batch learn something."""
     optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], 3e-3)
     batch, losses = make_batch(method), []
     for step in range(12):
@@ -137,6 +147,7 @@ def test_loss_falls_on_a_repeated_batch(method: Any) -> None:
 
 
 def test_masks_are_a_function_of_sample_and_epoch_alone(method: Any) -> None:
+    """Not of their neighbours in a batch, nor of what was drawn before."""
     first = masks(method, 8)
     assert first.dtype == torch.bool
     assert first.shape == (8, method.shape.patches)
@@ -147,12 +158,14 @@ def test_masks_are_a_function_of_sample_and_epoch_alone(method: Any) -> None:
 
 
 def test_masks_hide_some_patches_and_leave_some(method: Any) -> None:
+    """In every image, so that there is something to predict and something to read."""
     counts = masks(method, 64).sum(1)
     assert counts.min() > 0
     assert counts.max() < method.shape.patches
 
 
 def test_masks_are_the_base_methods_own(arm: str) -> None:
+    """A plug-in hides the same patches, which is what makes two arms comparable."""
     assert torch.equal(masks(make(arm.partition("+")[0])), masks(make(arm)))
 
 
@@ -171,6 +184,7 @@ def test_hidden_pixels_do_not_reach_the_prediction(method: Any) -> None:
 
 
 def test_initial_values_come_from_named_streams_alone(arm: str) -> None:
+    """The global generator may stand anywhere."""
     torch.manual_seed(1)
     first = make(arm).state_dict()
     torch.manual_seed(2)
@@ -226,13 +240,16 @@ class Watch:
         """Leaves nothing out."""
 
     def embedding(self, embedding: MaskEmbedding) -> None:
+        """Keeps it; replaces nothing."""
         self.embeddings.append(embedding)
 
     def attention(self, layer: TokenLayer) -> None:
+        """Keeps it; adds nothing."""
         self.layers.append(layer)
 
 
 def test_a_hook_sees_every_layer_with_mask_tokens_and_changes_nothing(method: Any) -> None:
+    """Shapes as the contract has them, the same loss with it and without."""
     method.eval()
     batch, watch = make_batch(method), Watch()
     bare, seen = method(batch).loss, method(batch, watch).loss
@@ -263,6 +280,7 @@ class Instead(Watch):
         self.shift, self.cut = shift, cut
 
     def embedding(self, embedding: MaskEmbedding) -> Tensor:  # type: ignore[override]
+        """A value [B, M, D] for each mask token, M the most that an image has."""
         most = int(embedding.hidden.sum(1).max()) - self.cut
         token = embedding.mask_token
         places = self.shift * torch.outer(torch.arange(most), torch.arange(token.shape[2])).sin()
@@ -270,6 +288,7 @@ class Instead(Watch):
 
 
 def test_a_hook_may_replace_mask_tokens(method: Any) -> None:
+    """Equal values change no prediction, others do, and a wrong shape is refused."""
     method.eval()
     batch = make_batch(method)
     with torch.no_grad():
@@ -282,6 +301,7 @@ def test_a_hook_may_replace_mask_tokens(method: Any) -> None:
 
 
 def test_mask_tokens_and_spared_names_are_parameters(method: Any) -> None:
+    """By the names that ``named_parameters`` gives them."""
     parameters = dict(method.named_parameters())
     assert method.mask_tokens()
     for name, token in method.mask_tokens().items():
@@ -291,6 +311,7 @@ def test_mask_tokens_and_spared_names_are_parameters(method: Any) -> None:
 
 
 def test_the_encoder_travels_to_a_classifier(arm: str, method: Any) -> None:
+    """Which gives logits and features, and whose parameters fine-tuning trains, each once."""
     method.eval()
     model: Any = method.classifier(ClassifierOptions(classes=7, drop_path=0.1))
     weights = {n: torch.randn_like(v) for n, v in method.encoder().state_dict().items()}

@@ -75,6 +75,7 @@ def pretraining(config: RunConfig) -> float:
         streams.samples("flops", 0, ids),
         progress=0.5,
         view=images,
+        step=streams.samples("flops step", 0, ids[:1]),
     )
 
     def loss() -> torch.Tensor:

@@ -47,3 +47,14 @@ def test_hours_grow_with_epochs_and_span_the_shares_assumed() -> None:
     assert both.finetune[1] * 3600 * 312e12 * 0.2 == pytest.approx(
         once / 4 * two_epochs_of_two_draws
     )
+
+
+def test_what_is_counted_has_every_stream_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[operations.Batch] = []
+    made = operations.Batch
+    monkeypatch.setattr(operations, "Batch", lambda *a, **k: seen.append(made(*a, **k)) or seen[0])
+    operations.pretraining(tasks("mae")[0].config)
+    (batch,) = seen
+    assert batch.noise is not None
+    assert batch.step is not None
+    assert batch.step.uniform(1).shape[0] == 1
