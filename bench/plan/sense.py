@@ -73,6 +73,11 @@ def _rates(config: RunConfig) -> Iterator[str]:
             yield f"{name}.min_lr={recipe.min_lr:g} is above the peak rate {peak:g}."
     if config.pretrain.schedule == "multistep" and not config.pretrain.milestones:
         yield "pretrain.schedule=multistep needs pretrain.milestones, as [0.875]."
+    if config.pretrain.schedule == "cosine" and config.pretrain.milestones:
+        yield (
+            "pretrain.milestones would be ignored: they are read with pretrain.schedule=multistep. "
+            "Set that, or pretrain.milestones=[]."
+        )
 
 
 def _lengths(config: RunConfig) -> Iterator[str]:

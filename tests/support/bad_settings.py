@@ -93,6 +93,7 @@ SETTINGS = [
     ("pretrain.schedule=multistep", "needs pretrain.milestones"),
     ("pretrain.schedule=linear", "Known: cosine, multistep"),
     ("pretrain.milestones=[0.9,0.5]", "must rise"),
+    ("pretrain.milestones=[0.5]", "pretrain.milestones would be ignored"),
     ("pretrain.milestones=[2]", "must lie between 0 and 1"),
     ("pretrain.betas=[0.9,1]", "below 1"),
     ("pretrain.betas=[0.9]", "list of 2 values"),
