@@ -8,6 +8,7 @@ undisturbed one, and it starts afresh. ``--minutes`` ends sooner; what is told i
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import shutil
 import sys
@@ -93,22 +94,32 @@ def under_kills(count: int, root: Path, rng: random.Random, minutes: float) -> t
     return tally, ", ".join(f"{n} {stage}" for stage, n in stages.most_common())
 
 
-def under_faults(count: int, root: Path, minutes: float) -> Tally:
-    """Disturbs a study at replacements of files, evenly from its first to its last."""
+def under_faults(count: int, root: Path, rng: random.Random, minutes: float) -> Tally:
+    """Disturbs studies at replacements of files: command after command, a fault of each kind.
+
+    The first fault of a study lies a step further each time, from its first replacement to its
+    last; those after it are drawn, near where the next command begins.
+    """
     tally, counted, out = Tally(minutes), root / "replacements", root / "faulty"
     expected = study.undisturbed(root / "short", study.TWO, faults.Fault(counted=counted))
     total, arguments = counted.stat().st_size, study.command(out, study.TWO, "inline")
     print(f"{total} replacements of files in an undisturbed study", flush=True)
-    for number in range(count):
-        if tally.late:
+    number, turns = 0, max(1, count // 2)
+    for turn in itertools.count():
+        if tally.late or number == count:
             break
-        kind, at = faults.KINDS[number % len(faults.KINDS)], number * total // count
         shutil.rmtree(out, ignore_errors=True)
-        code = study.ended(study.forked(arguments, faults.Fault(at, kind)))
-        if code == 0 and kind != "no room":
-            continue  # it had fewer replacements this time
-        tally.happened[kind] += 1
-        print(f"{number}: {kind} at replacement {at}, exit {code}", flush=True)
+        for place, kind in enumerate(faults.turned(turn)[: count - number]):
+            at = rng.randrange(total // 3) if place else turn % turns * total // turns
+            code = study.ended(study.forked(arguments, faults.Fault(at, kind, met=root / "met")))
+            if not faults.was_met(root / "met"):
+                break  # the study was over before
+            number += 1
+            tally.happened[kind] += 1
+            print(
+                f"{number}: {kind} at {at}, number {place + 1} of its study, exit {code}",
+                flush=True,
+            )
         if any(study.ended(study.forked(arguments)) == 0 for _ in range(2)):
             tally.compare(out, expected)
         else:
@@ -130,12 +141,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         import_module(module)
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         root = Path(folder)
-        tallies = []
+        tallies, rng = [], random.Random(args.seed)
         if args.faults:
-            tallies.append(under_faults(args.faults, root, args.minutes))
+            tallies.append(under_faults(args.faults, root, rng, args.minutes))
             print(tallies[-1].told("file faults"), flush=True)
         if args.kills:
-            rng = random.Random(args.seed)
             tally, stages = under_kills(args.kills, root, rng, args.minutes)
             tallies.append(tally)
             print(f"{tally.told('kills')}\nby stage: {stages}")

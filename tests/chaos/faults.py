@@ -13,16 +13,31 @@ from typing import Any
 KINDS = ("no room", "killed before", "killed after", "torn")
 
 
+def turned(number: int) -> tuple[str, ...]:
+    """The kinds, each study beginning with another one."""
+    first = number % len(KINDS)
+    return KINDS[first:] + KINDS[:first]
+
+
+def was_met(mark: Path) -> bool:
+    """Whether the fault that leaves this mark came about; the mark goes."""
+    found = mark.exists()
+    mark.unlink(missing_ok=True)
+    return found
+
+
 @dataclass
 class Fault:
     """What goes wrong at replacement number ``at`` (from 0) of a process.
 
-    Without a number it only counts: a byte a replacement in the file ``counted``.
+    It leaves the file ``met`` then. Without a number it only counts: a byte a replacement in the
+    file ``counted``.
     """
 
     at: int = -1
     kind: str = ""
     counted: Path | None = None
+    met: Path | None = None
     count: int = 0
     replace: Callable[..., None] = field(default=os.replace)
 
@@ -38,6 +53,8 @@ class Fault:
         if number != self.at:
             self.replace(source, target, **more)
             return
+        if self.met is not None:
+            self.met.touch()
         if self.kind == "no room":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
         if self.kind == "torn" and "runs" in Path(target).parts:

@@ -22,13 +22,13 @@ def strike(out: Path, driver: int, rng: random.Random) -> tuple[str, str] | None
     victim = rng.choice(VICTIMS)
     early = rng.random() < AT_START
     if early:
-        time.sleep(rng.uniform(0, 4))
+        time.sleep(rng.uniform(0, 2))
     while not early and not workers(out):
         if is_over(driver):
             return None
         time.sleep(0.05)
     if not early:
-        time.sleep(rng.expovariate(1.0))
+        time.sleep(rng.expovariate(2.0))
     stages = sorted({stage for _, stage in workers(out)}) or ["start"]
     if is_over(driver) or not _kill(victim, out, driver, rng):
         return None
