@@ -127,6 +127,7 @@ def test_sbatch_refuses(fake: Fake, store: Store) -> None:
     with pytest.raises(SchedulerError, match="Invalid account") as refused:
         launcher(store).launch(ALL, lambda runs: None)
     assert "--account" in str(refused.value)
+    assert str(refused.value).count(words) == 1
     assert not list(store.runs.glob("*/job.json"))
 
 
