@@ -236,6 +236,10 @@ METHODS = ConfiguredKind(
         "conmim": ConfiguredRow(
             target="baselines.conmim.model:ConMIM", config="baselines.conmim.config:ConMIMConfig"
         ),
+        "crossmae": ConfiguredRow(
+            target="baselines.crossmae.model:CrossMAE",
+            config="baselines.crossmae.config:CrossMAEConfig",
+        ),
     },
     _configured,
 )

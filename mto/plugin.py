@@ -24,7 +24,7 @@ from bench.api import (
     TokenPlan,
 )
 from bench.api.wrapper import NOISE_OFFSET, Wrapper
-from bench.errors import RunError
+from bench.errors import RunError, UsageError
 from mto import losses
 from mto.affinity import sample_heads, sample_images
 from mto.config import MTOConfig
@@ -35,7 +35,7 @@ from mto.recalibration import exclusion_bias, recalibration_bias
 
 
 def with_mto(method: Method, config: MTOConfig) -> Method:
-    """``method`` with Masked Token Optimization; refused for one without mask tokens."""
+    """``method`` with Masked Token Optimization; refused where no token reads a mask token."""
     return MTO(method, config)
 
 
@@ -46,6 +46,16 @@ class MTO(Wrapper):
     """
 
     config: MTOConfig
+
+    def __init__(self, method: Method, config: MTOConfig) -> None:
+        super().__init__(method, config)
+        if self.asks_only and config.acts:
+            name = type(method).__name__
+            raise UsageError(
+                f"no token reads a mask token of {name}, so there is no layer for mto's "
+                f"{', '.join(t for t in config.terms if t != 'init')} to act on: compare {name} "
+                "with its baseline, or give mto the term init alone."
+            )
 
     def forward(self, batch: Batch, hook: TokenHook | None = None) -> MethodOutput:
         """The method's output, with the weighted losses added to ``penalty``."""

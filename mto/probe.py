@@ -51,8 +51,10 @@ class LayerProbe:
 
     @torch.no_grad()
     def embedding(self, embedding: MaskEmbedding) -> None:
-        """Records the mask token's standardised distance from the patch embeddings."""
-        self._record(_DISTANCE, (0, 0), token_distance(embedding.tokens, embedding.mask_token))
+        """Records the mask token's standardised distance from the patch embeddings, if any."""
+        if embedding.tokens.shape[1]:
+            distance = token_distance(embedding.tokens, embedding.mask_token)
+            self._record(_DISTANCE, (0, 0), distance)
 
     @torch.no_grad()
     def attention(self, layer: TokenLayer) -> None:
@@ -77,13 +79,13 @@ class LayerProbe:
         self._record(_FROM_MASKED, place, at.mass(logits, "masked", visible))
 
     def summary(self) -> dict[str, list[float] | float]:
-        """Means over all images seen: a list by layer, and one number for the distance."""
+        """Means over all images seen: lists by layer, and the distance if mask tokens have one."""
         means: dict[str, list[float] | float] = {
             name: self._means(name)
             for name in (_ENTROPY, _COSINE, _MASS, _AMONG_MASKED, _FROM_MASKED)
         }
-        distance = self._means(_DISTANCE)
-        means[_DISTANCE] = distance[0] if distance else float("nan")
+        for distance in self._means(_DISTANCE):
+            means[_DISTANCE] = distance
         return means
 
     def _seen(self, layer: TokenLayer) -> View:

@@ -70,7 +70,7 @@ class MAE(nn.Module):
         patches = patchify(batch.images, self.shape.patch_size)
         visible, _ = split(batch.hidden, self.hidden_count)
         latent = self.encode(take(patches, visible), visible, batch.noise)
-        decoded, predicted = self.decode(latent, visible, batch.hidden, hook)
+        decoded, predicted = self.decode(latent, visible, batch, hook)
         prediction = self.decoder_pred(self.decoder_norm(decoded))
         target = self.target(take(patches, predicted))
         loss = (prediction.float() - target).square().mean()
@@ -83,21 +83,25 @@ class MAE(nn.Module):
 
     def encode(self, patches: Tensor, visible: Tensor, noise: SampleStream | None) -> Tensor:
         """Visible patches [B, V, P] at places [B, V] to latent tokens [B, 1 + V, D]."""
-        places = take(self.vit.pos_embed[:, 1:].expand(len(patches), -1, -1), visible)
-        tokens = self.vit.patch_embed(patches)
-        latent = self.vit.run(self.vit.prepend_class(tokens + places.to(tokens.dtype)), noise)[-1]
-        normed: Tensor = self.vit.norm(latent)
+        tokens = self.vit.prepend_class(self.embed(patches, visible))
+        normed: Tensor = self.vit.norm(self.vit.run(tokens, noise)[-1])
         return normed
 
+    def embed(self, patches: Tensor, visible: Tensor) -> Tensor:
+        """Visible patches [B, V, P] embedded with their positions, [B, V, D]."""
+        places = take(self.vit.pos_embed[:, 1:].expand(len(patches), -1, -1), visible)
+        tokens: Tensor = self.vit.patch_embed(patches)
+        return tokens + places.to(tokens.dtype)
+
     def decode(
-        self, latent: Tensor, visible: Tensor, hidden: Tensor, hook: TokenHook | None
+        self, latent: Tensor, visible: Tensor, batch: Batch, hook: TokenHook | None
     ) -> tuple[Tensor, Tensor]:
         """Latent tokens [B, 1 + V, D] and mask tokens through the decoder.
 
         Returns the masked ones [B, M, E] and their places [B, M]. Tokens that are carried in an
         order of their own need not be put in their places first.
         """
-        x = self.decoder_embed(latent)
+        x, hidden = self.decoder_embed(latent), batch.hidden
         full = entering(hook, x[:, 1:], self.mask_token, hidden)
         full = full.to(x.dtype).expand(len(x), self.shape.patches, -1)
         table = self.decoder_pos_embed.to(x.dtype)

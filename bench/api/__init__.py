@@ -18,6 +18,7 @@ from bench.api.contract import (
     TokenLayer,
     TokenPlan,
     VisionShape,
+    asks_only,
     needs_of,
 )
 
@@ -42,6 +43,7 @@ __all__ = [
     "TokenPlan",
     "VisionShape",
     "Wrapper",
+    "asks_only",
     "needs_of",
 ]
 

@@ -148,7 +148,8 @@ class MaskEmbedding:
     """The initial embedding at which mask tokens replace patches.
 
     ``tokens`` [B, N', D] are the embeddings of real patches (N' = N at an encoder input, the
-    visible ones at a decoder input), before positions are added; ``mask_token`` [1, 1, D] enters at
+    visible ones at a decoder input, none where mask tokens enter beside no patch), before positions
+    are added; ``mask_token`` [1, 1, D] enters at
     the hidden patches of ``hidden`` [B, N], M of them at most in an image. ``stream``
     names the stack of layers that they enter, where a method has several.
     """
@@ -268,6 +269,14 @@ class Method(Protocol):
     def classifier(self, options: ClassifierOptions) -> Classifier:
         """A fresh classifier on this method's encoder architecture, weights not yet loaded."""
         ...
+
+
+def asks_only(method: object) -> bool:
+    """Whether no token reads a mask token: they ask, beside no patch, and no layer is shown.
+
+    A method says so by its attribute of this name; a plug-in that acts on layers refuses it.
+    """
+    return bool(getattr(method, "asks_only", False))
 
 
 @dataclass(frozen=True, kw_only=True)

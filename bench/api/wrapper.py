@@ -19,6 +19,7 @@ from bench.api.contract import (
     TokenHook,
     TokenLayer,
     TokenPlan,
+    asks_only,
 )
 from bench.errors import UsageError
 
@@ -62,7 +63,7 @@ class Wrapper(nn.Module):
             raise UsageError(f"{base} has no mask tokens, so {own} cannot wrap it.")
         self.base = cast(nn.Module, method)
         self.config = config
-        self.shape = method.shape
+        self.shape, self.asks_only = method.shape, asks_only(method)
 
     @property
     def method(self) -> Method:

@@ -105,7 +105,9 @@ def _points(store: Store, name: str) -> list[dict[str, Any]]:
     logged = store.pretraining(name).metrics()
     found = [m for m in logged if {*NEEDED} <= m.keys() and not misfits(m, MEASURED)]
     if not found:
-        raise UsageError(f"run '{name}' has not logged its layers yet.")
+        raise UsageError(
+            f"run '{name}' has logged no layers: not yet, or no token reads its mask tokens."
+        )
     return found
 
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 import torch
 
 from bench import registry
-from bench.api import Batch, VisionShape
+from bench.api import Batch, VisionShape, asks_only
 from bench.streams import Streams
 from mto.config import MTOConfig
 from mto.plugin import with_mto
@@ -24,7 +24,8 @@ SMALL = {
     "projector_out": 16,
 }
 OFF = MTOConfig.only(())
-METHODS = registry.METHODS.names()
+METHODS = [n for n in registry.METHODS.names() if not asks_only(registry.METHODS.load(n))]
+"""Those with a layer to act on."""
 
 
 def hyper(name):
