@@ -14,6 +14,7 @@ bench() {
   local file=$1
   shift
   "${PYTHON:-python}" -m pytest "${@:-tests/benchmarks}" -m benchmark -s -W default \
+    --dist=no --benchmark-enable \
     --benchmark-json "results/benchmarks/$file.json"
 }
 
