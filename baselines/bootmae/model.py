@@ -67,7 +67,7 @@ class BootMAE(nn.Module):
         (run_pretraining.py:415-463).
         """
         patches = patchify(batch.images, self.shape.patch_size)
-        visible, hidden = split(batch.hidden, self.hidden_count)
+        visible, hidden = split(batch.hidden, batch.most or self.hidden_count)
         masked = Masked(visible, hidden, F.pad(batch.hidden, (1, 0)))
         low, high = self.encode(take(patches, visible), visible, batch.noise)
         latent = self.vit.norm(high)
@@ -142,7 +142,7 @@ class BootMAE(nn.Module):
         deviation of the true one, which the model did not see.
         """
         patches = patchify(batch.images, self.shape.patch_size)
-        _, hidden = split(batch.hidden, self.hidden_count)
+        _, hidden = split(batch.hidden, batch.most or self.hidden_count)
         if self.config.norm_pix_loss:
             channels = self.shape.channels
             mean, deviation = _level(take(patches, hidden).unflatten(2, (channels, -1)))

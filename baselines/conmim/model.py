@@ -88,7 +88,7 @@ class ConMIM(nn.Module):
         """
         if batch.view is None:
             raise RunError("ConMIM's teacher needs a second view of the batch; it has none.")
-        _, hidden = split(batch.hidden, self.hidden_count)
+        _, hidden = split(batch.hidden, batch.most or self.hidden_count)
         keys = self.target(batch.view)
         queries = self.predict(batch, hook)
         logits = queries @ keys.mT / self.config.temperature
@@ -104,7 +104,7 @@ class ConMIM(nn.Module):
         x = vit.prepend_class(vit.add_positions(tokens))
         watch = None if hook is None else (hook, F.pad(batch.hidden, (1, 0)))
         features = self.student.project(vit.run(x, batch.noise, watch)[-1])
-        return take(features, split(batch.hidden, self.hidden_count)[1])
+        return take(features, split(batch.hidden, batch.most or self.hidden_count)[1])
 
     @torch.no_grad()
     def target(self, images: Tensor) -> Tensor:

@@ -104,12 +104,12 @@ class CrossMAE(MAE):
 
     def predicted(self, batch: Batch) -> Tensor:
         """Places [B, K] of the hidden patches to predict; all where nothing is to be random."""
-        share, ratio = self.config.predict_share, self.config.mask_ratio
-        places = split(batch.hidden, self.hidden_count)[1]
-        count = self.hidden_count - int(self.shape.patches * ratio * (1 - share))
-        if batch.noise is None or count == self.hidden_count:
+        most = batch.most or self.hidden_count
+        places = split(batch.hidden, most)[1]
+        count = most - int(most * (1 - self.config.predict_share))
+        if batch.noise is None or count == most:
             return places
-        draws = batch.noise.uniform(self.hidden_count, offset=PREDICTED)
+        draws = batch.noise.uniform(most, offset=PREDICTED)
         return places[hide_first(draws, count)].view(-1, count)
 
     def import_official(self, official: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -68,7 +68,7 @@ class MAE(nn.Module):
     def forward(self, batch: Batch, hook: TokenHook | None = None) -> MethodOutput:
         """Mean squared error of the hidden patches' (normalised) pixels, models_mae.py:198-214."""
         patches = patchify(batch.images, self.shape.patch_size)
-        visible, _ = split(batch.hidden, self.hidden_count)
+        visible, _ = split(batch.hidden, batch.most or self.hidden_count)
         latent = self.encode(take(patches, visible), visible, batch.noise)
         decoded, predicted = self.decode(latent, visible, batch, hook)
         prediction = self.decoder_pred(self.decoder_norm(decoded))
@@ -115,7 +115,7 @@ class MAE(nn.Module):
         x = torch.cat([x[:, :1], full], dim=1) + table
         watch = None if hook is None else (hook, nn.functional.pad(hidden, (1, 0)))
         x = run_blocks(self.decoder_blocks, x, watch=watch)[-1]
-        places = split(hidden, self.hidden_count)[1]
+        places = split(hidden, batch.most or self.hidden_count)[1]
         return take(x[:, 1:], places), places
 
     def target(self, patches: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ class MAE(nn.Module):
         true one, which the model did not see.
         """
         patches = patchify(batch.images, self.shape.patch_size)
-        _, hidden = split(batch.hidden, self.hidden_count)
+        _, hidden = split(batch.hidden, batch.most or self.hidden_count)
         prediction = prediction.float()
         if self.config.norm_pix_loss:
             variance, mean = torch.var_mean(take(patches, hidden), dim=-1, keepdim=True)

@@ -19,6 +19,7 @@ from bench.api.contract import (
     TokenPlan,
     VisionShape,
     asks_only,
+    masks_at,
     needs_of,
 )
 
@@ -44,6 +45,7 @@ __all__ = [
     "VisionShape",
     "Wrapper",
     "asks_only",
+    "masks_at",
     "needs_of",
 ]
 

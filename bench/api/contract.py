@@ -73,7 +73,9 @@ class Batch:
     is the share of the run's steps done before this one, in [0, 1). ``view`` [B, C, S, S] shows
     the same crops in other colours, for methods that ask for it (:class:`Needs`), else None.
     ``step`` is one stream [1] for the whole step, the same in all its micro-batches and processes,
-    for what a plug-in draws once a step; None where nothing is to be random.
+    for what a plug-in draws once a step; None where nothing is to be random. ``most`` patches are
+    hidden in an image where a plug-in made the step's masks (:func:`masks_at`): they may be more or
+    fewer than the method's own. It is 0 where the masks are those that the method drew.
     """
 
     images: Tensor
@@ -82,6 +84,7 @@ class Batch:
     progress: float = 0.0
     view: Tensor | None = None
     step: SampleStream | None = None
+    most: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,6 +272,20 @@ class Method(Protocol):
     def classifier(self, options: ClassifierOptions) -> Classifier:
         """A fresh classifier on this method's encoder architecture, weights not yet loaded."""
         ...
+
+
+def masks_at(
+    method: object, hidden: Tensor, noise: SampleStream | None, step: SampleStream | None
+) -> Tensor:
+    """What a step of training hides, [B, N], where its images' own masks are ``hidden`` [B, N].
+
+    A plug-in that changes masks with the step says how in its method of this name; ``noise`` and
+    ``step`` are the batch's. Where all images hid the same number they still must. The same tensor
+    returned means that the masks are the method's own. Measurements on fixed images, and the count
+    of a pass's operations, keep the method's own masks.
+    """
+    change = getattr(method, "masks_at", None)
+    return hidden if change is None else change(hidden, noise, step)
 
 
 def asks_only(method: object) -> bool:

@@ -20,6 +20,7 @@ from bench.api.contract import (
     TokenLayer,
     TokenPlan,
     asks_only,
+    masks_at,
 )
 from bench.errors import UsageError
 
@@ -85,6 +86,12 @@ class Wrapper(nn.Module):
     def draw_hidden(self, stream: SampleStream) -> Tensor:
         """Masks [B, N] of the base."""
         return self.method.draw_hidden(stream)
+
+    def masks_at(
+        self, hidden: Tensor, noise: SampleStream | None, step: SampleStream | None
+    ) -> Tensor:
+        """What the base hides at a step, [B, N]; ``hidden`` unless a plug-in inside changes it."""
+        return masks_at(self.method, hidden, noise, step)
 
     def mask_tokens(self) -> Mapping[str, nn.Parameter]:
         """The base's mask tokens by their names here."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bench import registry
-from bench.api import Batch, ClassifierOptions, MaskEmbedding, TokenLayer, asks_only
+from bench.api import Batch, ClassifierOptions, MaskEmbedding, TokenLayer, asks_only, masks_at
 from bench.errors import RunError, UsageError
 from bench.evaluate.finetune import finetune_optimizer
 from bench.plan import resolve, typed
@@ -183,6 +183,33 @@ def test_masks_hide_some_patches_and_leave_some(method: Any) -> None:
 def test_masks_are_the_base_methods_own(arm: str) -> None:
     """A plug-in hides the same patches, which is what makes two arms comparable."""
     assert torch.equal(masks(make(arm.partition("+")[0])), masks(make(arm)))
+
+
+def test_masks_of_a_step_are_a_function_of_its_images_and_streams(method: Any) -> None:
+    """Where a plug-in makes them: cut as a batch is, they stay what they are."""
+    batch = make_batch(method, 6, noisy=True)
+    part = part_of(batch, slice(2, 4))
+    whole, alone = (masks_at(method, b.hidden, b.noise, b.step) for b in (batch, part))
+    assert whole.dtype == torch.bool
+    assert torch.equal(whole[2:4], alone)
+    counts, own = whole.sum(1), batch.hidden.sum(1)
+    assert counts.min() > 0
+    assert counts.max() < method.shape.patches
+    assert (own.min() < own.max()) or (counts.min() == counts.max())
+    assert masks_at(method, batch.hidden, None, None) is batch.hidden, "nothing is to be random"
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+def test_a_step_may_hide_another_number_of_patches(method: Any, more: int) -> None:
+    """One fewer or one more in each image than the method's own masks hide."""
+    method.eval()
+    batch = make_batch(method)
+    ranks = batch.hidden.logical_not().to(torch.uint8).argsort(dim=1, stable=True).argsort(1)
+    hidden = ranks < batch.hidden.sum(1, keepdim=True) + more
+    assert (hidden.sum(1) - batch.hidden.sum(1) == more).all()
+    output = method(replace(batch, hidden=hidden, most=int(hidden.sum(1).max())))
+    assert output.loss.isfinite()
+    assert not torch.equal(output.prediction, method(batch).prediction)
 
 
 def test_hidden_pixels_do_not_reach_the_prediction(method: Any) -> None:

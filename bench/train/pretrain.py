@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.api import Batch, Method, MethodOutput, Needs, needs_of
+from bench.api import Batch, Method, MethodOutput, Needs, masks_at, needs_of
 from bench.data.batch import Feed, FeedConfig, Step
 from bench.data.feed import evaluation_batches, make_feed
 from bench.data.images import ImageSet
@@ -121,14 +121,16 @@ class Pretraining:
         ``number`` counts the ``total`` steps of the run from 0.
         """
         streams, count = self.session.streams, len(step.ids)
-        hidden = self._masks.of(epoch, step.ids)
         noise = streams.samples("drop path", number, step.ids)
+        once = streams.samples("step", number, step.ids.new_zeros(1))
+        own = self._masks.of(epoch, step.ids)
+        hidden = masks_at(self.method, own, noise, once)
+        most = 0 if hidden is own else int(hidden.sum(1).max())
         digests["order"].add(epoch, step.ids, (step.places + number * step.count)[:, None])
         digests["crop"].add(epoch, step.ids, step.boxes)
         digests["mask"].add(epoch, step.ids, hidden)
         everything = self.session.world.total(hidden.sum())
         views = streams.samples("view", epoch, step.ids)
-        once = streams.samples("step", number, step.ids.new_zeros(1))
         if "view" in digests:
             digests["view"].add(epoch, step.ids, views.uniform(DRAWS))
         size = whole_groups(self.needs, self.session.micro_batch) or max(1, count)
@@ -141,6 +143,7 @@ class Pretraining:
                 progress=number / total,
                 view=view_for(self.config, step.images[part], views.select(part)),
                 step=once,
+                most=most,
             )
             with autocast(self.session.device, self.config.pretrain.precision):
                 output = self._forward(batch)
