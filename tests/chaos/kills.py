@@ -13,26 +13,30 @@ from bench.store.store import Store
 
 VICTIMS = ("driver", "worker", "fork server", "group")
 
-AT_START = 0.25
-"""Share of the kills that come before the first run computes."""
+MOMENTS = ("at the start", "in pre-training", "in an evaluation", "in an evaluation")
+"""When a kill comes: before the first run computes, or a little after such a run is met."""
 
 
 def strike(out: Path, driver: int, rng: random.Random) -> tuple[str, str] | None:
     """Kills somebody at a random moment; whom and in which stage. None if the study ended first."""
-    victim = rng.choice(VICTIMS)
-    early = rng.random() < AT_START
-    if early:
+    victim, moment = rng.choice(VICTIMS), rng.choice(MOMENTS)
+    if moment == MOMENTS[0]:
         time.sleep(rng.uniform(0, 2))
-    while not early and not workers(out):
-        if is_over(driver):
-            return None
-        time.sleep(0.05)
-    if not early:
-        time.sleep(rng.expovariate(2.0))
-    stages = sorted({stage for _, stage in workers(out)}) or ["start"]
+    else:
+        while not _met(moment, {stage for _, stage in workers(out)}):
+            if is_over(driver):
+                return None
+            time.sleep(0.02)
+        time.sleep(rng.expovariate(4.0))
+    stages = sorted({stage for _, stage in workers(out)}) or ["no run"]
     if is_over(driver) or not _kill(victim, out, driver, rng):
         return None
     return victim, "+".join(stages)
+
+
+def _met(moment: str, stages: set[str]) -> bool:
+    """Whether a run of that moment is being computed."""
+    return bool(stages & {"pretrain"} if moment == "in pre-training" else stages - {"pretrain", ""})
 
 
 def is_over(driver: int) -> bool:
