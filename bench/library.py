@@ -26,7 +26,7 @@ from bench.machine.compiler import check_compiler
 from bench.plan.config import Resources
 from bench.plan.cuts import check_runs
 from bench.plan.study import Study, Task, plain_config
-from bench.plan.wish import Means, Planned, Wish, plan_wish
+from bench.plan.wish import Means, Planned, Wish, leaves_open, plan_wish
 from bench.store import studies
 from bench.store.collect import collect
 from bench.store.mend import mend
@@ -34,8 +34,9 @@ from bench.store.states import DONE, PENDING
 from bench.store.store import Store
 from bench.store.studies import StudyFolder
 from bench.train.trackers import checked
-from bench.work import vetted
+from bench.work import sizing, vetted
 from bench.work.place import Place
+from bench.work.sizing import Sizing
 
 if TYPE_CHECKING:  # planning a study needs none of what reads its tables
     from bench.report.sections import Findings
@@ -50,12 +51,16 @@ SMALL_PX = 64
 
 @dataclass(frozen=True)
 class Request:
-    """A planned study, where it is stored, and how it is to be computed."""
+    """A planned study, where it is stored, and how it is to be computed.
+
+    ``sizing`` is the recipe for images of one's own, where none was chosen.
+    """
 
     planned: Planned
     store: Store
     means: Means
     resources: Resources
+    sizing: Sizing | None = None
 
     @property
     def study(self) -> Study:
@@ -95,10 +100,11 @@ def outline(wish: Wish, out: str | Path, means: Means) -> Request:
         UsageError: for anything wrong with the words of the wish or of its means.
     """
     check_means(means)
-    planned = plan_wish(wish, _content(wish.init))
-    store = Store(Path(out))
+    store, own = Store(Path(out)), leaves_open(wish)
+    found = sizing.find(*own, store, means) if own else None
+    planned = plan_wish(wish, _content(wish.init), found.layer if found else None)
     store.check_place()
-    return Request(planned, store, means, _resources(planned, means))
+    return Request(planned, store, means, _resources(planned, means), found)
 
 
 def vet(request: Request, tasks: Sequence[Task]) -> list[str]:
@@ -148,6 +154,8 @@ def freeze(request: Request, arguments: Sequence[str] = ()) -> list[str]:
         UsageError: if the folder cannot be written.
     """
     request.store.check_writable()
+    if request.sizing:
+        request.sizing.keep()
     mended = mend_runs(request, request.study.tasks())
     configs = {c.config.arm: plain_config(c.config) for c in request.study.cells}
     settings = yaml.safe_dump(configs, sort_keys=False)

@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from bench import library, registry
 from bench.commands.flags import means_of, wish_of
+from bench.commands.recipe import recipe_lines
 from bench.launch.base import survey
 from bench.library import Request
 from bench.plan.config import RunConfig
@@ -40,11 +41,11 @@ def show_plan(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({**request.study.to_plain(), "states": states}, indent=1))
         return 0
-    print("\n".join(arm_lines(request.study)))
+    missing = [t for t in request.study.tasks() if states[t.run_id] != DONE]
+    print("\n".join([*recipe_lines(request, missing), *arm_lines(request.study)]))
     print("\n" + _cell_table(request.study, states))
     done = sum(s == DONE for s in states.values())
     print(f"\n{len(states)} runs, {done} done. Study folder: {request.folder.path}")
-    missing = [t for t in request.study.tasks() if states[t.run_id] != DONE]
     for line in getattr(library.launcher(request), "describe", lambda tasks: [])(missing):
         print(line)
     print(_cost_line(request, args.calibrate, states))

@@ -13,6 +13,7 @@ from bench.commands.flags import means_of, wish_of
 from bench.commands.plan import check_gates
 from bench.commands.progress import StudyView
 from bench.commands.publish import Saying, publish
+from bench.commands.recipe import recipe_lines
 from bench.errors import DetachedError, StorageError, remedy
 from bench.launch.base import Progress, left_over
 from bench.library import Request
@@ -31,7 +32,7 @@ def run_study(args: argparse.Namespace) -> int:
     tasks = request.study.tasks()
     found = request.survey()
     failed = {p.task.run_id for p in found if p.state == FAILED}
-    missing = sum(p.state == PENDING and p.task.parent not in failed for p in found)
+    missing = [p.task for p in found if p.state == PENDING and p.task.parent not in failed]
     if any(p.state != DONE for p in found):
         _announce(request, len(tasks), missing)
         try:
@@ -55,11 +56,13 @@ def compute(request: Request, tasks: Sequence[Task]) -> Sequence[Progress]:
         return library.compute_tasks(request, tasks, view, say)
 
 
-def _announce(request: Request, total: int, missing: int) -> None:
+def _announce(request: Request, total: int, missing: Sequence[Task]) -> None:
+    for line in recipe_lines(request, missing):
+        print(line, file=sys.stderr)
     for line in _switched(request.study):
         print(textwrap.fill(line, COLUMNS, subsequent_indent="  "), file=sys.stderr)
     settings = request.folder.path / "resolved.yaml"
-    print(f"{missing} of {total} runs to compute; settings: {settings}", file=sys.stderr)
+    print(f"{len(missing)} of {total} runs to compute; settings: {settings}", file=sys.stderr)
 
 
 def _switched(study: Study) -> list[str]:

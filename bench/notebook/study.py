@@ -13,12 +13,14 @@ import pandas as pd
 from bench import library
 from bench.commands import parser
 from bench.commands.flags import means_of, wish_of
+from bench.commands.recipe import recipe_lines
 from bench.commands.study import explain
 from bench.errors import NothingMeasuredError
 from bench.library import Request
 from bench.notebook.progress import view
 from bench.notebook.results import Results
 from bench.report import html
+from bench.store.states import PENDING
 
 Given = str | int | float | Path | Iterable[str | int] | None
 """What a flag of the command line may be given as."""
@@ -87,6 +89,8 @@ class Study(Results):
         request = self._checked()
         for note in library.freeze(request, self.arguments):
             _say(f"warning: {note}")
+        for line in recipe_lines(request, [p.task for p in request.survey() if p.state == PENDING]):
+            _say(line)
         with view() as watch, _script_hidden():
             ended = library.compute_tasks(request, request.study.tasks(), watch, _say)
         explain(ended, self._out)

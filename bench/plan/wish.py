@@ -15,10 +15,11 @@ from bench.errors import UsageError, unknown
 from bench.plan import fairness
 from bench.plan.config import RunConfig
 from bench.plan.identity import digest
-from bench.plan.keys import Margin, check_keys, check_typed
+from bench.plan.keys import Layer, Margin, check_keys, check_typed
 from bench.plan.layers import load_preset, load_recipe, load_yaml, merged
 from bench.plan.loading import coerce
 from bench.plan.resolve import Resolver
+from bench.plan.sized import LARGE, OWN
 from bench.plan.study import Cell, Study, make_study, plain_config
 from bench.plan.typed import (
     Arm,
@@ -109,16 +110,30 @@ class Planned:
         return {**self.study.to_plain(), "warnings": self.warnings}
 
 
-def plan_wish(wish: Wish, init_hash: str = "") -> Planned:
+def leaves_open(wish: Wish) -> tuple[str, str] | None:
+    """The data set and its folder for which a recipe has to be sized; None where one is chosen.
+
+    Raises:
+        UsageError: for data or a suite file that cannot be read.
+    """
+    data, root = parse_data(wish.data) if wish.data else ("", "")
+    file = load_yaml(Path(wish.config)) if wish.config and not wish.preset else ()
+    if not root or wish.init or (file and file[-1].get("extends")):
+        return None
+    return (data, root) if (wish.preset or _preset_of(wish, data)) == OWN else None
+
+
+def plan_wish(wish: Wish, init_hash: str = "", sized: Layer | None = None) -> Planned:
     """Resolves and checks everything before anything is computed.
 
-    ``init_hash`` is the content hash by which the checkpoint ``wish.init`` counts.
+    ``init_hash`` is the content hash by which the checkpoint ``wish.init`` counts, ``sized`` the
+    layer that stands for a preset where a wish leaves that open (:func:`leaves_open`).
 
     Raises:
         UsageError: for anything wrong with the wish.
     """
     data, root = parse_data(wish.data) if wish.data else ("", "")
-    preset, layers, values = _layers(wish, data)
+    preset, layers, values = _layers(wish, data, sized)
     suite_seed = coerce(_first(wish.suite_seed, values.get("suite_seed"), 0), Seed, "suite_seed")
     resolver = Resolver(tuple(layers), suite_seed, init_hash)
     arms = parse_arms(_wanted(wish.methods, values, "methods"))
@@ -141,21 +156,30 @@ def plan_wish(wish: Wish, init_hash: str = "") -> Planned:
     return Planned(study, name, resolver, tuple(arms), warnings, root, wish.init)
 
 
-def _layers(wish: Wish, data: str) -> tuple[str, list[Mapping[str, Any]], dict[str, Any]]:
+def _layers(wish: Wish, data: str, sized: Layer | None) -> tuple[str, list[Layer], dict[str, Any]]:
     """The preset's name, all layers of settings, and what they say beside the settings."""
     file = load_yaml(Path(wish.config)) if wish.config else ()
     named = file[-1].get("extends") if file else None
-    preset = wish.preset or named or (registry.dataset(data).preset if data else "digits")
+    preset = wish.preset or named or _preset_of(wish, data)
     base = load_preset(preset) if wish.preset or not named else ()
+    if sized is not None:
+        preset = sized.get("extends") or preset
+        base = (*load_preset(preset), sized)
     values = merged([*base, *file])
     recipe = load_recipe(str(_first(wish.recipe, values.get("recipe"), "")), values)
     typed = parse_overrides(wish.settings)
     check_keys(merged([*file, recipe]), "the suite file")
     check_typed(typed)
-    layers = [*base, *file, recipe, _sizes_of_another(data, values), typed]
+    layers: list[Layer] = [*base, *file, recipe, _sizes_of_another(data, values), typed]
     layers += [{"data": {"name": data}}] if data else []
     layers += [{"tasks": wish.tasks}] if wish.tasks else []
     return preset, layers, values
+
+
+def _preset_of(wish: Wish, data: str) -> str:
+    """The preset of a data set; of a released checkpoint's images that of the releases."""
+    preset = registry.dataset(data).preset if data else "digits"
+    return LARGE if wish.init and preset == OWN else preset
 
 
 def _check_read(typed: Mapping[str, Any], tasks: Sequence[str], arms: Sequence[Arm]) -> None:

@@ -26,6 +26,10 @@ CARD, CARD_RATE = "an A100", 312e12
 SHARES = (0.2, 0.5)
 """The shares of that rate that training is assumed to reach."""
 
+RATES = {"core": (5e9, 3e10), "GPU": (4e12, 8e13)}
+"""Operations a second that steps reach at least and at most, of models from 48 wide to ViT-S: a
+guess around what docs/performance.md has measured."""
+
 
 @dataclass(frozen=True)
 class Hours:
@@ -36,7 +40,20 @@ class Hours:
 
 
 def gpu_hours(tasks: Sequence[Task], data_root: str) -> Hours:
-    """GPU-hours of the tasks on :data:`CARD`; arms of equal models are counted once."""
+    """GPU-hours of the tasks on :data:`CARD`."""
+    pretrain, finetune = counted(tasks, data_root)
+    return Hours(_span(pretrain), _span(finetune))
+
+
+def seconds(tasks: Sequence[Task], data_root: str, unit: str) -> tuple[float, float]:
+    """Least and most seconds of the tasks on one GPU or core (``unit``) of unknown speed."""
+    slow, fast = RATES[unit]
+    total = sum(counted(tasks, data_root))
+    return total / fast, total / slow
+
+
+def counted(tasks: Sequence[Task], data_root: str) -> tuple[float, float]:
+    """Operations of pre-training and of fine-tuning; arms of equal models are counted once."""
     known: dict[Any, float] = {}
     images: dict[Any, int] = {}
     totals = {True: 0.0, False: 0.0}  # pre-training, fine-tuning
@@ -49,7 +66,7 @@ def gpu_hours(tasks: Sequence[Task], data_root: str) -> Hours:
             known[key] = pretraining(config) if trains else finetuning(config, images[config.data])
         often = images[config.data] * config.pretrain.epochs if trains else 1
         totals[trains] += known[key] * often
-    return Hours(_span(totals[True]), _span(totals[False]))
+    return totals[True], totals[False]
 
 
 def _span(operations: float) -> tuple[float, float]:

@@ -212,7 +212,7 @@ def test_a_data_set_has_one_preset_by_either_name() -> None:
     for name in ("cifar10", "cifar100"):
         presets = {registry.dataset(n).preset for n in (name, f"torch/{name}")}
         assert presets == {registry.dataset(f"torch/{name.upper()}").preset} == {"cifar"}
-    assert registry.dataset("torch/stl10").preset == "imagenet"
+    assert registry.dataset("torch/stl10").preset == "own"
 
 
 @pytest.mark.parametrize("typed", ["mae+mto(spa,recal)", "mae+mto:recal.spa"])

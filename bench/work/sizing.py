@@ -1,0 +1,98 @@
+"""The recipe of a study on images of one's own: taken from its file, or sized from what is there.
+
+The file lies beside the results and belongs to the user: the same command takes it up again, edited
+or not, also on another machine. A recipe is sized from the images and from whether there is a GPU,
+never from how busy the machine is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench import registry
+from bench.plan import sized
+from bench.plan.identity import digest
+from bench.plan.layers import load_yaml
+from bench.plan.sections import DataConfig
+from bench.plan.sized import Facts
+from bench.plan.wish import Means
+from bench.store.files import write_bytes
+from bench.store.store import Store
+
+FOLDER = "recipes"
+"""Where in the results folder such files lie."""
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """A suite file for images of one's own, and where it lies or is to lie.
+
+    ``facts`` is what was seen, None where the file was there already.
+    """
+
+    path: Path
+    layer: Mapping[str, Any]
+    facts: Facts | None
+    gpu: bool
+
+    def keep(self) -> None:
+        """Writes the file, unless it is there."""
+        if not self.path.exists():
+            write_bytes(self.path, self.text().encode())
+
+    def text(self) -> str:
+        """The file's content."""
+        seen = self.seen()
+        head = [
+            f"# For a first verdict on {seen}.",
+            "# Yours to edit: the same command takes it up.",
+        ]
+        body = yaml.safe_dump(dict(self.layer), sort_keys=False, default_flow_style=None, width=100)
+        return "\n".join([*head, body])
+
+    def seen(self) -> str:
+        """What was looked at, in words."""
+        facts = self.facts
+        if facts is None:
+            return "as sized or edited before, whatever this machine has"
+        colour = "grey" if facts.grey else "colour"
+        classes = len([n for n in facts.counts if n])
+        machine = "a GPU" if self.gpu else "no GPU"
+        return (
+            f"{facts.images} training and {facts.tests} test images of {classes} classes, "
+            f"{facts.side} px, {colour}; {machine}"
+        )
+
+
+def find(name: str, root: str, store: Store, means: Means) -> Sizing:
+    """The recipe for the data set ``name`` in ``root``.
+
+    Raises:
+        DataError: if its images cannot be read.
+        UsageError: if the file that is there cannot.
+    """
+    from bench.data.look import look
+
+    row, plain = registry.dataset(name), DataConfig(name=name, mean=(0.5,) * 3, std=(0.5,) * 3)
+    images = registry.load(row.target)(plain, root, 0)
+    called = "".join(c if c.isalnum() or c in "-_" else "." for c in Path(root).name or name)
+    path = store.root / FOLDER / f"{called[:60]}-{digest(name, images.fingerprint())[:8]}.yaml"
+    gpu = has_gpu(means)
+    if path.is_file():
+        return Sizing(path, load_yaml(path)[-1], None, gpu)
+    facts = look(images, name)
+    return Sizing(path, sized.sized(facts, gpu), facts, gpu)
+
+
+def has_gpu(means: Means) -> bool:
+    """Whether runs will be computed on GPUs: on a cluster unless it is told otherwise."""
+    if means.device == "auto" and registry.LAUNCHERS.row(means.launcher).site:
+        return means.settings.get("gpus_per_node") != 0
+    from bench.machine.device import pick_device
+
+    return pick_device(means.device).type == "cuda"

@@ -1,0 +1,79 @@
+"""Images of one's own with nothing else said: looked at, sized, kept in a file, taken up again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench import library
+from bench.library import Means, Request, Wish
+from tests.data.test_gate import paint
+
+CPU = Means(device="cpu")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two classes of 24 training and four test pictures of noise, 14 x 12."""
+    for part, count in (("train", 24), ("val", 4)):
+        for number, name in enumerate(("cat", "dog")):
+            (tmp_path / "mine" / part / name).mkdir(parents=True)
+            for i in range(count):
+                seed = 100 * number + i + 1000 * (part == "val")
+                paint(tmp_path / "mine" / part / name / f"{i}.png", seed)
+    return tmp_path / "mine"
+
+
+def asked(root: Path, out: Path, **words: str) -> Request:
+    return library.outline(Wish(data=str(root), **words), out, CPU)
+
+
+def test_a_folder_alone_is_a_whole_study(root: Path, tmp_path: Path) -> None:
+    request = asked(root, tmp_path / "o")
+    assert not (tmp_path / "o").exists()
+    config = request.study.cells[0].config
+    assert {c.config.arm for c in request.study.cells} == {"mae", "mae+mto"}
+    assert (config.model.image_size, config.model.patch_size) == (12, 3)
+    assert (config.pretrain.batch_size, config.data.labels) == (6, 48)
+    assert config.data.mean == pytest.approx((0.5,) * 3, abs=0.01)  # noise: even over 0 to 255
+    assert config.data.std == pytest.approx((12**-0.5,) * 3, abs=0.01)
+    assert request.sizing is not None
+    assert request.sizing.seen() == (
+        "48 training and 8 test images of 2 classes, 12 px, colour; no GPU"
+    )
+
+
+def test_the_file_is_taken_up_again_edited_or_not(root: Path, tmp_path: Path) -> None:
+    first = asked(root, tmp_path / "o")
+    library.freeze(first)
+    assert first.sizing is not None
+    path = first.sizing.path
+    kept = path.read_bytes()
+    moved = shutil.copytree(root, tmp_path / "copy" / "mine")
+    for again in (asked(root, tmp_path / "o"), asked(moved, tmp_path / "o")):
+        assert again.study.ids == first.study.ids
+        assert again.name == first.name
+        assert again.sizing is not None
+        assert (again.sizing.path, again.sizing.facts) == (path, None)
+    given = asked(root, tmp_path / "p", config=str(path))
+    assert given.sizing is None
+    assert given.study == first.study
+    path.write_text(yaml.safe_dump({**yaml.safe_load(kept), "seeds": 1}))
+    library.freeze(asked(root, tmp_path / "o"))
+    assert yaml.safe_load(path.read_bytes())["seeds"] == 1
+    assert asked(root, tmp_path / "o").study.ids == [
+        c.run_id for c in first.study.cells if c.config.seed == 0
+    ]
+
+
+def test_words_win_and_a_preset_chosen_is_the_presets(root: Path, tmp_path: Path) -> None:
+    typed = asked(root, tmp_path, methods="simmim", epochs="3", seeds="1", settings=["knn.k=2"])
+    (cell,) = typed.study.cells
+    assert (cell.config.method, cell.config.task("knn").k) == ("simmim", 2)
+    assert cell.config.pretrain.batch_size == 6
+    chosen = asked(root, tmp_path, methods="mae", epochs="50", preset="imagenet")
+    assert chosen.sizing is None
+    assert chosen.study.cells[0].config.model.image_size == 224
