@@ -21,7 +21,10 @@ from bench.store.studies import StudyFolder
 TABLES = ("md", "csv", "json")
 
 RESULT = ("<!-- result -->\n", "<!-- /result -->\n")
-"""Lines in a markdown file between which ``report --readme`` puts the printed table."""
+"""Lines in a markdown file between which ``report --readme`` puts the printed table.
+
+The first of a place for one study alone is ``<!-- result NAME -->``.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,10 @@ def publish(store: Store, folder: StudyFolder, saying: Saying, target: Path | No
     Raises:
         NothingMeasuredError: if no cell has finished.
         GateError: if a gate does not hold (the report is written all the same).
+        UsageError: if ``saying.readme`` has no place for the result; nothing is written then.
     """
+    if saying.readme:
+        parts_of(Path(saying.readme), folder.path.name)
     for expression in saying.gates:
         write.check_gate(expression)
     findings = library.findings_of(store, folder)
@@ -57,7 +63,8 @@ def publish(store: Store, folder: StudyFolder, saying: Saying, target: Path | No
     if saying.readme:
         readme = Path(saying.readme)
         figures = os.path.relpath(target / "figures", readme.parent)
-        put_result(readme, write.readme_block(findings, Path(figures).as_posix()))
+        block = write.readme_block(findings, Path(figures).as_posix())
+        put_result(readme, block, folder.path.name)
     _gates(saying, values)
     return _verdict(findings, saying.strict)
 
@@ -82,26 +89,32 @@ def _verdict(findings: Findings, strict: bool) -> int:
     return int(not findings.complete)
 
 
-def put_result(path: Path, summary: str) -> None:
-    """Puts a result between the lines :data:`RESULT` of a markdown file.
+def put_result(path: Path, summary: str, study: str = "") -> None:
+    """Puts a study's result into its place in a markdown file, between the lines :data:`RESULT`.
 
     Raises:
-        UsageError: if the file cannot be read or lacks the two lines.
+        UsageError: if the file cannot be read or has no place for it.
     """
-    before, after = parts_of(path)
-    text = f"{before}{RESULT[0]}{summary.strip()}\n{RESULT[1]}{after}"
+    before, after = parts_of(path, study)
+    text = f"{before}{summary.strip()}\n{after}"
     write_bytes(path, text.encode())
 
 
-def parts_of(path: Path) -> tuple[str, str]:
-    """What stands before and after the result of a markdown file."""
+def parts_of(path: Path, study: str = "") -> tuple[str, str]:
+    """What stands before and after the place of a study's result: its own, else the unnamed one.
+
+    Raises:
+        UsageError: as :func:`put_result`.
+    """
     try:
         text = path.read_text()
     except OSError as error:
         raise UsageError(f"cannot read '{path}': {error.strerror}.") from error
-    before, opened, rest = text.partition(RESULT[0])
+    own = f"<!-- result {study} -->\n"
+    opening = own if own in text else RESULT[0]
+    before, opened, rest = text.partition(opening)
     _, closed, after = rest.partition(RESULT[1])
     if not opened or not closed:
-        names = " and ".join(line.strip() for line in RESULT)
+        names = " and ".join(line.strip() for line in (opening, RESULT[1]))
         raise UsageError(f"'{path}' lacks the lines {names}, between which the result goes.")
-    return before, after
+    return before + opening, RESULT[1] + after

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from bench.commands.flags import add_result_flags, add_study_argument
-from bench.commands.publish import Saying, parts_of, publish
+from bench.commands.publish import Saying, publish
 from bench.errors import UsageError
 from bench.store import studies
 from bench.store.archive import unpack
@@ -17,8 +17,6 @@ from bench.store.store import Store
 def show_report(args: argparse.Namespace) -> int:
     """Rebuilds a study's tables and plots, from its run folders or from an archive of them."""
     target = Path(args.to) if args.to else None
-    if args.readme:
-        parts_of(Path(args.readme))
     saying = Saying(
         formats=tuple(args.format),
         json=args.json,
@@ -52,6 +50,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--readme",
         default="",
         metavar="FILE",
-        help="put verdicts and forest plot between its result marks",
+        help="put verdicts and forest plot between its result marks, or those of the study's name",
     )
     add_result_flags(parser)

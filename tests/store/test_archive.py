@@ -184,6 +184,20 @@ def test_a_report_comes_from_an_archive_alone(
     assert once.read_bytes() == again.read_bytes()
 
 
+def test_a_result_goes_to_the_place_of_its_own_name(tmp_path: Path) -> None:
+    archive, readme = archived_study(tmp_path), tmp_path / "README.md"
+    other, own, end = "<!-- result -->\n", "<!-- result mine -->\n", "<!-- /result -->\n"
+    readme.write_text(f"{other}of another\n{end}between\n{own}old\n{end}below\n")
+    words = ["report", "--archive", str(archive), "--readme", str(readme), "--format", "md"]
+    assert main(words) == 0
+    before, _, rest = readme.read_text().partition(own)
+    assert before == f"{other}of another\n{end}between\n"
+    assert rest.startswith("- **refuted** · mae+mto")
+    assert rest.endswith(f"{end}below\n")
+    readme.write_text(own + end)
+    assert main(words) == 0, "a file with that place alone"
+
+
 def test_a_readme_without_a_place_for_the_result_is_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
