@@ -41,12 +41,14 @@ def _minutes(request: Request, missing: Sequence[Task]) -> str:
     places = library.launcher(request).places(pretrainings)
     found = cost(missing, stored_speeds(request.store.records()), (places.jobs, places.units))
     if not found.unknown:
-        return f"about {found.wall_s / 60:.2g} min at the speed of earlier runs"
+        return f"about {_minutes_of(found.wall_s)} min at the speed of earlier runs"
     from bench.work.operations import seconds
 
     span = seconds(missing, request.resources.data_root, places.unit)
-    return (
-        "an estimate from counted operations: "
-        + " to ".join(f"{s / places.jobs / max(1, places.units) / 60:.1g}" for s in span)
-        + " min"
-    )
+    low, high = (_minutes_of(s / places.jobs / max(1, places.units)) for s in span)
+    return f"an estimate from counted operations: {low} to {high} min"
+
+
+def _minutes_of(seconds: float) -> str:
+    """Minutes, of two digits."""
+    return f"{float(f'{seconds / 60:.2g}'):g}"
