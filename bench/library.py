@@ -26,7 +26,7 @@ from bench.machine.compiler import check_compiler
 from bench.plan.config import Resources
 from bench.plan.cuts import check_runs
 from bench.plan.study import Study, Task, plain_config
-from bench.plan.wish import Means, Planned, Wish, leaves_open, plan_wish
+from bench.plan.wish import Means, Planned, Wish, borrows, leaves_open, plan_wish
 from bench.store import studies
 from bench.store.collect import collect
 from bench.store.mend import mend
@@ -100,9 +100,10 @@ def outline(wish: Wish, out: str | Path, means: Means) -> Request:
         UsageError: for anything wrong with the words of the wish or of its means.
     """
     check_means(means)
-    store, own = Store(Path(out)), leaves_open(wish)
+    store, own, others = Store(Path(out)), leaves_open(wish), borrows(wish)
     found = sizing.find(*own, store, means) if own else None
-    planned = plan_wish(wish, _content(wish.init), found.layer if found else None)
+    facts = sizing.facts_of(*others) if others and not own else None
+    planned = plan_wish(wish, _content(wish.init), found.layer if found else None, facts)
     store.check_place()
     return Request(planned, store, means, _resources(planned, means), found)
 

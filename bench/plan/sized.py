@@ -12,6 +12,7 @@ from math import sqrt
 from typing import Any
 
 from bench import registry
+from bench.plan.keys import Layer
 from bench.plan.typed import example_arm
 
 OWN, OWN_GPU, LARGE = "own", "own-gpu", "imagenet"
@@ -129,6 +130,31 @@ def budgets(images: int, batch: int, steps: int, bounds: tuple[int, int]) -> lis
     half = round(steps / max(1, images // batch) / 2)
     half = min(max(half, bounds[0] // 2), bounds[1] // 2)
     return [half, 2 * half]
+
+
+def fitted(values: Layer, facts: Facts) -> tuple[dict[str, Any], list[str]]:
+    """What a preset of other images cannot mean for these, replaced by what was seen; in words.
+
+    ``values`` are the preset's. Images of other channels have mean and sd of their own, and labels
+    are shared by the classes that there are.
+    """
+    data: dict[str, Any] = {}
+    model: dict[str, Any] = {}
+    said: list[str] = []
+    if values["model"].get("channels") != len(facts.mean):
+        model["channels"] = len(facts.mean)
+        data |= {"mean": list(facts.mean), "std": list(facts.std)}
+        said = [
+            f"model.channels={len(facts.mean)}, data.mean and data.std are those of {facts.name}"
+        ]
+    there, labels = [n for n in facts.counts if n], values["data"].get("labels", 0)
+    if labels and there and (labels % len(there) or labels // len(there) > min(there)):
+        data["labels"] = len(there) * min(max(1, round(labels / len(there))), min(there))
+        said.append(
+            f"data.labels={data['labels']} instead of {labels}, which the {len(there)} classes of "
+            f"{facts.name} cannot share"
+        )
+    return {name: part for name, part in (("data", data), ("model", model)) if part}, said
 
 
 def labels_of_each(counts: tuple[int, ...]) -> int:

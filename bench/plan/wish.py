@@ -19,7 +19,7 @@ from bench.plan.keys import Layer, Margin, check_keys, check_typed
 from bench.plan.layers import load_preset, load_recipe, load_yaml, merged
 from bench.plan.loading import coerce
 from bench.plan.resolve import Resolver
-from bench.plan.sized import LARGE, OWN
+from bench.plan.sized import LARGE, OWN, Facts, fitted
 from bench.plan.study import Cell, Study, make_study, plain_config
 from bench.plan.typed import (
     Arm,
@@ -123,17 +123,34 @@ def leaves_open(wish: Wish) -> tuple[str, str] | None:
     return (data, root) if (wish.preset or _preset_of(wish, data)) == OWN else None
 
 
-def plan_wish(wish: Wish, init_hash: str = "", sized: Layer | None = None) -> Planned:
+def borrows(wish: Wish) -> tuple[str, str] | None:
+    """The data set and its folder where the preset is one of other images, and may not fit these.
+
+    Raises:
+        UsageError: for data, a preset or a suite file that cannot be read.
+    """
+    data, root = parse_data(wish.data) if wish.data else ("", "")
+    _, base, _ = _base(wish, data, None)
+    values = merged(base)
+    other = values.get("data", {}).get("name") not in (None, data)
+    special = values.get("data", {}).get("labels") or values.get("model", {}).get("channels") != 3
+    return (data, root) if root and other and special else None
+
+
+def plan_wish(
+    wish: Wish, init_hash: str = "", sized: Layer | None = None, facts: Facts | None = None
+) -> Planned:
     """Resolves and checks everything before anything is computed.
 
     ``init_hash`` is the content hash by which the checkpoint ``wish.init`` counts, ``sized`` the
-    layer that stands for a preset where a wish leaves that open (:func:`leaves_open`).
+    layer that stands for a preset where a wish leaves that open (:func:`leaves_open`), ``facts``
+    what was seen of images to which a preset of others is applied (:func:`borrows`).
 
     Raises:
         UsageError: for anything wrong with the wish.
     """
     data, root = parse_data(wish.data) if wish.data else ("", "")
-    preset, layers, values = _layers(wish, data, sized)
+    preset, layers, values, left_out = _layers(wish, data, sized, facts)
     suite_seed = coerce(_first(wish.suite_seed, values.get("suite_seed"), 0), Seed, "suite_seed")
     resolver = Resolver(tuple(layers), suite_seed, init_hash)
     arms = parse_arms(_wanted(wish.methods, values, "methods"))
@@ -151,29 +168,43 @@ def plan_wish(wish: Wish, init_hash: str = "", sized: Layer | None = None) -> Pl
     )
     _check_data(study, root)
     configs = [c.config for c in cells]
-    warnings = fairness.check(configs, values.get("trials", {}), study.baseline)
+    warnings = [*left_out, *fairness.check(configs, values.get("trials", {}), study.baseline)]
     name = coerce(wish.name or study_name(study), StudyName, "--name")
     return Planned(study, name, resolver, tuple(arms), warnings, root, wish.init)
 
 
-def _layers(wish: Wish, data: str, sized: Layer | None) -> tuple[str, list[Layer], dict[str, Any]]:
-    """The preset's name, all layers of settings, and what they say beside the settings."""
-    file = load_yaml(Path(wish.config)) if wish.config else ()
-    named = file[-1].get("extends") if file else None
-    preset = wish.preset or named or _preset_of(wish, data)
-    base = load_preset(preset) if wish.preset or not named else ()
-    if sized is not None:
-        preset = sized.get("extends") or preset
-        base = (*load_preset(preset), sized)
+def _layers(
+    wish: Wish, data: str, sized: Layer | None, facts: Facts | None
+) -> tuple[str, list[Layer], dict[str, Any], list[str]]:
+    """The preset's name, all layers of settings, what they say beside those, what is dropped."""
+    preset, base, file = _base(wish, data, sized)
+    changes, left_out = fitted(merged(base), facts) if facts else ({}, [])
+    base = (*base, changes)
     values = merged([*base, *file])
     recipe = load_recipe(str(_first(wish.recipe, values.get("recipe"), "")), values)
     typed = parse_overrides(wish.settings)
     check_keys(merged([*file, recipe]), "the suite file")
     check_typed(typed)
-    layers: list[Layer] = [*base, *file, recipe, _sizes_of_another(data, values), typed]
+    sizes, dropped = _sizes_of_another(data, values)
+    layers: list[Layer] = [*base, *file, recipe, sizes, typed]
     layers += [{"data": {"name": data}}] if data else []
     layers += [{"tasks": wish.tasks}] if wish.tasks else []
-    return preset, layers, values
+    return preset, layers, values, [*left_out, *dropped]
+
+
+def _base(
+    wish: Wish, data: str, sized: Layer | None
+) -> tuple[str, tuple[Layer, ...], tuple[Layer, ...]]:
+    """The preset's name, its layers, and those of the suite file."""
+    file = load_yaml(Path(wish.config)) if wish.config else ()
+    named = file[-1].get("extends") if file else None
+    preset = wish.preset or named or _preset_of(wish, data)
+    if sized is not None:
+        preset = sized.get("extends") or preset
+        return preset, (*load_preset(preset), sized), file
+    if not wish.preset and named:
+        return preset, file[:-1], file[-1:]
+    return preset, load_preset(preset), file
 
 
 def _preset_of(wish: Wish, data: str) -> str:
@@ -201,11 +232,15 @@ def _check_read(typed: Mapping[str, Any], tasks: Sequence[str], arms: Sequence[A
             )
 
 
-def _sizes_of_another(name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+def _sizes_of_another(name: str, values: Mapping[str, Any]) -> tuple[Layer, list[str]]:
     """Takes back the sizes that a preset gives its own data set where ``--data`` names another."""
-    if name in ("", values.get("data", {}).get("name")):
-        return {}
-    return {"data": {"train_images": 0, "test_images": 0, "classes": 0}}
+    own = values.get("data", {})
+    if name in ("", own.get("name")):
+        return {}, []
+    sizes = ("train_images", "test_images", "classes")
+    given = ", ".join(f"data.{size}={own[size]}" for size in sizes if own.get(size))
+    said = [f"{given} left out: meant for {own.get('name')}, not for {name}"] if given else []
+    return {"data": dict.fromkeys(sizes, 0)}, said
 
 
 def _first(*values: Any) -> Any:

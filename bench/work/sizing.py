@@ -7,6 +7,7 @@ never from how busy the machine is.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import yaml
 
 from bench import registry
+from bench.errors import DataError
 from bench.plan import sized
 from bench.plan.identity import digest
 from bench.plan.layers import load_yaml
@@ -26,6 +28,9 @@ from bench.store.store import Store
 
 FOLDER = "recipes"
 """Where in the results folder such files lie."""
+
+SIDE = 32
+"""Image size asked for before one is chosen; files come as they are."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +83,7 @@ def find(name: str, root: str, store: Store, means: Means) -> Sizing:
     """
     from bench.data.look import look
 
-    row, plain = registry.dataset(name), DataConfig(name=name, mean=(0.5,) * 3, std=(0.5,) * 3)
-    images = registry.load(row.target)(plain, root, 0)
+    images = _images(name, root)
     called = "".join(c if c.isalnum() or c in "-_" else "." for c in Path(root).name or name)
     path = store.root / FOLDER / f"{called[:60]}-{digest(name, images.fingerprint())[:8]}.yaml"
     gpu = has_gpu(means)
@@ -87,6 +91,20 @@ def find(name: str, root: str, store: Store, means: Means) -> Sizing:
         return Sizing(path, load_yaml(path)[-1], None, gpu)
     facts = look(images, name)
     return Sizing(path, sized.sized(facts, gpu), facts, gpu)
+
+
+def facts_of(name: str, root: str) -> Facts | None:
+    """What can be seen of a data set; None where that is for others to refuse."""
+    from bench.data.look import look
+
+    with contextlib.suppress(DataError):
+        return look(_images(name, root), name)
+    return None
+
+
+def _images(name: str, root: str) -> Any:
+    plain = DataConfig(name=name, mean=(0.5,) * 3, std=(0.5,) * 3)
+    return registry.load(registry.dataset(name).target)(plain, root, SIDE)
 
 
 def has_gpu(means: Means) -> bool:

@@ -77,3 +77,20 @@ def test_words_win_and_a_preset_chosen_is_the_presets(root: Path, tmp_path: Path
     chosen = asked(root, tmp_path, methods="mae", epochs="50", preset="imagenet")
     assert chosen.sizing is None
     assert chosen.study.cells[0].config.model.image_size == 224
+
+
+def test_what_a_preset_of_other_images_says_of_them_is_dropped_with_a_word(
+    root: Path, tmp_path: Path
+) -> None:
+    words = {"methods": "mae", "epochs": "3", "preset": "digits"}
+    request = asked(root, tmp_path, **words)
+    data = request.study.cells[0].config.data
+    assert (data.train_images, data.labels, len(data.mean)) == (0, 48, 3)
+    assert request.study.cells[0].config.model.channels == 3
+    assert request.planned.warnings == [
+        "model.channels=3, data.mean and data.std are those of folder",
+        "data.labels=48 instead of 150, which the 2 classes of folder cannot share",
+        "data.train_images=512 left out: meant for digits, not for folder",
+    ]
+    typed = asked(root, tmp_path, **words, settings=["data.labels=10"])
+    assert typed.study.cells[0].config.data.labels == 10
