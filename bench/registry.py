@@ -259,6 +259,13 @@ PLUGINS = ConfiguredKind(
         "null": ConfiguredRow(
             target="baselines.null:with_null", config="baselines.null:NullConfig", null=True
         ),
+        "disjoint": ConfiguredRow(
+            target="baselines.disjoint:with_disjoint",
+            config="baselines.disjoint:DisjointConfig",
+            note="+disjoint counts an image under n masks n times: its epochs and images are "
+            "effective ones. Order and masks cannot be its baseline's, so nothing is claimed.",
+            short="epochs of +disjoint are effective",
+        ),
     },
     _configured,
 )

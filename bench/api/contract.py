@@ -107,9 +107,9 @@ class Photometric:
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What a method needs of a batch beyond images and masks.
+    """What a method or plug-in needs of a batch beyond images and masks.
 
-    A method that needs something says so on its configuration, as the attribute ``needs``, so that
+    One that needs something says so on its configuration, as the attribute ``needs``, so that
     a plan can be refused before anything is computed, and so that plug-ins need not pass it on.
 
     ``view`` asks for :attr:`Batch.view`. ``together`` images at a time enter the loss together,
@@ -117,15 +117,20 @@ class Needs:
     micro-batches and processes between such groups of consecutive images only, so that the loss
     is that of the whole batch; 0 is the whole batch, which then cannot be cut. ``setting`` is the
     name of what decides that number, for messages.
+
+    A plug-in may ask for ``masks`` masks of an image in one step (:func:`masks_at` makes them): the
+    image then stands in the batch so many times in turn, with draws of its own each time. It counts
+    as often: the batch holds fewer images, and the epochs of a budget are effective ones.
     """
 
     view: Photometric | None = None
     together: int = 1
     setting: str = ""
+    masks: int = 1
 
 
 def needs_of(config: object) -> Needs:
-    """The needs that a method's configuration states; none if it states none."""
+    """The needs that a method's or plug-in's configuration states; none if it states none."""
     needs: Needs = getattr(config, "needs", Needs())
     return needs
 

@@ -6,7 +6,7 @@ B images, C channels, S pixels a side.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -34,6 +34,22 @@ class Step:
     places: Tensor
     count: int
     waited_s: float = 0.0
+
+
+def repeated(step: Step, each: int) -> Step:
+    """A step in which every image stands so many times in turn."""
+    if each == 1:
+        return step
+    places = step.places * each
+    return replace(
+        step,
+        **{
+            k: getattr(step, k).repeat_interleave(each, 0)
+            for k in ("ids", "images", "labels", "boxes")
+        },
+        places=torch.stack([places + k for k in range(each)], dim=1).flatten(),
+        count=step.count * each,
+    )
 
 
 class Feed(Protocol):

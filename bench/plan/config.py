@@ -7,9 +7,10 @@ workers, threads, launchers, logging) lives in :class:`Resources`, outside the h
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Annotated, Any
 
-from bench.api import VisionShape
+from bench.api import VisionShape, needs_of
 from bench.api.rules import Line, Name, Natural, Processes, Range, Ruled, Seed, Tag, Text
 from bench.plan.sections import DataConfig, PretrainConfig
 
@@ -71,6 +72,15 @@ class RunConfig(Ruled, section="run"):
         A method names it as its configuration's attribute ``baseline``, which is no setting.
         """
         return str(getattr(self.hyper, "baseline", "") or self.method)
+
+    @property
+    def masks(self) -> int:
+        """How often an image stands in a step, each time under another mask.
+
+        Above 1 the epochs of a budget are effective: an image is loaded that much less often.
+        """
+        parts = (self.hyper, *(settings for _, settings in self.plugins))
+        return prod(needs_of(part).masks for part in parts)
 
 
 def _joined(label: str, settings: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench import registry
+from bench.api import needs_of
 from bench.errors import UsageError
 from bench.plan.config import RunConfig
 from bench.plan.identity import recipe_digest, to_plain
@@ -44,11 +45,13 @@ def check(configs: Sequence[RunConfig], trials: Mapping[str, int], baseline: str
     """
     _check_names(configs)
     _check_declared(configs)
+    _check_masks(configs)
     unique = list({(c.arm, c.pretrain.epochs): c for c in configs}.values())
     return [
         *_long_warmups(unique),
         *_short_stages(list({c.method: c for c in configs}.values())),
         *_step_constants(unique),
+        *_several_masks(unique),
         *_recipes(unique),
         *_tuning(unique, trials),
         *_borrowed(unique),
@@ -150,6 +153,37 @@ def _check_declared(configs: Sequence[RunConfig]) -> None:
                 f"{config.pretrain.epochs} differ in {'; '.join(found)}. Only plug-ins, epochs "
                 "and seed may differ between compared runs."
             )
+
+
+def _check_masks(configs: Sequence[RunConfig]) -> None:
+    """Several masks an image are counted in whole images and whole passes over them."""
+    for config in configs:
+        masks, recipe = config.masks, config.pretrain
+        if masks == 1:
+            continue
+        said = f"{config.arm} has {masks} masks an image in a step, each of which counts: "
+        if needs_of(config.hyper).together != 1:
+            raise UsageError(
+                f"{said}{config.method} reads statistics over images, which would see each of them "
+                f"{masks} times. Choose another method."
+            )
+        counted = (("epochs", recipe.epochs), ("pretrain.batch_size", recipe.batch_size))
+        for name, value in counted:
+            if value % masks:
+                raise UsageError(
+                    f"{said}{name}={value} is no multiple of {masks}. "
+                    f"The nearest is {max(masks, round(value / masks) * masks)}."
+                )
+
+
+def _several_masks(configs: Sequence[RunConfig]) -> Iterable[str]:
+    for config in {c.arm: c for c in configs if c.masks > 1}.values():
+        masks, size = config.masks, config.pretrain.batch_size
+        yield (
+            f"{config.arm}: EFFECTIVE EPOCHS. An image under {masks} masks counts {masks} times: a "
+            f"step of {size} is {size // masks} images, and each image is loaded in one epoch of "
+            f"{masks}. Order and masks cannot be those of {config.base_arm}, so nothing is claimed"
+        )
 
 
 def _quick_differences(one: RunConfig, two: RunConfig) -> Iterable[tuple[str, tuple[Any, Any]]]:

@@ -75,7 +75,7 @@ class Job:
 
     ``losses`` yields one scalar for each micro-batch; their sum is the loss of the step. Of
     several processes each yields its images' part of it, unless the job is ``replicated``: then
-    each computes the whole step alike.
+    each computes the whole step alike. An image of a step counts ``each`` times.
     ``on_epoch`` is called after each epoch with (epochs done, step, mean loss).
     """
 
@@ -92,6 +92,7 @@ class Job:
     on_epoch: Callable[[int, int, float], None] = lambda epoch, step, loss: None
     digests: dict[str, Digest] = field(default_factory=dict)
     replicated: bool = False
+    each: int = 1
 
     @property
     def total(self) -> int:
@@ -182,7 +183,7 @@ def _run_epoch(
         ends_epoch = meter.step % job.feed.steps == 0
         if ends_epoch or len(pending) >= CHECK_EVERY or session.device.type == "cpu":
             _collect(pending, meter, job)
-        _count_time(meter, step, begin)
+        _count_time(meter, step, begin, job.each)
         if ends_epoch:
             _close_epoch(job, meter)
         loss = meter.loss_sum / meter.loss_count if meter.loss_count else meter.epoch_loss
@@ -240,13 +241,13 @@ def _not_finite(job: Job, meter: Meter, what: str) -> NonFiniteLossError:
     )
 
 
-def _count_time(meter: Meter, step: Step, begin: float) -> None:
+def _count_time(meter: Meter, step: Step, begin: float, each: int) -> None:
     taken = time.perf_counter() - begin
     meter.elapsed_s += taken
     meter.waited_s += step.waited_s
     meter.steady_s += taken
-    meter.images += step.count
-    meter.steady_images += step.count
+    meter.images += step.count * each
+    meter.steady_images += step.count * each
 
 
 def _close_epoch(job: Job, meter: Meter) -> None:

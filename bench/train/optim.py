@@ -30,10 +30,10 @@ def adamw(groups: list[Any], lr: float, betas: tuple[float, float]) -> torch.opt
 
 
 def pretrain_scheduler(
-    optimizer: torch.optim.Optimizer, recipe: PretrainConfig, steps: int
+    optimizer: torch.optim.Optimizer, recipe: PretrainConfig, steps: float
 ) -> Scheduler:
     """Per-step schedule of pre-training; ``steps`` an epoch. Call ``step_update(step)``."""
-    total, warm = recipe.epochs * steps, round(warmup(recipe) * steps)
+    total, warm = round(recipe.epochs * steps), round(warmup(recipe) * steps)
     if recipe.schedule == "multistep":
         return multistep(optimizer, [round(share * total) for share in recipe.milestones], warm)
     return cosine(optimizer, total, warm, recipe.min_lr)

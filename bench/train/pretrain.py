@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.api import Batch, Method, MethodOutput, Needs, masks_at, needs_of
-from bench.data.batch import Feed, FeedConfig, Step
+from bench.data.batch import Feed, FeedConfig, Step, repeated
 from bench.data.feed import evaluation_batches, make_feed
 from bench.data.images import ImageSet
 from bench.data.views import DRAWS, view_for
@@ -73,7 +73,8 @@ class Pretraining:
         )
 
     def _job(self) -> Job:
-        recipe, session = self.config.pretrain, self.session
+        recipe, session, each = self.config.pretrain, self.session, self.config.masks
+        passes = recipe.epochs // each
         subset = torch.arange(len(self.images.train))
         batch = min(recipe.batch_size, len(subset))
         check_cuts(self.needs, batch, session.micro_batch, session.world.size)
@@ -86,22 +87,23 @@ class Pretraining:
             stage="pretrain",
             module=module,
             optimizer=optimizer,
-            scheduler=pretrain_scheduler(optimizer, recipe, feed.steps),
+            scheduler=pretrain_scheduler(optimizer, recipe, feed.steps / each),
             feed=feed,
-            epochs=recipe.epochs,
+            epochs=passes,
             losses=lambda step, number, epoch: self._losses(
-                step, epoch, number, recipe.epochs * feed.steps, digests
+                repeated(step, each), epoch, number, passes * feed.steps, digests
             ),
             precision=recipe.precision,
             clip_grad=recipe.clip_grad,
             after_step=self.method.after_step,
             on_epoch=self._log_epoch,
             digests=digests,
+            each=each,
         )
 
     def _feed_config(self) -> FeedConfig:
         recipe = self.config.pretrain
-        size, augment = recipe.batch_size, recipe.augment
+        size, augment = recipe.batch_size // self.config.masks, recipe.augment
         config = self.session.feed_config(self.config, "pretrain", size, augment)
         return dataclasses.replace(config, drop_last=True, together=self.needs.together)
 
@@ -121,7 +123,7 @@ class Pretraining:
         ``number`` counts the ``total`` steps of the run from 0.
         """
         streams, count = self.session.streams, len(step.ids)
-        noise = streams.samples("drop path", number, step.ids)
+        noise = streams.samples("drop path", number, self._draws_of(step))
         once = streams.samples("step", number, step.ids.new_zeros(1))
         own = self._masks.of(epoch, step.ids)
         hidden = masks_at(self.method, own, noise, once)
@@ -154,12 +156,23 @@ class Pretraining:
                 loss = loss + output.penalty * (len(batch.images) / step.count)
             yield loss
 
-    def _log_epoch(self, epoch: int, step: int, loss: float) -> None:
-        """Logs the loss; at the first epoch and about ten times a run also measures the layers."""
-        epochs = self.config.pretrain.epochs
-        every = max(1, epochs // LOG_POINTS)
+    def _draws_of(self, step: Step) -> Tensor:
+        """Numbers by which images draw: another one each time that an image stands in a step."""
+        each = self.config.masks
+        if each == 1:
+            return step.ids
+        return step.ids * each + torch.arange(len(step.ids), device=step.ids.device) % each
+
+    def _log_epoch(self, done: int, step: int, loss: float) -> None:
+        """Logs the loss; at the first epoch and about ten times a run also measures the layers.
+
+        ``done`` counts passes over the images, each of which is an epoch for each of their masks.
+        """
+        each = self.config.masks
+        passes, epoch = self.config.pretrain.epochs // each, done * each
+        every = max(1, passes // LOG_POINTS)
         values: dict[str, Any] = {"stage": "pretrain", "epoch": epoch, "step": step, "loss": loss}
-        if epoch == 1 or epoch % every == 0 or epoch == epochs:
+        if done == 1 or done % every == 0 or done == passes:
             terms = {name: float(value) for name, value in self._terms.items()}
             values |= {"terms": terms, **self.measure_layers()}
         self.session.monitor.log(**values)

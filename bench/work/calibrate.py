@@ -63,7 +63,8 @@ def calibrate(config: RunConfig, resources: Resources, processes: int = 1) -> Sp
         seconds = _evaluation_s(encoder, config) / processes
         kept = sum(t.numel() * t.element_size() for t in module.state_dict().values())
         kept += sum(t.numel() * t.element_size() for t in weights.values())
-        epoch_images = len(images.train) // config.pretrain.batch_size * config.pretrain.batch_size
+        size = config.pretrain.batch_size // config.masks
+        epoch_images = len(images.train) // size * size
         return Speed(rate, epoch_images or len(images.train), seconds, kept / 2**20)
 
 
@@ -87,4 +88,5 @@ def _with_epochs(config: RunConfig, epochs: int) -> RunConfig:
         (name, replace(recipe, **short) if hasattr(recipe, "epochs") else recipe)
         for name, recipe in config.tasks
     )
-    return replace(config, pretrain=replace(config.pretrain, epochs=epochs), tasks=tasks)
+    recipe = replace(config.pretrain, epochs=epochs * config.masks)
+    return replace(config, pretrain=recipe, tasks=tasks)

@@ -45,6 +45,34 @@ def test_an_undeclared_difference_between_arms_is_an_error(
         fairness.check([base, unfair], {})
 
 
+@pytest.mark.parametrize(
+    ("methods", "epochs", "more", "message"),
+    [
+        ("mae,mae+disjoint", "3", (), r"epochs=3 is no multiple of 2\. The nearest is 4"),
+        ("mae+disjoint", "1", (), "The nearest is 2"),
+        (
+            "mae+disjoint",
+            "2",
+            ("pretrain.batch_size=33",),
+            r"batch_size=33 is no multiple",
+        ),
+        ("conmim+disjoint", "2", (), "conmim reads statistics over images.*Choose another method"),
+    ],
+)
+def test_several_masks_are_counted_in_whole_passes(
+    methods: str, epochs: str, more: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        fairness.check(configs(methods, epochs, more), {})
+
+
+def test_a_plan_says_that_epochs_are_effective_ones() -> None:
+    (said,) = fairness.check(configs("mae,mae+disjoint", "2,4"), {})
+    assert said.startswith("mae+disjoint: EFFECTIVE EPOCHS. An image under 2 masks counts 2 times")
+    assert "a step of 512 is 256 images" in said
+    assert fairness.check(configs("mae,mae+disjoint(masks=1)", "1,3"), {}) == []
+
+
 def test_an_undeclared_difference_between_budgets_is_an_error() -> None:
     short, long = configs("mae")
     recipe = dataclasses.replace(long.pretrain, lr=short.pretrain.lr * 2)
