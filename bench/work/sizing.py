@@ -8,6 +8,7 @@ never from how busy the machine is.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import yaml
 
 from bench import registry
 from bench.errors import DataError
+from bench.machine import memory
 from bench.plan import sized
 from bench.plan.identity import digest
 from bench.plan.layers import load_yaml
@@ -64,14 +66,18 @@ class Sizing:
         """What was looked at, in words."""
         facts = self.facts
         if facts is None:
-            return "as sized or edited before, whatever this machine has"
+            return f"recipe as sized or edited before; {self.machine()}"
         colour = "grey" if facts.grey else "colour"
         classes = len([n for n in facts.counts if n])
-        machine = "a GPU" if self.gpu else "no GPU"
         return (
             f"{facts.images} training and {facts.tests} test images of {classes} classes, "
-            f"{facts.side} px, {colour}; {machine}"
+            f"{facts.side} px, {colour}; {self.machine()}"
         )
+
+    def machine(self) -> str:
+        """What there is to compute with; of it the recipe depends on the GPU alone."""
+        cores, room = len(os.sched_getaffinity(0)), memory.physical() / 2**30
+        return f"{cores} cores, {room:.0f} GiB, {'a GPU' if self.gpu else 'no GPU'}"
 
 
 def find(name: str, root: str, store: Store, means: Means) -> Sizing:
@@ -85,7 +91,7 @@ def find(name: str, root: str, store: Store, means: Means) -> Sizing:
 
     images = _images(name, root)
     called = "".join(c if c.isalnum() or c in "-_" else "." for c in Path(root).name or name)
-    path = store.root / FOLDER / f"{called[:60]}-{digest(name, images.fingerprint())[:8]}.yaml"
+    path = store.root / FOLDER / f"{called[:40]}-{digest(name, images.fingerprint())[:8]}.yaml"
     gpu = has_gpu(means)
     if path.is_file():
         return Sizing(path, load_yaml(path)[-1], None, gpu)

@@ -49,6 +49,13 @@ def test_hours_grow_with_epochs_and_span_the_shares_assumed() -> None:
     )
 
 
+def test_seconds_are_all_operations_by_the_rates_assumed() -> None:
+    both = tasks("mae")
+    for unit, (slow, fast) in operations.RATES.items():
+        low, high = operations.seconds(both, "", unit)
+        assert (low * fast, high * slow) == pytest.approx((sum(operations.counted(both, "")),) * 2)
+
+
 def test_what_is_counted_has_every_stream_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[operations.Batch] = []
     made = operations.Batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from bench import library
+from bench.commands.recipe import recipe_lines
 from bench.library import Means, Request, Wish
 from tests.data.test_gate import paint
 
@@ -41,8 +43,16 @@ def test_a_folder_alone_is_a_whole_study(root: Path, tmp_path: Path) -> None:
     assert config.data.mean == pytest.approx((0.5,) * 3, abs=0.01)  # noise: even over 0 to 255
     assert config.data.std == pytest.approx((12**-0.5,) * 3, abs=0.01)
     assert request.sizing is not None
-    assert request.sizing.seen() == (
-        "48 training and 8 test images of 2 classes, 12 px, colour; no GPU"
+    lines = recipe_lines(request, request.study.tasks()[:1])
+    assert re.fullmatch(
+        r"48 training and 8 test images of 2 classes, 12 px, colour; \d+ cores, \d+ GiB, no GPU -> "
+        r"ViT 48x4 /3 12px, 16 patches, batch 6, 48 labels",
+        lines[0],
+    )
+    assert re.fullmatch(
+        r"pilot of mae, mae\+mto: 100 and 200 epochs, 3 seeds; "
+        r"an estimate from counted operations: [\d.]+ to [\d.]+ min; recipe \(will lie there to edit\): .*/o/recipes/mine-\w{8}\.yaml",
+        lines[1],
     )
 
 
@@ -61,6 +71,9 @@ def test_the_file_is_taken_up_again_edited_or_not(root: Path, tmp_path: Path) ->
     given = asked(root, tmp_path / "p", config=str(path))
     assert given.sizing is None
     assert given.study == first.study
+    said = " ".join(recipe_lines(again, []))
+    assert "as sized or edited before" in said
+    assert f"nothing is missing; recipe (yours to edit): {path}" in said
     path.write_text(yaml.safe_dump({**yaml.safe_load(kept), "seeds": 1}))
     library.freeze(asked(root, tmp_path / "o"))
     assert yaml.safe_load(path.read_bytes())["seeds"] == 1
