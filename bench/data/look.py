@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from bench.data import decode
 from bench.data.images import ArraySplit, ImageSet, Split
@@ -67,10 +68,12 @@ def _headers(split: Split) -> tuple[set[str], list[int]]:
 
 
 def _header(split: Any, index: int) -> tuple[str, tuple[int, int]]:
-    if split.files:
-        return decode.header(split.paths[index])
-    picture = split.read(index)
-    return picture.mode, picture.size
+    """Mode and size; of a file as its header states them."""
+    if not split.files:
+        picture = split.read(index)
+        return picture.mode, picture.size
+    with open(split.paths[index], "rb") as file, Image.open(file) as stated:
+        return stated.mode, stated.size
 
 
 def _values(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
