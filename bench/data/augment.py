@@ -66,7 +66,7 @@ def _late_augment(image: Tensor, config: FeedConfig) -> Tensor:
     """RandAugment and, on normalised pixels, random erasing: timm's parts, with timm's settings."""
     if not (config.augment.auto_augment or config.augment.random_erasing):
         return image
-    from timm.data.auto_augment import rand_augment_transform
+    from timm.data import auto_augment
     from timm.data.random_erasing import RandomErasing
     from timm.data.transforms import str_to_pil_interp
     from torchvision.transforms.functional import pil_to_tensor, to_pil_image
@@ -78,13 +78,24 @@ def _late_augment(image: Tensor, config: FeedConfig) -> Tensor:
             "img_mean": tuple(min(255, round(255 * m)) for m in data.mean),
             "interpolation": str_to_pil_interp(augment.interpolation),
         }
-        picture = rand_augment_transform(augment.auto_augment, settings)(to_pil_image(image))
-        image = pil_to_tensor(picture)
+        transform = auto_augment.rand_augment_transform(augment.auto_augment, settings)
+        for op in transform.ops:
+            if op.aug_fn is auto_augment.posterize:
+                op.aug_fn = posterize
+        image = pil_to_tensor(transform(to_pil_image(image)))
     if not augment.random_erasing:
         return image
     erase = RandomErasing(augment.random_erasing, mode="pixel", device="cpu")
     erased: Tensor = erase(normalise(image, data))
     return erased
+
+
+def posterize(picture: Any, bits: int, **unused: Any) -> Any:
+    """What timm's operation makes; of no bits a black picture, which Pillow 13 refuses."""
+    from timm.data import auto_augment
+
+    black = [0] * 256 * len(picture.getbands())
+    return auto_augment.posterize(picture, bits) if bits > 0 else picture.point(black)
 
 
 def centred(picture: Any, config: FeedConfig) -> tuple[Tensor, Tensor]:
