@@ -57,11 +57,11 @@ def open_file(path: str) -> Image.Image:
         return picture
 
 
-def header(path: str) -> tuple[str, tuple[int, int]]:
-    """Mode and size that a picture file states."""
+def header(path: str) -> tuple[int, int]:
+    """Width and height that a picture file states; its mode must be known."""
     with open(path, "rb") as file, Image.open(file) as picture:
         check_mode(picture.mode)
-        return picture.mode, picture.size
+        return picture.size
 
 
 def check_mode(mode: str) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from bench.data import decode
+from bench.data.kept import Room, Size, limit
 from bench.data.listing import Stamp, content, piece, spread, stamps
 from bench.errors import DataError, printable
 
@@ -73,7 +74,8 @@ class FileSplit:
     ``paths`` names them; ``files`` says that these are paths of files. Where they are not, ``raw``
     gives the bytes of one and ``lengths`` tells their numbers, if they can be had. ``names`` are
     the classes', where they are known, ``left_out`` counts files that are no images by their
-    endings, and ``unreadable`` collects the numbers of images met that could not be decoded.
+    endings, and ``unreadable`` collects the numbers of images met that could not be decoded. Where
+    there is ``room``, each is decoded once.
     """
 
     read: Callable[[int], Image.Image]
@@ -86,6 +88,7 @@ class FileSplit:
     left_out: Mapping[str, int] = field(default_factory=dict)
     strict: bool = False
     unreadable: set[int] = field(default_factory=set)
+    room: Room | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -96,6 +99,10 @@ class FileSplit:
         Raises:
             UnreadableError: if it cannot be decoded.
         """
+        read = partial(self._decode, index)
+        return self.room.picture(index, read) if self.room else read()
+
+    def _decode(self, index: int) -> Image.Image:
         return decode.guarded(lambda: decode.to_rgb(self.read(index)), self.paths[index])
 
     def open_any(self, index: int) -> tuple[Image.Image, bool]:
@@ -144,18 +151,37 @@ class FileSplit:
         """Bytes of each image as it lies there; empty where that is not known."""
         return [size for _, _, size in self.stamps] if self.files else self.lengths
 
-    def header(self, index: int) -> None:
-        """Reads one as far as its header, where a reader stops there.
+    def header(self, index: int) -> Size:
+        """Width and height of one, read as far as its header, where a reader stops there.
 
         Raises:
             UnreadableError: if that cannot be read, or its mode is not known.
         """
         path = self.paths[index]
         read = partial(decode.header, path) if self.files else partial(self._look, index)
-        decode.guarded(read, path)
+        size: Size = decode.guarded(read, path)
+        return size
 
-    def _look(self, index: int) -> None:
-        decode.check_mode(self.read(index).mode)
+    def _look(self, index: int) -> Size:
+        picture = self.read(index)
+        decode.check_mode(picture.mode)
+        return picture.size
+
+    def sizes_within(self, most: int) -> list[Size] | None:
+        """Width and height of each, nothing of a damaged one; None if decoded they exceed ``most``.
+
+        No more headers are read than that takes.
+        """
+        found: list[Size] = []
+        for index in range(len(self)):
+            try:
+                found.append(self.header(index))
+            except decode.UnreadableError:
+                found.append((0, 0))
+            most -= 3 * found[-1][0] * found[-1][1]
+            if most < 0:
+                return None
+        return found
 
     def bytes_of(self, index: int) -> bytes:
         """Bytes by which a copy is known: a file's from both ends, else all."""
@@ -215,6 +241,20 @@ class ImageSet:
             replace(s, strict=True) if isinstance(s, FileSplit) else s
             for s in (self.train, self.test)
         ]
+        return replace(self, train=parts[0], test=parts[1])
+
+    def kept(self) -> ImageSet:
+        """The same images; files that are small enough together are decoded once, then kept."""
+        left = limit()
+        parts: list[Split] = []
+        for split in (self.train, self.test):
+            if isinstance(split, FileSplit) and split.files and len(split):
+                sizes = split.sizes_within(left)
+                if sizes is None:
+                    return self
+                room = Room(sizes)
+                split, left = replace(split, room=room), left - room.ends[-1]
+            parts.append(split)
         return replace(self, train=parts[0], test=parts[1])
 
     def notes(self) -> list[str]:

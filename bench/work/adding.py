@@ -91,6 +91,7 @@ def _compute(config: RunConfig, parent: RunFolder, resources: Resources) -> dict
     images = load.load(config, resources.data_root, resources.strict_images)
     check_budget(images.train.labels, config)
     check_images(images.fingerprint(), parent)
+    images = images.kept()
     code = provenance.code()
     with tempfile.TemporaryDirectory() as place:
         monitor = Monitor(RunFolder(Path(place)), silent=True)

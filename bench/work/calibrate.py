@@ -52,7 +52,7 @@ def calibrate(config: RunConfig, resources: Resources, processes: int = 1) -> Sp
     with tempfile.TemporaryDirectory() as folder:
         monitor = Monitor(RunFolder(Path(folder)), checkpoint_every_s=1e9)
         session = session_of(config, resources, monitor)
-        images = load.load(config, resources.data_root)
+        images = load.load(config, resources.data_root).kept()
         short = _with_epochs(config, 2)
         module: Any = build_method(short)
         module.to(session.device).train()

@@ -129,6 +129,7 @@ def _compute(store: Store, task: Task, resources: Resources, place: Place) -> No
     check_budget(images.train.labels, config)
     seen = images.fingerprint()
     check_images(seen, folder, store.run(task.parent) if task.parent else folder)
+    images = images.kept()
     facts = {**provenance.hardware(session.device, threads), "processes": world.size}
     facts |= {"compiled": True} if resources.compile else {}
     origin: dict[str, Any] = {

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,13 @@ from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
 from bench.data import load
-from bench.data.augment import augmented
+from bench.data.augment import augmented, posterize
 from bench.data.batch import FeedConfig
 from bench.data.crops import crop, crop_boxes
-from bench.data.decode import UnreadableError
+from bench.data.decode import UnreadableError, header
 from bench.data.decoder import Decoder
 from bench.data.feed import FileFeed, _Pictures, make_feed
-from bench.data.images import ImageSet
+from bench.data.images import FileSplit, ImageSet
 from bench.data.load import labelled_subset
 from bench.data.sets.folder import image_folder
 from bench.errors import DataError, MachineError, UsageError
@@ -186,6 +187,44 @@ def test_a_folder_gives_the_same_batches_for_any_number_of_workers(folder: str) 
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_small_folder_is_decoded_once_and_gives_the_same_batches(
+    folder: str, workers: int
+) -> None:
+    settings = DataConfig(name="folder", mean=(0.5,) * 3, std=(0.5,) * 3)
+    images = image_folder(settings, folder, 16)
+    damaged = Path(folder) / "train" / "cat" / "2.png"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    batches, kept = [], images.kept()
+    assert isinstance(kept.train, FileSplit)
+    for split in (images.train, kept.train):
+        request = feed_config(settings, AUGMENT, size=16, batch=4, workers=workers)
+        feed = make_feed(split, torch.arange(12), request)
+        for epoch in (0, 1):
+            batches.append([(s.ids, s.images, s.labels, s.boxes) for s in feed.epoch(epoch)])
+    for before, after in zip(batches[:2], batches[2:], strict=True):
+        for one, two in zip(before, after, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    assert kept.train.unreadable == images.train.unreadable == {2}
+    for path in Path(folder).rglob("*.png"):
+        path.unlink()
+    assert [kept.train.open_any(i)[1] for i in range(12)] == [i != 2 for i in range(12)]
+    with pytest.raises(DataError, match="cannot read image"):
+        kept.test.open_any(0)  # nobody had opened it
+
+
+def test_a_folder_that_is_not_small_is_read_anew(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = DataConfig(name="folder", mean=(0.5,) * 3, std=(0.5,) * 3)
+    images = image_folder(settings, folder, 16)
+    opened = [header(str(path)) for path in Path(folder).rglob("*.png")]
+    needed = sum(3 * width * height for width, height in opened)
+    for most in (needed, needed - 1):
+        monkeypatch.setattr("bench.data.images.limit", partial(int, most))
+        assert (images.kept() is images) == (most < needed)
+
+
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
 def test_a_picture_is_resized_as_pillow_does_it(mode: str) -> None:
     rng = np.random.default_rng(0)
@@ -203,6 +242,19 @@ def test_a_picture_is_resized_as_pillow_does_it(mode: str) -> None:
         found = image.flip(-1) if flipped else image
         assert found.dtype == torch.uint8
         assert abs(found.permute(1, 2, 0).numpy() - expected).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_picture_of_no_bits_is_black_whatever_pillow_thinks_of_it(mode: str) -> None:
+    picture = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5).convert(mode)
+    for bits in (0, -1):
+        assert not np.asarray(posterize(picture, bits)).any()
+    assert np.array_equal(np.asarray(posterize(picture, 2)), np.asarray(picture) & 0b11000000)
+    settings = DataConfig(name="folder", mean=(0.5,) * 3, std=(0.5,) * 3)
+    request = feed_config(settings, AugmentConfig(auto_augment="rand-m10-inc1-n9"), size=8)
+    for index in range(8):
+        with request.streams.scoped("test", index):
+            augmented(picture.convert("RGB"), request)
 
 
 def test_a_batch_of_pictures_is_normalised(folder: str) -> None:
