@@ -127,7 +127,7 @@ class Pretraining:
         once = streams.samples("step", number, step.ids.new_zeros(1))
         own = self._masks.of(epoch, step.ids)
         hidden = masks_at(self.method, own, noise, once)
-        most = 0 if hidden is own else int(hidden.sum(1).max())
+        most = 0 if hidden is own or not count else int(hidden.sum(1).max())
         digests["order"].add(epoch, step.ids, (step.places + number * step.count)[:, None])
         digests["crop"].add(epoch, step.ids, step.boxes)
         digests["mask"].add(epoch, step.ids, hidden)

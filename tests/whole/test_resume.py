@@ -16,7 +16,9 @@ KILLED = -9
 QUICK = ("mae", "data2vec+mto", "conmim")
 """Arms of the default run: a decoder, a teacher under a plug-in, second views; the rest is slow."""
 
-ARMS = [a if a in QUICK else pytest.param(a, marks=pytest.mark.slow) for a in METHODS]
+CONTROLS = ("crossmae", "simmim+disjoint")
+
+ARMS = [a if a in QUICK else pytest.param(a, marks=pytest.mark.slow) for a in (*METHODS, *CONTROLS)]
 
 
 @pytest.fixture(scope="module")
