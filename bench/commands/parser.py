@@ -33,6 +33,7 @@ settings:
 examples:
   python -m bench.run --methods {METHOD},{ARM} --epochs 100,200,400
   python -m bench.run --preset smoke
+  python -m bench.run --data DIR
   python -m bench.run --methods '{METHOD},{ARM},{ARM}(TERM)' --epochs 100,200 --seeds 5
   python -m bench.run --methods '{METHOD},{ARM},{ARM}(TERM,KEY=VALUE)' --epochs 100,200
   python -m bench.run --methods {METHOD},{ARM} --epochs 100,200 --data cifar10:DIR

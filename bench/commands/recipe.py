@@ -46,7 +46,7 @@ def _minutes(request: Request, missing: Sequence[Task]) -> str:
 
     span = seconds(missing, request.resources.data_root, places.unit)
     low, high = (_minutes_of(s / places.jobs / max(1, places.units)) for s in span)
-    return f"an estimate from counted operations: {low} to {high} min"
+    return f"an estimate from counted operations, reading apart: {low} to {high} min"
 
 
 def _minutes_of(seconds: float) -> str:

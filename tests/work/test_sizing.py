@@ -56,8 +56,8 @@ def test_a_folder_alone_is_a_whole_study(
         seen,
     )
     assert re.fullmatch(
-        r"pilot of mae, mae\+mto: 100 and 200 epochs, 3 seeds; an estimate from counted "
-        r"operations: 10 to 600 min; recipe \(will lie there to edit\): .*/o/recipes/mine-\w+.yaml",
+        r"pilot of mae, mae\+mto: 100 and 200 epochs, 3 seeds; an estimate from counted operations"
+        r", reading apart: 10 to 600 min; recipe \(will lie there to edit\): .*/mine-\w+.yaml",
         pilot,
     )
 
