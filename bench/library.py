@@ -101,8 +101,8 @@ def outline(wish: Wish, out: str | Path, means: Means) -> Request:
     """
     check_means(means)
     store, own, others = Store(Path(out)), leaves_open(wish), borrows(wish)
-    found = sizing.find(*own, store, means) if own else None
-    facts = sizing.facts_of(*others) if others and not own else None
+    found = sizing.find(*own, store, means, sizing.chosen(wish)) if own else None
+    facts = sizing.facts_of(*others, sizing.chosen(wish)) if others and not own else None
     planned = plan_wish(wish, _content(wish.init), found.layer if found else None, facts)
     store.check_place()
     return Request(planned, store, means, _resources(planned, means), found)

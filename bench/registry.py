@@ -295,7 +295,9 @@ DATASETS = Kind(
         "cifar10": DatasetRow(target="bench.data.sets.cifar:cifar10", preset="cifar"),
         "cifar100": DatasetRow(target="bench.data.sets.cifar:cifar100", preset="cifar"),
         "imagenet": DatasetRow(target="bench.data.sets.folder:image_folder", preset="imagenet"),
-        "folder": DatasetRow(target="bench.data.sets.folder:image_folder", preset="own"),
+        "folder": DatasetRow(
+            target="bench.data.sets.folder:image_folder", preset="own", sizes=("holdout",)
+        ),
         "torch/": DatasetRow(target="bench.data.sets.timm:timm_factory", preset="own"),
         "torch/cifar10": DatasetRow(target="bench.data.sets.timm:timm_factory", preset="cifar"),
         "torch/cifar100": DatasetRow(target="bench.data.sets.timm:timm_factory", preset="cifar"),

@@ -17,9 +17,15 @@ RECIPE_VERSION = 1
 
 
 def to_plain(section: Settings) -> Any:
-    """Plain JSON values of a section, every default spelled out."""
+    """Plain JSON values of a section, every default spelled out.
+
+    But for fields that a class calls ``YOUNG``: they came when there were results already, and are
+    left out at their defaults, so that ids stay.
+    """
     if dataclasses.is_dataclass(section) and not isinstance(section, type):
-        return {f.name: to_plain(getattr(section, f.name)) for f in fields(section)}
+        young = getattr(section, "YOUNG", ())
+        values = ((f, getattr(section, f.name)) for f in fields(section))
+        return {f.name: to_plain(v) for f, v in values if f.name not in young or v != f.default}
     if isinstance(section, tuple | list):
         return [to_plain(v) for v in section]
     return section

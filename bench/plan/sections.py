@@ -66,8 +66,11 @@ class DataConfig(Ruled, section="data"):
 
     ``labels`` 0 means all of them; the choice is balanced over classes and drawn per seed.
     ``train_images``, ``test_images`` and ``classes`` set sizes where a data set has a choice
-    (its row in the registry; 0: its own default).
+    (its row in the registry; 0: its own default). ``holdout`` is the share of each class that tests
+    where a data set has no test part.
     """
+
+    YOUNG: ClassVar[tuple[str, ...]] = ("holdout",)
 
     name: Name
     mean: Annotated[tuple[Share, ...], Channels]
@@ -76,12 +79,13 @@ class DataConfig(Ruled, section="data"):
     train_images: Images = 0
     test_images: Images = 0
     classes: Annotated[int, Range(0, 16)] = 0
+    holdout: Annotated[float, Range(0, 0.9)] = 0.0
 
     def __post_init__(self) -> None:
         """Raises UsageError for a value out of range, or a size that would be ignored."""
         super().__post_init__()
         free = registry.sizes(self.name)
-        for size in ("train_images", "test_images", "classes"):
+        for size in ("train_images", "test_images", "classes", "holdout"):
             if getattr(self, size) and size not in free:
                 able = ", ".join(n for n in registry.DATASETS.names() if size in registry.sizes(n))
                 raise UsageError(

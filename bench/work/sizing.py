@@ -21,10 +21,13 @@ from bench.errors import DataError
 from bench.machine import memory
 from bench.plan import sized
 from bench.plan.identity import digest
-from bench.plan.layers import load_yaml
+from bench.plan.keys import Layer
+from bench.plan.layers import load_yaml, merged
+from bench.plan.loading import load_section
 from bench.plan.sections import DataConfig
 from bench.plan.sized import Facts
-from bench.plan.wish import Means
+from bench.plan.typed import parse_overrides
+from bench.plan.wish import Means, Wish
 from bench.store.files import write_bytes
 from bench.store.store import Store
 
@@ -80,8 +83,15 @@ class Sizing:
         return f"{cores} cores, {room:.0f} GiB, {'a GPU' if self.gpu else 'no GPU'}"
 
 
-def find(name: str, root: str, store: Store, means: Means) -> Sizing:
-    """The recipe for the data set ``name`` in ``root``.
+def chosen(wish: Wish) -> Layer:
+    """What a wish's suite file and settings say of the data."""
+    file = load_yaml(Path(wish.config)) if wish.config else ()
+    found: Layer = merged([*file, parse_overrides(wish.settings)]).get("data") or {}
+    return found
+
+
+def find(name: str, root: str, store: Store, means: Means, data: Layer) -> Sizing:
+    """The recipe for the data set ``name`` in ``root``, of which ``data`` says how it is cut.
 
     Raises:
         DataError: if its images cannot be read.
@@ -89,7 +99,7 @@ def find(name: str, root: str, store: Store, means: Means) -> Sizing:
     """
     from bench.data.look import look
 
-    images = _images(name, root)
+    images = _images(name, root, data)
     called = "".join(c if c.isalnum() or c in "-_" else "." for c in Path(root).name or name)
     path = store.root / FOLDER / f"{called[:40]}-{digest(name, images.fingerprint())[:8]}.yaml"
     gpu = has_gpu(means)
@@ -99,17 +109,19 @@ def find(name: str, root: str, store: Store, means: Means) -> Sizing:
     return Sizing(path, sized.sized(facts, gpu), facts, gpu)
 
 
-def facts_of(name: str, root: str) -> Facts | None:
+def facts_of(name: str, root: str, data: Layer) -> Facts | None:
     """What can be seen of a data set; None where that is for others to refuse."""
     from bench.data.look import look
 
     with contextlib.suppress(DataError):
-        return look(_images(name, root), name)
+        return look(_images(name, root, data), name)
     return None
 
 
-def _images(name: str, root: str) -> Any:
-    plain = DataConfig(name=name, mean=(0.5,) * 3, std=(0.5,) * 3)
+def _images(name: str, root: str, data: Layer) -> Any:
+    sizes = {size: data[size] for size in registry.sizes(name) if size in data}
+    values = {"name": name, "mean": (0.5,) * 3, "std": (0.5,) * 3, **sizes}
+    plain = load_section(DataConfig, values, "data")
     return registry.load(registry.dataset(name).target)(plain, root, SIDE)
 
 

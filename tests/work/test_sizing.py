@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -31,8 +32,17 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "mine"
 
 
-def asked(root: Path, out: Path, **words: str) -> Request:
+def asked(root: Path, out: Path, **words: Any) -> Request:
     return library.outline(Wish(data=str(root), **words), out, CPU)
+
+
+def test_a_folder_without_a_test_part_is_sized_by_the_share_held_out(
+    root: Path, tmp_path: Path
+) -> None:
+    request = asked(root / "train", tmp_path / "o", settings=["data.holdout=0.25"])
+    assert request.sizing is not None
+    assert request.sizing.seen().startswith("36 training and 12 test images of 2 classes")
+    assert request.study.cells[0].config.data.holdout == 0.25
 
 
 def test_a_folder_alone_is_a_whole_study(

@@ -8,5 +8,8 @@ from bench.plan.sections import DataConfig
 
 
 def image_folder(config: DataConfig, root: str, size: int) -> ImageSet:
-    """A folder in ImageNet's layout: ``train/CLASS/*`` and ``val/CLASS/*`` (or ``test``)."""
-    return read_folder(root)
+    """A folder in ImageNet's layout: ``train/CLASS/*`` and ``val/CLASS/*`` (or ``test``).
+
+    Without a test part, ``data.holdout`` takes one from ``train/CLASS/*``, or from ``CLASS/*``.
+    """
+    return read_folder(root, config.holdout)
