@@ -22,7 +22,8 @@ def recipe_lines(request: Request, missing: Sequence[Task]) -> list[str]:
     where = "yours to edit" if sizing.path.exists() else "will lie there to edit"
     return [
         f"{sizing.seen()} -> {_parts(configs[0])}",
-        f"pilot of {arms}: {budgets} epochs, {seeds} seeds; {_minutes(request, missing)}; "
+        f"pilot of {arms}: {budgets} epochs, {seeds} seed{'s' * (seeds > 1)}; "
+        f"{_minutes(request, missing)}; "
         f"recipe ({where}): {sizing.path}",
     ]
 
