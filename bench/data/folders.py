@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bench.data.decode import open_file
 from bench.data.images import FileSplit, ImageSet
-from bench.data.listing import Listing, list_images
+from bench.data.listing import Listing, about_shards, list_images
 from bench.errors import DataError
 from bench.streams import Streams
 
@@ -95,5 +95,5 @@ def _another_layout(root: str, train: Path | None, test: Path | None) -> DataErr
     advice = "" if test else " Without a test part, add data.holdout=0.2: a fifth of each class."
     return DataError(
         f"'{root}' has no folder {wanted}. Expected ImageNet's layout: train/CLASS/*.jpg and "
-        f"val/CLASS/*.jpg.{advice}"
+        f"val/CLASS/*.jpg.{about_shards(Path(root)) or advice}"
     )

@@ -51,7 +51,10 @@ def list_images(folder: Path) -> Listing:
     except OSError as error:
         raise DataError(f"cannot read '{folder}': {error.strerror}.") from error
     if not found:
-        raise DataError(f"no images under '{folder}': it holds no class folders. Expected CLASS/*.")
+        raise DataError(
+            f"no images under '{folder}': it holds no class folders. Expected CLASS/*."
+            f"{about_shards(folder)}"
+        )
     paths: list[str] = []
     labels: list[int] = []
     left_out: Counter[str] = Counter()
@@ -64,6 +67,16 @@ def list_images(folder: Path) -> Listing:
             else:
                 left_out[ending or "no ending"] += 1
     return Listing(tuple(found), tuple(paths), tuple(labels), dict(left_out))
+
+
+def about_shards(folder: Path) -> str:
+    """A sentence on tar shards, where a folder holds some."""
+    if not any(folder.glob("*.tar")):
+        return ""
+    return (
+        " Tar shards are not read: their images cannot be taken in any order. Unpack them into "
+        "class folders, or save them as a Hugging Face data set (hfds/NAME:DIR)."
+    )
 
 
 def _litter(name: str) -> bool:

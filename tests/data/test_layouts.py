@@ -73,6 +73,15 @@ def test_without_a_test_part_or_a_share_the_remedy_is_named(
         seen(tmp_path, 0)
 
 
+@pytest.mark.parametrize("inside", ["", "train"])
+def test_tar_shards_are_refused_with_what_is_read(inside: str, tmp_path: Path) -> None:
+    for part in ("val/cat", inside):
+        (tmp_path / part).mkdir(parents=True, exist_ok=True)
+    (tmp_path / inside / "shard-000.tar").touch()
+    with pytest.raises(DataError, match=r"Tar shards are not read.* Unpack .*hfds/NAME:DIR"):
+        seen(tmp_path, 0)
+
+
 def test_only_a_share_above_nothing_is_part_of_an_id() -> None:
     plain = config()
     shared = replace(plain, data=replace(plain.data, holdout=0.2))
