@@ -298,6 +298,9 @@ DATASETS = Kind(
         "folder": DatasetRow(
             target="bench.data.sets.folder:image_folder", preset="own", sizes=("holdout",)
         ),
+        "npz": DatasetRow(
+            target="bench.data.sets.npz:npz", preset="own", file=True, sizes=("holdout",)
+        ),
         "torch/": DatasetRow(target="bench.data.sets.timm:timm_factory", preset="own"),
         "torch/cifar10": DatasetRow(target="bench.data.sets.timm:timm_factory", preset="cifar"),
         "torch/cifar100": DatasetRow(target="bench.data.sets.timm:timm_factory", preset="cifar"),

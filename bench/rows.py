@@ -43,13 +43,14 @@ class TaskRow(ConfiguredRow):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetRow(Row):
-    """A data set: the preset chosen when none is named, whether it needs a folder.
+    """A data set: the preset chosen when none is named, whether it needs a folder, or a file.
 
     ``sizes`` names the settings of ``data`` by which it may be made smaller.
     """
 
     preset: str
     needs_root: bool = True
+    file: bool = False
     sizes: tuple[str, ...] = ()
 
 

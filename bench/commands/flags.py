@@ -44,7 +44,7 @@ def add_study_flags(group: argparse._ArgumentGroup) -> None:
         default=None,
         metavar="NAME[:DIR]",
         help="digits, fashion-mnist[:DIR], cifar10:DIR, cifar100:DIR, imagenet:DIR, folder:DIR, "
-        "a path alone, procedural, torch/NAME:DIR or hfds/NAME:DIR (default: the preset's)",
+        "a path alone, npz:FILE, procedural, torch/NAME:DIR or hf:NAME (default: the preset's)",
     )
     group.add_argument("--preset", help="model, recipe and data: see 'ls presets' (from --data)")
     group.add_argument("--recipe", metavar="NAME", help="one of the preset's named recipes")

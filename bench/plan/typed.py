@@ -165,20 +165,26 @@ def parse_seeds(text: str | Iterable[str]) -> list[int]:
 
 
 def parse_data(text: str) -> tuple[str, str]:
-    """Data-set name and folder: ``digits``, ``cifar10:DIR``, ``imagenet:DIR``, ``torch/NAME:DIR``.
+    """Data-set name and place: ``digits``, ``cifar10:DIR``, ``npz:FILE``, ``torch/NAME:DIR``.
 
-    A path alone, as ``./images``, is ``folder:./images``.
+    A path alone, as ``./images``, is ``folder:./images``, or ``npz:`` where it ends so. ``hf:`` is
+    short for ``hfds/`` (:func:`_hugging_face`).
 
     Raises:
-        UsageError: for an unknown name, or a missing or unreadable folder.
+        UsageError: for an unknown name, or a missing or unreadable folder or file.
     """
     name, _, root = text.partition(":")
     if _is_path(text):
-        name, root = "folder", text
+        name, root = "npz" if text.endswith(".npz") else "folder", text
+    if name == "hf":
+        name, root = _hugging_face(root)
     row = registry.dataset(name)
     if row.needs_root and not root:
-        raise UsageError(f"data set '{name}' needs a folder: --data {name}:DIR.")
-    if root and not os.path.isdir(Path(root).expanduser()):
+        kind, place = ("file", "FILE") if row.file else ("folder", "DIR")
+        raise UsageError(f"data set '{name}' needs a {kind}: --data {name}:{place}.")
+    if row.file and not os.path.isfile(Path(root).expanduser()):
+        raise UsageError(f"data file '{shown(root, 200)}' does not exist. Give a path to a file.")
+    if root and not row.file and not os.path.isdir(Path(root).expanduser()):
         raise UsageError(
             f"data folder '{shown(root, 200)}' does not exist. "
             "Mount or copy the data, or use --data digits."
@@ -186,12 +192,28 @@ def parse_data(text: str) -> tuple[str, str]:
     return name, str(Path(root).expanduser().resolve()) if root else ""
 
 
+def _hugging_face(text: str) -> tuple[str, str]:
+    """``hfds/NAME`` and its folder, of ``NAME``, ``NAME:DIR`` or a folder of ``save_to_disk``.
+
+    Without DIR it is the library's own cache.
+    """
+    saved = Path(text).expanduser()
+    if text and saved.is_dir():
+        return f"hfds/{saved.resolve().name}", text
+    own, _, root = text.partition(":")
+    if not own:
+        raise UsageError("--data hf: needs a name or a folder: hf:NAME, hf:NAME:DIR or hf:DIR.")
+    home = os.environ.get("HF_HOME", "~/.cache/huggingface")
+    return f"hfds/{own}", root or os.environ.get("HF_DATASETS_CACHE", f"{home}/datasets")
+
+
 def _is_path(text: str) -> bool:
-    """Whether ``text`` looks like a path, or is a folder and begins with no data set's name."""
+    """Whether ``text`` looks like a path, or is there and begins with no data set's name."""
     if text in (".", "..", "~") or text.startswith(("/", "./", "../", "~/")):
         return True
     known = {name.rstrip("/") for name in registry.DATASETS.names()}
-    return re.split("[:/]", text)[0] not in known and os.path.isdir(text)
+    there = os.path.isdir(text) or (text.endswith(".npz") and os.path.isfile(text))
+    return there and re.split("[:/]", text)[0] not in {*known, "hf"}
 
 
 def parse_overrides(items: Iterable[str]) -> Layer:

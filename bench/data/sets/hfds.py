@@ -19,6 +19,9 @@ from bench.errors import DataError, printable, shown
 from bench.plan.sections import DataConfig
 
 PREFIX = "hfds/"
+SAVED = "dataset_dict.json"
+"""What ``save_to_disk`` leaves in a folder of several splits."""
+
 TEST_SPLITS = ("validation", "valid", "val", "dev", "test")
 """Which split tests: the first of these that there is; labels of a later one are often withheld."""
 
@@ -26,6 +29,7 @@ TEST_SPLITS = ("validation", "valid", "val", "dev", "test")
 def hugging_face(config: DataConfig, root: str, size: int) -> ImageSet:
     """``hfds/NAME:DIR``, where DIR is the ``cache_dir`` that the data set was loaded into.
 
+    A folder that ``DatasetDict.save_to_disk`` wrote does as well.
     It needs a split ``train``, another to test, and in both one column of pictures (``image``) and
     one of class numbers (``label``).
 
@@ -57,7 +61,11 @@ def _open(name: str, root: str) -> Mapping[str, Any]:
     datasets.logging.set_verbosity_error()
     datasets.disable_progress_bars()
     try:
-        found: Mapping[str, Any] = datasets.load_dataset(own, cache_dir=root)
+        found: Mapping[str, Any]
+        if (Path(root) / SAVED).is_file():
+            found = datasets.load_from_disk(root)
+        else:
+            found = datasets.load_dataset(own, cache_dir=root)
     except Exception as error:  # whatever the library makes of what it finds in the folder
         text = printable(f"{type(error).__name__}: {error}")[:300]
         raise DataError(

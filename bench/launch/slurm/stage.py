@@ -12,9 +12,12 @@ from pathlib import Path
 from bench.errors import UsageError
 from bench.plan.identity import digest
 
+ARRAYS = ".npz"
+"""Suffix of a file that is read as it is, though it is a zip archive."""
+
 
 def staged(source: Path, to: str) -> Path:
-    """The folder under ``to`` that holds ``source``, a folder of images or an archive of one.
+    """Where under ``to`` ``source`` lies: a folder of images, an archive of one, or an npz file.
 
     Variables in ``to`` are those of this process. Of several processes and jobs on a node the
     first one copies, and the others wait for it; what a kill left half done is never used.
@@ -33,12 +36,17 @@ def staged(source: Path, to: str) -> Path:
             with tempfile.TemporaryDirectory(dir=target.parent) as half:
                 _fill(source, Path(half) / "whole")
                 (Path(half) / "whole").rename(target)
+    if source.suffix == ARRAYS:
+        return target / source.name
     return target if source.is_dir() else _inside(target)
 
 
 def _fill(source: Path, target: Path) -> None:
     if source.is_dir():
         shutil.copytree(source, target)
+    elif source.suffix == ARRAYS:
+        target.mkdir()
+        shutil.copy(source, target)
     elif zipfile.is_zipfile(source):
         shutil.unpack_archive(source, target, "zip")
     else:
