@@ -6,6 +6,7 @@ A command that dies in between finds its jobs again by the word it left in their
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shlex
 import sys
@@ -193,8 +194,9 @@ class Submitter:
         python = self.site.python or shlex.quote(sys.executable)
         executor = submitit.SlurmExecutor(folder=self.job_dir, python=python)
         executor.update_parameters(**parameters)
+        spoken = io.StringIO()  # submitit prints what sbatch says, and raises it
         try:
-            with executor.batch():
+            with contextlib.redirect_stderr(spoken), executor.batch():
                 jobs = [executor.submit(body) for body in bodies]
         except (FailedJobError, FailedSubmissionError, OSError) as error:
             said = refusal(error)
@@ -204,6 +206,7 @@ class Submitter:
                 f"sbatch refused the job: {said}. Check --partition, --account, --qos "
                 "and --timeout against 'sinfo'; nothing of this launch was left in the queue."
             ) from error
+        print(spoken.getvalue(), end="", file=sys.stderr)
         return [job.job_id for job in jobs]
 
     def _parameters(self, job: Job, stage: str, waits: Sequence[str]) -> dict[str, Any]:
