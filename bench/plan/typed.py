@@ -192,13 +192,17 @@ def parse_data(text: str) -> tuple[str, str]:
     return name, str(Path(root).expanduser().resolve()) if root else ""
 
 
+SAVED = "dataset_dict.json"
+"""What ``save_to_disk`` leaves in a folder of several splits."""
+
+
 def _hugging_face(text: str) -> tuple[str, str]:
     """``hfds/NAME`` and its folder, of ``NAME``, ``NAME:DIR`` or a folder of ``save_to_disk``.
 
     Without DIR it is the library's own cache.
     """
     saved = Path(text).expanduser()
-    if text and saved.is_dir():
+    if (saved / SAVED).is_file():
         return f"hfds/{saved.resolve().name}", text
     own, _, root = text.partition(":")
     if not own:

@@ -17,11 +17,9 @@ from PIL import Image
 from bench.data.images import FileSplit, ImageSet
 from bench.errors import DataError, printable, shown
 from bench.plan.sections import DataConfig
+from bench.plan.typed import SAVED
 
 PREFIX = "hfds/"
-SAVED = "dataset_dict.json"
-"""What ``save_to_disk`` leaves in a folder of several splits."""
-
 TEST_SPLITS = ("validation", "valid", "val", "dev", "test")
 """Which split tests: the first of these that there is; labels of a later one are often withheld."""
 

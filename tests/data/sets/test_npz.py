@@ -129,6 +129,10 @@ def test_short_names_of_hugging_face_sets(tmp_path: Path, monkeypatch: pytest.Mo
     saved.mkdir()
     cache.mkdir()
     monkeypatch.setenv("HF_DATASETS_CACHE", str(cache))
+    monkeypatch.chdir(tmp_path)
+    assert parse_data("hf:saved") == ("hfds/saved", str(cache)), "a folder of another kind"
+    (saved / "dataset_dict.json").touch()
+    assert parse_data("hf:saved") == ("hfds/saved", str(saved))
     assert parse_data("hf:owner/pets") == ("hfds/owner/pets", str(cache))
     assert parse_data(f"hf:pets:{saved}") == ("hfds/pets", str(saved))
     assert parse_data(f"hf:{saved}") == ("hfds/saved", str(saved))
