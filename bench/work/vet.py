@@ -28,8 +28,8 @@ from bench.work.memory import Stage
 from bench.work.place import Place
 from bench.work.trial import Trial
 
-MASKS = 64
-"""Images for which masks are drawn."""
+MASKS, MASKED_PATCHES = 64, 2**18
+"""Images for which masks are drawn: so many, or fewer of more patches in all."""
 
 
 def vet(configs: Sequence[RunConfig], resources: Resources, place: Place) -> list[str]:
@@ -167,10 +167,11 @@ def check_masks(method: Any, config: RunConfig) -> None:
     Raises:
         UsageError: if one hides nothing or everything, or does not fit the patches.
     """
-    stream = Streams(config.suite_seed, config.seed).samples("mask", 0, torch.arange(MASKS))
-    hidden = method.draw_hidden(stream)
     patches = config.model.patches
-    if tuple(hidden.shape) != (MASKS, patches):
+    images = min(MASKS, max(1, MASKED_PATCHES // patches))
+    stream = Streams(config.suite_seed, config.seed).samples("mask", 0, torch.arange(images))
+    hidden = method.draw_hidden(stream)
+    if tuple(hidden.shape) != (images, patches):
         raise UsageError(
             f"masks cover {hidden.shape[-1]} of {patches} patches: the size of its masked squares "
             "must divide the image."

@@ -26,9 +26,9 @@ SETTINGS = [
     ("mae.decoder_heads=3", "mae: 3 heads do not divide a width of 32"),
     ("mae.decoder_width=30", "multiple of 4"),
     ("mae.decoder_depth=0", "mae.decoder_depth=0"),
-    (("model.width=65536", "model.depth=250", "model.heads=1"), "GiB there are"),
+    (("model.width=65536", "model.depth=12", "model.heads=1"), "GiB there are"),
     (
-        ("model.image_size=1024", "model.patch_size=4", "model.width=3072", "model.depth=90"),
+        ("model.image_size=1024", "model.patch_size=4", "model.width=12288", "model.depth=24"),
         "GiB there are",
     ),
     (("model.image_size=2048", "model.patch_size=4"), "262144 patches, more than 65536"),
