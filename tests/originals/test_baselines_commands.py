@@ -200,7 +200,7 @@ def test_the_imagenet_recipes_run_from_files_to_table(tmp_path: Path) -> None:
                 Image.fromarray(pixels).save(place / f"{i}.png")
     line = ["--preset", "imagenet", "--recipe", "own", "--methods", "mae,simmim+mto,data2vec"]
     line += ["--data", f"imagenet:{tmp_path / 'data'}", "--epochs", "1", "--seeds", "1"]
-    line += ["--launcher", "inline", "--workers", "0", "--batch-size", "4"]
+    line += ["--launcher", "inline", "--workers", "0", "--batch-size", "4", "--threads", "1"]
     assert main([*line, "--out", str(tmp_path / "out"), *SMALL]) == 0
     records = [json.loads(p.read_text()) for p in tmp_path.glob("out/runs/fin-*/record.json")]
     assert len(records) == 3

@@ -40,22 +40,20 @@ def test_ids_equal_the_stored_ones() -> None:
 
 
 def test_ids_do_not_depend_on_the_hash_seed() -> None:
+    """This process draws its own; the other one's is fixed."""
     code = (
         "from tests.plan.test_config import configs\n"
         "from bench.plan.identity import cell_id\n"
         "print([cell_id(c) for c in configs().values()])"
     )
-    outputs = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={"PYTHONHASHSEED": seed, "PATH": ""},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert len(outputs) == 1
+    other = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONHASHSEED": "1", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert other.stdout.strip() == str([cell_id(c) for c in configs().values()])
 
 
 def _leaves(section: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -116,10 +114,10 @@ def test_plug_in_settings_change_the_id() -> None:
     assert one.pretrain_id != two.pretrain_id
 
 
-def test_no_collisions_among_a_hundred_thousand_random_configs() -> None:
+def test_no_collisions_among_twenty_thousand_random_configs() -> None:
     base = configs()["mae 2 0"]
     rng = np.random.default_rng(0)
-    seeds, epochs = rng.integers(0, 1 << 30, 100_000), rng.integers(1, 2000, 100_000)
+    seeds, epochs = rng.integers(0, 1 << 30, 20_000), rng.integers(1, 2000, 20_000)
     wanted = {(int(s), int(e)) for s, e in zip(seeds, epochs, strict=True)}
     budgets = {e: dataclasses.replace(base.pretrain, epochs=e) for e in {e for _, e in wanted}}
     ids = {
