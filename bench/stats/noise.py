@@ -29,6 +29,8 @@ def floors(differences: pd.DataFrame, accuracy: pd.DataFrame, alpha: float) -> p
         return differences
     mine = differences["arm"] == differences["base_arm"] + NULL
     frame = differences[mine & (differences["n"] > 1)].copy()
+    if frame.empty:
+        return frame
     base = accuracy[accuracy["arm"] == accuracy["base_arm"]]
     key = [*SECTION, "base_arm", "endpoint", "epochs"]
     base = base[[*key, "mean", "sd"]].rename(columns={"sd": "seed_sd"})
