@@ -135,8 +135,8 @@ def _data(args: argparse.Namespace) -> Iterator[Finding]:
     config = resolve.Resolver(layers).resolve(typed.parse_arm("mae"), 1, 0)
     images = load.load(config, root)
     images.train.open(0), images.test.open(0)
-    counts = f"{len(images.train)} training and {len(images.test)} test images"
-    yield Finding("data", OK, f"{name}: {counts}, {images.classes} classes")
+    counts = " and ".join(f"{len(split)} {part}" for part, split in images.parts.items())
+    yield Finding("data", OK, f"{name}: {counts} images, {images.classes} classes")
     for note in images.notes():
         yield Finding("data", WARN, note)
 

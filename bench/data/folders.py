@@ -9,40 +9,42 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from bench.data.decode import open_file
-from bench.data.images import FileSplit, ImageSet
-from bench.data.listing import Listing, about_shards, list_images
+from bench.data.holdout import ADVICE, check_share, held_out
+from bench.data.images import NO_LABEL, FileSplit, ImageSet
+from bench.data.listing import Listing, about_shards, list_images, list_unlabelled
 from bench.errors import DataError
-from bench.streams import Streams
 
 TEST = ("val", "validation", "test")
 """Names of the folder that tests: the first of these that there is."""
+
+UNLABELLED = ("unlabeled", "unlabelled")
+"""Names of the folder of images without labels, which pre-train together with the others."""
 
 
 def read_folder(root: str, holdout: float = 0.0) -> ImageSet:
     """The images of ``train/CLASS/*`` and ``val/CLASS/*`` (or ``validation``, ``test``).
 
     With ``holdout``, that share of each class of ``train/CLASS/*``, or of ``CLASS/*``, tests; the
-    choice depends on nothing else.
+    choice depends on nothing else. Beside them ``unlabeled/**`` may hold images for pre-training.
 
     Raises:
         DataError: if there are no such folders, or a test part and ``holdout``.
     """
     train, test = _subfolder(root, ("train",)), _subfolder(root, TEST)
-    if test is not None and holdout:
-        raise DataError(
-            f"data.holdout={holdout:g} would be ignored: '{root}' has the test part "
-            f"'{test.name}/'. Set data.holdout=0, or take that folder away."
-        )
+    check_share(holdout, f"{test.name}/" if test else "")
     if holdout:
-        parts = _apart(list_images(train or Path(root)), holdout)
+        found = list_images(train) if train else list_images(Path(root), but=UNLABELLED)
+        parts = _apart(found, holdout)
     elif train is None or test is None:
         raise _another_layout(root, train, test)
     else:
         parts = list_images(train), list_images(test)
-    return ImageSet(_split(parts[0]), _split(parts[1]), len(parts[0].names))
+    folder = _subfolder(root, UNLABELLED)
+    more = None if folder is None else _split(list_unlabelled(folder, NO_LABEL))
+    train_split, test_split = map(_split, parts)
+    return ImageSet(train_split, test_split, len(parts[0].names), unlabelled=more)
 
 
 def _apart(found: Listing, holdout: float) -> tuple[Listing, Listing]:
@@ -57,18 +59,6 @@ def _apart(found: Listing, holdout: float) -> tuple[Listing, Listing]:
         for side in (False, True)
     ]
     return sides[0], replace(sides[1], left_out={})
-
-
-def held_out(labels: Tensor, share: float) -> list[bool]:
-    """Which images test: the share of each class, at least one and not all, the same every time."""
-    ranks = Streams(0, 0).samples("holdout", 0, torch.arange(len(labels))).bits(1)[:, 0]
-    chosen = torch.zeros(len(labels), dtype=torch.bool)
-    for k in labels.unique():
-        members = (labels == k).nonzero()[:, 0]
-        count = min(max(1, round(share * len(members))), len(members) - 1)
-        chosen[members[ranks[members].argsort(stable=True)[:count]]] = True
-    found: list[bool] = chosen.tolist()
-    return found
 
 
 def _split(found: Listing) -> FileSplit:
@@ -92,7 +82,7 @@ def _subfolder(root: str, names: Sequence[str]) -> Path | None:
 def _another_layout(root: str, train: Path | None, test: Path | None) -> DataError:
     names = ("train",) if train is None else TEST
     wanted = " or ".join(f"'{n}/'" for n in names)
-    advice = "" if test else " Without a test part, add data.holdout=0.2: a fifth of each class."
+    advice = "" if test else f" {ADVICE}"
     return DataError(
         f"'{root}' has no folder {wanted}. Expected ImageNet's layout: train/CLASS/*.jpg and "
         f"val/CLASS/*.jpg.{about_shards(Path(root)) or advice}"

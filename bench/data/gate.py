@@ -40,12 +40,20 @@ def check(images: ImageSet, config: RunConfig) -> list[str]:
     _check_classes(images, name)
     _check_channels(images, config)
     notes = []
-    for part, split in (("training", images.train), ("test", images.test)):
-        _check_labels(split, images.classes, f"the {part} split of '{name}'")
+    for part, split in images.parts.items():
+        if not len(split):
+            raise DataError(f"the {part} split of '{name}' holds no images.")
+        if split is not images.unlabelled:
+            _check_labels(split, images.classes, f"the {part} split of '{name}'")
         if isinstance(split, FileSplit):
             _check_left_out(split, part, name)
             _check_headers(split, part, name)
-    notes += _check_apart(images, name)
+    notes += _check_apart(images, images.train, "training", name)
+    if images.unlabelled is not None:
+        notes += _check_apart(images, images.unlabelled, "unlabelled", name)
+        twice, looked = _twins(images.unlabelled, images.train)
+        said = "are unlabelled ones too: pre-training sees them twice"
+        notes += [f"{twice} of {looked} training images {said}"] if twice else []
     notes += _check_presence(images, name)
     return notes
 
@@ -74,8 +82,6 @@ def _check_channels(images: ImageSet, config: RunConfig) -> None:
 
 
 def _check_labels(split: Split, classes: int, where: str) -> None:
-    if not len(split):
-        raise DataError(f"{where} holds no images.")
     low, high = int(split.labels.min()), int(split.labels.max())
     if low < 0 or high >= classes:
         raise DataError(
@@ -112,28 +118,34 @@ def _check_headers(split: FileSplit, part: str, name: str) -> None:
         )
 
 
-def _check_apart(images: ImageSet, name: str) -> list[str]:
-    """That no image is trained on and tested with."""
-    train, test = images.train, images.test
-    if isinstance(train, FileSplit) and isinstance(test, FileSplit):
-        there = {stamp[:2] for stamp in train.stamps}
+def _check_apart(images: ImageSet, seen: Split, part: str, name: str) -> list[str]:
+    """That no image is tested with that training or pre-training sees."""
+    test = images.test
+    own = "Give it a test split of its own." if seen is images.train else "Take them out there."
+    if isinstance(seen, FileSplit) and isinstance(test, FileSplit):
+        there = {stamp[:2] for stamp in seen.stamps}
         both = [p for p, s in zip(test.paths, test.stamps, strict=False) if s[:2] in there]
         if both:
             raise DataError(
-                f"{len(both)} of {len(test)} test images of '{name}' are training images, as "
-                f"'{short(both[0])}': it has no test split of its own. Give it one."
+                f"{len(both)} of {len(test)} test images of '{name}' are {part} images, as "
+                f"'{short(both[0])}'. {own}"
             )
-        twins, looked = _twin_files(train, test)
-    elif isinstance(train, ArraySplit) and isinstance(test, ArraySplit):
-        twins, looked = _twin_arrays(train, test)
-    else:
-        return []
+    twins, looked = _twins(seen, test)
     if too_many(twins, looked, MOST_SHARED):
         raise DataError(
-            f"{twins} of {looked} test images of '{name}' are copies of training images, more "
-            f"than {MOST_SHARED:.0%}. Give it a test split of its own."
+            f"{twins} of {looked} test images of '{name}' are copies of {part} images, more "
+            f"than {MOST_SHARED:.0%}. {own}"
         )
-    return [f"{twins} of {looked} test images are copies of training images"] if twins else []
+    return [f"{twins} of {looked} test images are copies of {part} images"] if twins else []
+
+
+def _twins(seen: Split, looked: Split) -> tuple[int, int]:
+    """How many of a sample of images have copies among those ``seen``, and the sample's size."""
+    if isinstance(seen, FileSplit) and isinstance(looked, FileSplit):
+        return _twin_files(seen, looked)
+    if isinstance(seen, ArraySplit) and isinstance(looked, ArraySplit):
+        return _twin_arrays(seen, looked)
+    return 0, 0
 
 
 def _twin_files(train: FileSplit, test: FileSplit) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Image sets: a train and a test split, held in memory or decoded image by image.
+"""Image sets: splits that train, test and perhaps pre-train alone, in memory or decoded one by one.
 
 Images in memory are bytes [n, C, S, S].
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -218,36 +219,87 @@ def too_many(count: int, of: int, share: float) -> bool:
 
 Split = ArraySplit | FileSplit
 
+NO_LABEL = -1
+"""The label of an image that has none."""
+
+
+def joined(first: Split, second: Split) -> Split:
+    """The images of one split, then those of another; each keeps count of what it left out.
+
+    Raises:
+        DataError: if they are not of one form.
+    """
+    labels = torch.cat([first.labels, second.labels])
+    if isinstance(first, FileSplit) and isinstance(second, FileSplit):
+        rooms = [split.room for split in (first, second) if split.room]
+        return FileSplit(
+            read=partial(_read_either, first, second),
+            labels=labels,
+            paths=[*first.paths, *second.paths],
+            files=first.files and second.files,
+            strict=first.strict,
+            room=Room([*rooms[0].sizes, *rooms[1].sizes]) if len(rooms) == 2 else None,
+        )
+    if isinstance(first, ArraySplit) and isinstance(second, ArraySplit):
+        forms = [tuple(split.images.shape[1:]) for split in (first, second)]
+        if forms[0] == forms[1]:
+            images = torch.cat([first.images, second.images])
+            return ArraySplit(images, labels, first.from_files)
+        raise DataError(f"the training images are {forms[0]}, the unlabelled ones {forms[1]}.")
+    raise DataError("training and unlabelled images must both lie in memory, or neither.")
+
+
+def _read_either(first: FileSplit, second: FileSplit, index: int) -> Image.Image:
+    return first.read(index) if index < len(first) else second.read(index - len(first))
+
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A data set: training and test images with ``classes`` labels.
+    """A data set: training and test images with ``classes`` labels, perhaps ``unlabelled`` ones.
 
-    ``found`` is what :mod:`bench.data.gate` found worth a note.
+    Those carry :data:`NO_LABEL` and are for pre-training alone. ``found`` is what
+    :mod:`bench.data.gate` found worth a note.
     """
 
     train: Split
     test: Split
     classes: int
     found: tuple[str, ...] = ()
+    unlabelled: Split | None = None
+
+    @cached_property
+    def pretrain(self) -> Split:
+        """The images that pre-train: the training images, then the unlabelled ones.
+
+        Both, because pre-training reads no label and the labelled images are images too. They come
+        first, so that a number names the same image here and in ``train``.
+        """
+        return self.train if self.unlabelled is None else joined(self.train, self.unlabelled)
+
+    @property
+    def parts(self) -> dict[str, Split]:
+        """Its splits, by what their images are called."""
+        parts = {"training": self.train, "test": self.test}
+        return parts if self.unlabelled is None else {**parts, "unlabelled": self.unlabelled}
+
+    def _of(self, train: Split, test: Split, unlabelled: Split | None = None) -> ImageSet:
+        return replace(self, train=train, test=test, unlabelled=unlabelled)
 
     def fingerprint(self) -> str:
-        """Identifies the images of both splits."""
-        return f"{self.train.fingerprint()}-{self.test.fingerprint()}"
+        """Identifies the images of all splits."""
+        return "-".join(split.fingerprint() for split in self.parts.values())
 
     def strict(self) -> ImageSet:
         """The same images, an unreadable file being an error."""
-        parts = [
-            replace(s, strict=True) if isinstance(s, FileSplit) else s
-            for s in (self.train, self.test)
-        ]
-        return replace(self, train=parts[0], test=parts[1])
+        parts = self.parts.values()
+        files = (replace(s, strict=True) if isinstance(s, FileSplit) else s for s in parts)
+        return self._of(*files)
 
     def kept(self) -> ImageSet:
         """The same images; files that are small enough together are decoded once, then kept."""
         left = limit()
         parts: list[Split] = []
-        for split in (self.train, self.test):
+        for split in self.parts.values():
             if isinstance(split, FileSplit) and split.files and len(split):
                 sizes = split.sizes_within(left)
                 if sizes is None:
@@ -255,12 +307,18 @@ class ImageSet:
                 room = Room(sizes)
                 split, left = replace(split, room=room), left - room.ends[-1]
             parts.append(split)
-        return replace(self, train=parts[0], test=parts[1])
+        return self._of(*parts)
 
     def notes(self) -> list[str]:
-        """What the record says of files left out and of unreadable ones."""
-        found = list(self.found)
-        for name, split in (("training", self.train), ("test", self.test)):
+        """What the record says of unlabelled images, files left out and unreadable ones."""
+        found, splits = list(self.found), self.parts
+        if self.unlabelled is not None:
+            splits["pre-training"] = self.pretrain
+            found.append(
+                f"pre-training on the {len(self.train)} training images and {len(self.unlabelled)} "
+                "unlabelled ones"
+            )
+        for name, split in splits.items():
             if isinstance(split, FileSplit) and split.unreadable:
                 bad = [split.paths[i] for i in sorted(split.unreadable)]
                 names = ", ".join(short(p) for p in bad[:5])

@@ -40,14 +40,15 @@ class Listing:
     left_out: Mapping[str, int]
 
 
-def list_images(folder: Path) -> Listing:
-    """The images of ``folder/CLASS/**``.
+def list_images(folder: Path, but: Sequence[str] = ()) -> Listing:
+    """The images of ``folder/CLASS/**``, a folder of the names ``but`` being no class.
 
     Raises:
         DataError: if there is no class folder, or the folder cannot be read.
     """
     try:
-        found = sorted(e.name for e in os.scandir(folder) if e.is_dir() and not _litter(e.name))
+        folders = (e.name for e in os.scandir(folder) if e.is_dir() and not _litter(e.name))
+        found = sorted(name for name in folders if name not in but)
     except OSError as error:
         raise DataError(f"cannot read '{folder}': {error.strerror}.") from error
     if not found:
@@ -59,14 +60,39 @@ def list_images(folder: Path) -> Listing:
     labels: list[int] = []
     left_out: Counter[str] = Counter()
     for number, name in enumerate(found):
-        for path in _files(os.path.join(folder, name)):
-            ending = os.path.splitext(path)[1].lower()
-            if ending in IMAGES:
-                paths.append(path)
-                labels.append(number)
-            else:
-                left_out[ending or "no ending"] += 1
+        here = _images(os.path.join(folder, name), left_out)
+        paths += here
+        labels += [number] * len(here)
     return Listing(tuple(found), tuple(paths), tuple(labels), dict(left_out))
+
+
+def list_unlabelled(folder: Path, label: int) -> Listing:
+    """The images of ``folder/**``, all with one label; sub-folders mean nothing.
+
+    Raises:
+        DataError: if there is none, or the folder cannot be read.
+    """
+    left_out: Counter[str] = Counter()
+    paths = _images(str(folder), left_out)
+    if not paths:
+        others = f", but {sum(left_out.values())} other file(s)" if left_out else ""
+        raise DataError(
+            f"'{folder}' holds no images{others}. Put the unlabelled ones there, in sub-folders or "
+            f"not, or take that folder away.{about_shards(folder)}"
+        )
+    return Listing((), tuple(paths), (label,) * len(paths), dict(left_out))
+
+
+def _images(folder: str, left_out: Counter[str]) -> list[str]:
+    """Images below a folder; other files are counted by their endings."""
+    found = []
+    for path in _files(folder):
+        ending = os.path.splitext(path)[1].lower()
+        if ending in IMAGES:
+            found.append(path)
+        else:
+            left_out[ending or "no ending"] += 1
+    return found
 
 
 def about_shards(folder: Path) -> str:

@@ -17,7 +17,7 @@ from bench.errors import DataError
 from bench.plan.sized import Facts
 
 SIZED, MEASURED = 256, 128
-"""Training images whose size is read, and whose values are measured; always the same ones."""
+"""Images that pre-train whose size is read, whose values are measured; always the same ones."""
 
 GREY = frozenset({"1", "L", "LA", "La", "I", "F"})
 """Modes of pictures without colour; those of 16 bits begin with one of them."""
@@ -32,18 +32,18 @@ def look(images: ImageSet, name: str) -> Facts:
     Raises:
         DataError: if it holds no training image, or none that can be read.
     """
-    train = images.train
-    if not len(train):
+    if not len(images.train):
         raise DataError(f"the training split of '{name}' holds no images.")
-    counts = torch.bincount(train.labels, minlength=images.classes)
-    modes, sides = _headers(train)
+    counts = torch.bincount(images.train.labels, minlength=images.classes)
+    modes, sides = _headers(images.pretrain)
     if not sides:
         raise DataError(f"no training image of '{name}' that was looked into can be read.")
-    mean, std = _values(train)
+    mean, std = _values(images.pretrain)
     return Facts(
         name=name,
         counts=tuple(counts.tolist()),
         tests=len(images.test),
+        unlabelled=0 if images.unlabelled is None else len(images.unlabelled),
         side=round(median(sides)),
         mean=mean,
         std=std,

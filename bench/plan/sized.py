@@ -19,13 +19,13 @@ OWN, OWN_GPU, LARGE = "own", "own-gpu", "imagenet"
 """Presets that a sized recipe extends: small or without a GPU, on a GPU, and ImageNet's."""
 
 MANY, LARGE_PX = 100_000, 128
-"""From so many training images of at least this size on, ImageNet's recipe is taken."""
+"""From so many labelled training images of at least this size on, ImageNet's recipe is taken."""
 
 PATCH = 16
 """Pixels of the largest patch, as in ViT-S/16."""
 
 SHARE = 8
-"""A batch holds no more than this part of the training images: an epoch has as many steps."""
+"""A batch holds no more than this part of the images it is from: an epoch has as many steps."""
 
 SEEDS = 3
 
@@ -34,8 +34,8 @@ SEEDS = 3
 class Facts:
     """What was seen: training images of each class, test images, their usual shorter side in px.
 
-    ``mean`` and ``std`` are of the training images' channels, in [0, 1]; ``grey`` says that they
-    hold no colour.
+    ``unlabelled`` images pre-train as well. ``mean`` and ``std`` are of the channels of all that
+    pre-train, in [0, 1]; ``grey`` says that they hold no colour.
     """
 
     name: str
@@ -45,16 +45,22 @@ class Facts:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     grey: bool = False
+    unlabelled: int = 0
+
+    @property
+    def labelled(self) -> int:
+        """Training images."""
+        return sum(self.counts)
 
     @property
     def images(self) -> int:
-        """Training images."""
-        return sum(self.counts)
+        """Images that pre-train: the training images and the unlabelled ones."""
+        return self.labelled + self.unlabelled
 
 
 def sized(facts: Facts, gpu: bool) -> dict[str, Any]:
     """The suite file for a first verdict: a layer that ``extends`` a preset."""
-    if facts.images >= MANY and facts.side >= LARGE_PX:
+    if facts.labelled >= MANY and facts.side >= LARGE_PX:
         return _suite(LARGE, facts, {"recipe": "scaled", "epochs": [100, 200]})
     side, patch = geometry(facts.side, gpu)
     shape = {"image_size": side, "patch_size": patch, "channels": len(facts.mean)}
@@ -110,13 +116,13 @@ def _on_gpu(facts: Facts, shape: Mapping[str, int]) -> dict[str, Any]:
     heads = (
         {"width": 384, "depth": 12, "heads": 6} if many else {"width": 192, "depth": 12, "heads": 3}
     )
-    batch, tuning = batch_of(facts.images, 512), batch_of(facts.images, 256)
+    batch, tuning = batch_of(facts.images, 512), batch_of(facts.labelled, 256)
     return {
         "epochs": budgets(facts.images, batch, 5000, (50, 400)),
         "model": {**shape, **heads},
         "pretrain": {"batch_size": batch, "lr_batch": round(256 * sqrt(batch / 512))},
         "finetune": {"batch_size": tuning, "lr_batch": round(256 * sqrt(tuning / 256))},
-        "probe": {"batch_size": undivided(facts.images, 1024)},
+        "probe": {"batch_size": undivided(facts.labelled, 1024)},
     }
 
 

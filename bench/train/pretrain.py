@@ -75,10 +75,10 @@ class Pretraining:
     def _job(self) -> Job:
         recipe, session, each = self.config.pretrain, self.session, self.config.masks
         passes = recipe.epochs // each
-        subset = torch.arange(len(self.images.train))
+        subset = torch.arange(len(self.images.pretrain))
         batch = min(recipe.batch_size, len(subset))
         check_cuts(self.needs, batch, session.micro_batch, session.world.size)
-        feed = self.shorten(make_feed(self.images.train, subset, self._feed_config()))
+        feed = self.shorten(make_feed(self.images.pretrain, subset, self._feed_config()))
         module: Any = self.method
         optimizer = pretrain_optimizer(module, recipe, self.method.no_weight_decay())
         seen = ("order", "crop", "mask", *(["view"] if self.needs.view else []))
@@ -113,7 +113,7 @@ class Pretraining:
 
     @cached_property
     def _masks(self) -> Masks:
-        return Masks(self.method, self.session.streams, len(self.images.train))
+        return Masks(self.method, self.session.streams, len(self.images.pretrain))
 
     def _losses(
         self, step: Step, epoch: int, number: int, total: int, digests: dict[str, Digest]
@@ -182,7 +182,7 @@ class Pretraining:
         return measure_layers(self.method, self._fixed_batch(PROBE_IMAGES))
 
     def _fixed_batch(self, count: int) -> Batch:
-        split = self.images.train
+        split = self.images.pretrain
         ids = torch.arange(min(count, len(split)))
         feed = dataclasses.replace(self._feed_config(), batch_size=len(ids), workers=0)
         images, _ = next(evaluation_batches(split, ids, feed))

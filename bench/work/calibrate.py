@@ -64,8 +64,8 @@ def calibrate(config: RunConfig, resources: Resources, processes: int = 1) -> Sp
         kept = sum(t.numel() * t.element_size() for t in module.state_dict().values())
         kept += sum(t.numel() * t.element_size() for t in weights.values())
         size = config.pretrain.batch_size // config.masks
-        epoch_images = len(images.train) // size * size
-        return Speed(rate, epoch_images or len(images.train), seconds, kept / 2**20)
+        count = len(images.pretrain)
+        return Speed(rate, count // size * size or count, seconds, kept / 2**20)
 
 
 def _evaluation_s(encoder: Encoder, config: RunConfig) -> float:

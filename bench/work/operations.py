@@ -55,7 +55,7 @@ def seconds(tasks: Sequence[Task], data_root: str, unit: str) -> tuple[float, fl
 def counted(tasks: Sequence[Task], data_root: str) -> tuple[float, float]:
     """Operations of pre-training and of fine-tuning; arms of equal models are counted once."""
     known: dict[Any, float] = {}
-    images: dict[Any, int] = {}
+    images: dict[Any, tuple[int, int]] = {}
     totals = {True: 0.0, False: 0.0}  # pre-training, fine-tuning
     for task in tasks:
         config, trains = task.config, task.stage == PRETRAIN
@@ -63,8 +63,9 @@ def counted(tasks: Sequence[Task], data_root: str) -> tuple[float, float]:
             images[config.data] = _images(config, data_root)
         key = (trains, config.method, config.hyper, config.plugins, config.model, config.tasks)
         if key not in known:
-            known[key] = pretraining(config) if trains else finetuning(config, images[config.data])
-        often = images[config.data] * config.pretrain.epochs if trains else 1
+            labelled = images[config.data][1]
+            known[key] = pretraining(config) if trains else finetuning(config, labelled)
+        often = images[config.data][0] * config.pretrain.epochs if trains else 1
         totals[trains] += known[key] * often
     return totals[True], totals[False]
 
@@ -75,9 +76,13 @@ def _span(operations: float) -> tuple[float, float]:
     return fast, slow
 
 
-def _images(config: RunConfig, data_root: str) -> int:
+def _images(config: RunConfig, data_root: str) -> tuple[int, int]:
+    """How many images pre-train, and how many of them have labels."""
     labels = None if data_root else outline.train_labels(config.data)
-    return len(load(config, data_root).train if labels is None else labels)
+    if labels is not None:
+        return len(labels), len(labels)
+    images = load(config, data_root)
+    return len(images.pretrain), len(images.train)
 
 
 def pretraining(config: RunConfig) -> float:

@@ -72,8 +72,9 @@ class Sizing:
             return f"recipe as sized or edited before; {self.machine()}"
         colour = "grey" if facts.grey else "colour"
         classes = len([n for n in facts.counts if n])
+        more = f", {facts.unlabelled} unlabelled ones" if facts.unlabelled else ""
         return (
-            f"{facts.images} training and {facts.tests} test images of {classes} classes, "
+            f"{facts.labelled} training and {facts.tests} test images of {classes} classes{more}, "
             f"{facts.side} px, {colour}; {self.machine()}"
         )
 

@@ -7,6 +7,7 @@ written. Nothing is computed: models have shapes and no values.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def vet(configs: Sequence[RunConfig], resources: Resources, place: Place) -> lis
     """
     if place.here:
         _check_device(resources.device)
-    counts: dict[DataConfig, int] = {}
+    counts: dict[DataConfig, Counts] = {}
     notes: dict[str, None] = {}
     for config in _distinct(configs, lambda c: (c.data, c.tasks, c.model)):
         counts[config.data], found = check_images(config, resources, place)
@@ -67,14 +68,22 @@ def _check_device(name: str) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Counts:
+    """How many images pre-train, and how many of them have labels."""
+
+    pretrain: int
+    labelled: int
+
+
 # --- images ---------------------------------------------------------------------------------------
 
 
-def check_images(config: RunConfig, resources: Resources, place: Place) -> tuple[int, list[str]]:
+def check_images(config: RunConfig, resources: Resources, place: Place) -> tuple[Counts, list[str]]:
     """Runs the gate on a study's images; on built-in ones by what is known of their labels.
 
     Returns:
-        How many images train, and what a reader should know of them.
+        How many images there are, and what a reader should know of them.
 
     Raises:
         DataError: if they do not pass.
@@ -83,10 +92,10 @@ def check_images(config: RunConfig, resources: Resources, place: Place) -> tuple
     labels = outline.train_labels(config.data)
     if labels is not None and not resources.data_root:
         gate.check_budget(labels, config)
-        return len(labels), []
+        return Counts(len(labels), len(labels)), []
     images = load(config, resources.data_root, resources.strict_images)
     gate.check_budget(images.train.labels, config)
-    return len(images.train), images.notes()
+    return Counts(len(images.pretrain), len(images.train)), images.notes()
 
 
 def check_same_images(
@@ -111,10 +120,8 @@ def check_same_images(
 # --- models ---------------------------------------------------------------------------------------
 
 
-def check_model(config: RunConfig, resources: Resources, place: Place, images: int) -> None:
+def check_model(config: RunConfig, resources: Resources, place: Place, images: Counts) -> None:
     """Builds method, plug-ins and classifier on the meta device, draws masks, counts memory.
-
-    ``images`` is how many train.
 
     Raises:
         UsageError: if a part cannot be built, or the sizes make no sense.
@@ -127,12 +134,15 @@ def check_model(config: RunConfig, resources: Resources, place: Place, images: i
         method = _built(partial(registry.PLUGINS.load(name), method, settings))
         if hasattr(settings, "check_layers"):
             settings.check_layers(trial.layers, config.model.heads)
-    memory.check(_stages(config, trial, method, resources), images, resources, place)
+    stages = _stages(config, trial, method, resources, images.labelled)
+    memory.check(stages, images.pretrain, resources, place)
     if resources.init_path:
         released.encoder_weights(method, Path(resources.init_path))
 
 
-def _stages(config: RunConfig, trial: Trial, method: Any, resources: Resources) -> Iterator[Stage]:
+def _stages(
+    config: RunConfig, trial: Trial, method: Any, resources: Resources, labelled: int
+) -> Iterator[Stage]:
     """Whatever is trained as a whole, with what it keeps."""
     if not resources.init_path:
         whole = needs_of(config.hyper).together == 0
@@ -141,7 +151,8 @@ def _stages(config: RunConfig, trial: Trial, method: Any, resources: Resources) 
         if hasattr(recipe, "drop_path"):
             options = ClassifierOptions(classes=2, drop_path=recipe.drop_path, pool=recipe.pool)
             model = _built(partial(_start_classifier, method, options))
-            yield Stage(name, recipe, model, trial.finetuning(options), most=config.data.labels)
+            most = config.data.labels or labelled
+            yield Stage(name, recipe, model, trial.finetuning(options), most=most)
 
 
 def _start_classifier(method: Any, options: ClassifierOptions) -> Any:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench.data import load
-from bench.data.images import FileSplit, ImageSet
+from bench.data.images import NO_LABEL, FileSplit, ImageSet
+from bench.data.listing import same_images
 from bench.errors import DataError
 from bench.plan.identity import cell_id, pretrain_id
 from bench.plan.study import plain_config
@@ -71,6 +76,89 @@ def test_without_a_test_part_or_a_share_the_remedy_is_named(
     fill(tmp_path / inside)
     with pytest.raises(DataError, match=rf"no folder {missing}.* add data\.holdout=0\.2"):
         seen(tmp_path, 0)
+
+
+def unlabelled(root: Path, name: str = "unlabeled", count: int = 6) -> None:
+    """Pictures of no class, half of them in a sub-folder."""
+    (root / name / "more").mkdir(parents=True)
+    for i in range(count):
+        paint(root / name / ("more" if i % 2 else "") / f"{i}.png", 1000 + i)
+
+
+@pytest.mark.parametrize("inside", ["", "train"])
+@pytest.mark.parametrize("name", ["unlabeled", "unlabelled"])
+def test_unlabelled_images_pretrain_behind_the_training_images(
+    name: str, inside: str, tmp_path: Path
+) -> None:
+    fill(tmp_path / inside)
+    plain = seen(tmp_path)
+    unlabelled(tmp_path, name)
+    (tmp_path / name / "notes.txt").write_text("")
+    images = seen(tmp_path)
+    assert names(images) == names(plain)
+    assert images.classes == plain.classes == 3
+    pretrain = images.pretrain
+    assert isinstance(pretrain, FileSplit)
+    there = ["0.png", "2.png", "4.png", "1.png", "3.png", "5.png"]
+    assert [Path(p).name for p in pretrain.paths[13:]] == there
+    assert list(pretrain.paths[:13]) == list(images.train.paths)  # type: ignore[union-attr]
+    assert pretrain.labels.tolist() == [*images.train.labels.tolist(), *[NO_LABEL] * 6]
+    assert "pre-training on the 13 training images and 6 unlabelled ones" in images.notes()
+    assert "1 unlabelled file(s) left out: 1 .txt" in images.notes()
+    assert images.fingerprint().startswith(f"{plain.fingerprint()}-")
+    assert not same_images(images.fingerprint(), plain.fingerprint())
+    assert plain.pretrain is plain.train
+
+
+def test_pictures_that_pretrain_are_the_same_where_they_are_kept(tmp_path: Path) -> None:
+    fill(tmp_path)
+    unlabelled(tmp_path)
+    images = seen(tmp_path)
+    kept = images.kept().pretrain
+    for _ in range(2):
+        for i in (0, 12, 13, 18):
+            assert kept.open(i).tobytes() == images.pretrain.open(i).tobytes()
+    assert isinstance(kept, FileSplit)
+    assert kept.room is not None
+    assert [kept.room.filled[i] for i in (0, 1, 12, 13, 18)] == [1, 0, 1, 1, 1]
+
+
+def test_a_damaged_unlabelled_picture_gives_way_to_another_and_is_told(tmp_path: Path) -> None:
+    fill(tmp_path)
+    unlabelled(tmp_path, count=40)
+    (tmp_path / "unlabeled" / "0.png").write_bytes(b"no picture")
+    images = seen(tmp_path)
+    picture, readable = images.pretrain.open_any(13)
+    assert (readable, picture.tobytes()) == (False, images.pretrain.open(14).tobytes())
+    images.pretrain.note_unreadable(torch.tensor([13]))
+    assert "1 unreadable pre-training image(s) replaced: unlabeled/0.png" in images.notes()
+    with pytest.raises(DataError, match=r"unlabeled/0\.png"):
+        load.load(config("folder", "data.holdout=0.2"), str(tmp_path), strict=True)
+
+
+def test_an_empty_folder_of_unlabelled_images_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path)
+    (tmp_path / "unlabeled").mkdir()
+    (tmp_path / "unlabeled" / "a.npy").touch()
+    with pytest.raises(DataError, match=r"unlabeled' holds no images, but 1 other file\(s\)\. Put"):
+        seen(tmp_path)
+
+
+@pytest.mark.parametrize(("copy", "said"), [(shutil.copy, "copies of "), (os.link, "")])
+def test_test_images_among_the_unlabelled_are_refused_and_training_images_told(
+    copy: Callable[[str, Path], object], said: str, tmp_path: Path
+) -> None:
+    fill(tmp_path)
+    unlabelled(tmp_path)
+    train, test = (s.paths for s in (seen(tmp_path, 0.4).train, seen(tmp_path, 0.4).test))  # type: ignore[union-attr]
+    for i, path in enumerate(train[:2]):
+        copy(path, tmp_path / "unlabeled" / f"train-{i}.png")
+    told = "2 of 10 training images are unlabelled ones too: pre-training sees them twice"
+    assert told in seen(tmp_path, 0.4).notes()
+    for i, path in enumerate(test):
+        copy(path, tmp_path / "unlabeled" / f"test-{i}.png")
+    with pytest.raises(DataError, match=rf"6 of 6 test .* are {said}unlabelled .* Take them out"):
+        seen(tmp_path, 0.4)
 
 
 @pytest.mark.parametrize("inside", ["", "train"])

@@ -17,13 +17,14 @@ from bench.plan.sized import Facts, geometry, labels_of_each, sized, undivided
 from bench.plan.typed import parse_arm
 
 
-def facts(counts: tuple[int, ...], side: int = 32, channels: int = 3) -> Facts:
+def facts(counts: tuple[int, ...], side: int = 32, channels: int = 3, unlabelled: int = 0) -> Facts:
     values = (0.5,) * channels
-    return Facts(name="folder", counts=counts, tests=9, side=side, mean=values, std=values)
+    seen = {"side": side, "mean": values, "std": values, "unlabelled": unlabelled}
+    return Facts(name="folder", counts=counts, tests=9, **seen)
 
 
 COUNTS = ((1, 1), (2, 0, 3), (120,) * 4, (9, 4000), (5000,) * 10, (60,) * 1000, (200,) * 1000)
-SIZES = ((1, 3), (28, 1), (50, 3), (97, 3), (500, 3))
+SIZES = ((1, 3, 0), (28, 1, 70_000), (50, 3, 0), (97, 3, 10), (500, 3, 200_000))
 
 
 @pytest.mark.parametrize("gpu", [False, True])
@@ -31,8 +32,8 @@ SIZES = ((1, 3), (28, 1), (50, 3), (97, 3), (500, 3))
 def test_any_folder_has_a_recipe_that_every_method_here_can_run(
     counts: tuple[int, ...], gpu: bool
 ) -> None:
-    for side, channels in SIZES:
-        found = facts(counts, side, channels)
+    for side, channels, unlabelled in SIZES:
+        found = facts(counts, side, channels, unlabelled)
         layer = sized(found, gpu)
         read: dict[str, Any] = yaml.safe_load(yaml.safe_dump(layer))
         check_keys(read, "it")
@@ -46,7 +47,8 @@ def test_any_folder_has_a_recipe_that_every_method_here_can_run(
             assert warmup(config.pretrain) == config.pretrain.warmup_share * read["epochs"][0]
             squares = getattr(config.hyper, "mask_patch_size", config.model.patch_size)
             assert config.model.image_size % squares == 0
-            labels = config.data.labels or found.images
+            labels = config.data.labels or found.labelled
+            assert config.task("finetune").batch_size <= max(2, labels // 5)
             assert labels % config.task("probe").batch_size != 1
             assert config.data.labels <= min(n for n in counts if n) * len([n for n in counts if n])
 
@@ -69,6 +71,14 @@ def test_imagenets_recipe_is_for_many_large_images_alone() -> None:
     assert sized(facts(few, 224), False)["extends"] == "own"
     assert sized(facts(few, 224), True)["extends"] == "own-gpu"
     assert sized(facts(many, 32), True)["extends"] == "own-gpu"
+    assert sized(facts(few, 224, unlabelled=10**6), True)["extends"] == "own-gpu"
+
+
+def test_unlabelled_images_size_pretraining_and_labelled_ones_the_evaluation() -> None:
+    few, more = (sized(facts((50,) * 4, 64, unlabelled=n), True) for n in (0, 5000))
+    assert (few["pretrain"]["batch_size"], more["pretrain"]["batch_size"]) == (25, 512)
+    for task in ("finetune", "probe"):
+        assert few[task] == more[task]
 
 
 def test_labels_are_as_many_of_each_class_as_there_are_or_as_tell() -> None:

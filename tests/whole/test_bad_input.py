@@ -320,7 +320,7 @@ def test_suite_files(
 
 HARMS: list[tuple[test_gate.Harm, str]] = [
     (test_gate.copied, "16 of 16 test images of 'folder' are copies of training images"),
-    (test_gate.linked, "it has no test split of its own"),
+    (test_gate.linked, "16 of 16 test images of 'folder' are training images"),
     (test_gate.shut, "nothing to tell apart"),
     (test_gate.emptied("train", "cat"), "no training image of class 'cat'"),
     (test_gate.text("train/cat/#.txt", 9), "are no images by their names"),

@@ -31,6 +31,22 @@ def test_what_a_plan_counts_is_what_a_run_counts(arm: str, tmp_path: Path) -> No
     assert counted == pytest.approx(measured.flops / measured.images_seen, rel=1e-2)
 
 
+def test_unlabelled_images_pretrain_and_are_counted_there_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pre, fin = tasks("mae")
+    plain = load.load(pre.config, "")
+    more = replace(plain, unlabelled=plain.test)  # 16 beside 24
+    fewer = [operations.counted([task], "folder") for task in (pre, fin)]
+    monkeypatch.setattr(operations, "load", lambda *_: more)
+    counted = [operations.counted([task], "folder") for task in (pre, fin)]
+    assert counted == [(fewer[0][0] * 40 / 24, 0), fewer[1]]
+    session = Session(torch.device("cpu"), Streams(0, 0), Monitor(RunFolder(tmp_path)))
+    method: Any = build_method(pre.config)
+    pretraining = Pretraining(method.train(), more, pre.config, session)
+    assert pretraining.run().images_seen == 2 * 40
+
+
 def test_hours_grow_with_epochs_and_span_the_shares_assumed() -> None:
     pre, fin = tasks("mae")
     low, high = operations.gpu_hours([pre], "").pretrain

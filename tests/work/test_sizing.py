@@ -45,6 +45,25 @@ def test_a_folder_without_a_test_part_is_sized_by_the_share_held_out(
     assert request.study.cells[0].config.data.holdout == 0.25
 
 
+def test_unlabelled_images_are_told_and_are_part_of_what_the_file_is_for(
+    root: Path, tmp_path: Path
+) -> None:
+    before = asked(root, tmp_path / "o").sizing
+    (root / "unlabeled").mkdir()
+    for i in range(40):
+        paint(root / "unlabeled" / f"{i}.png", 5000 + i)
+    request = library.plan(Wish(data=str(root)), tmp_path / "o", CPU)
+    assert request.sizing is not None
+    assert before is not None
+    assert request.sizing.path != before.path
+    said = "48 training and 8 test images of 2 classes, 40 unlabelled ones, 12 px"
+    assert request.sizing.seen().startswith(said)
+    said = "pre-training on the 48 training images and 40 unlabelled ones"
+    assert said in request.planned.warnings
+    config = request.study.cells[0].config
+    assert (config.pretrain.batch_size, config.data.labels) == (11, 48)
+
+
 def test_a_folder_alone_is_a_whole_study(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

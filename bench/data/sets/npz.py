@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.data.folders import held_out
-from bench.data.images import ArraySplit, ImageSet
+from bench.data.holdout import ADVICE, check_share, held_out
+from bench.data.images import NO_LABEL, ArraySplit, ImageSet
 from bench.errors import DataError, printable, shown
 from bench.plan.sections import DataConfig
 
@@ -19,10 +19,14 @@ TRAIN = (("train_images", "train_labels"), ("x_train", "y_train"))
 TEST = (("test_images", "test_labels"), ("x_test", "y_test"), ("val_images", "val_labels"))
 """Names of a part's images and labels; the first pair that there is. MedMNIST's test part tests."""
 
+UNLABELLED = ("unlabeled_images", "unlabelled_images", "x_unlabeled", "x_unlabelled")
+"""Names of images without labels, which pre-train together with the training images."""
+
 
 def npz(config: DataConfig, root: str, size: int) -> ImageSet:
     """Images uint8 [n, S, S] or [n, S, S, 3] (or 1) and labels, integers [n] or [n, 1].
 
+    ``unlabeled_images`` (or ``x_unlabeled``), of the same size, pre-train together with these.
     A file without a test part needs ``data.holdout``, the share of each class that tests.
 
     Raises:
@@ -34,26 +38,20 @@ def npz(config: DataConfig, root: str, size: int) -> ImageSet:
         raise DataError(
             f"'{shown(root, 200)}' holds {_listed(arrays)}; needed are {_named(TRAIN)}."
         )
-    if test is not None and config.holdout:
-        raise DataError(
-            f"data.holdout={config.holdout:g} would be ignored: the file has '{test[0]}'. "
-            "Set data.holdout=0."
-        )
+    check_share(config.holdout, test[0] if test else "")
     if test is not None:
         parts = _split(arrays, train), _split(arrays, test)
     elif config.holdout:
         parts = _apart(_split(arrays, train), config.holdout)
     else:
-        raise DataError(
-            f"'{shown(root, 200)}' has no test part ({_named(TEST)}). Add data.holdout=0.2: a "
-            "fifth of each class."
-        )
+        raise DataError(f"'{shown(root, 200)}' has no test part ({_named(TEST)}). {ADVICE}")
     labels = torch.cat([part.labels for part in parts])
-    return ImageSet(*parts, classes=int(labels.max()) + 1 if len(labels) else 0)
+    classes = int(labels.max()) + 1 if len(labels) else 0
+    return ImageSet(*parts, classes, unlabelled=_unlabelled(arrays))
 
 
 def _open(path: str) -> Mapping[str, Any]:
-    wanted = {name for pair in (*TRAIN, *TEST) for name in pair}
+    wanted = {name for names in (*TRAIN, *TEST, UNLABELLED) for name in names}
     try:
         with open(path, "rb") as file:
             found = np.load(file, allow_pickle=False)
@@ -72,6 +70,14 @@ def _pair(arrays: Mapping[str, Any], names: tuple[tuple[str, str], ...]) -> tupl
 def _split(arrays: Mapping[str, Any], names: tuple[str, str]) -> ArraySplit:
     images, labels = (arrays[name] for name in names)
     return ArraySplit(_images(images, names[0]), _labels(labels, len(images), names[1]), True)
+
+
+def _unlabelled(arrays: Mapping[str, Any]) -> ArraySplit | None:
+    name = next((name for name in UNLABELLED if name in arrays), None)
+    if name is None:
+        return None
+    images = _images(arrays[name], name)
+    return ArraySplit(images, torch.full((len(images),), NO_LABEL), True)
 
 
 def _images(array: Any, name: str) -> Tensor:

@@ -53,6 +53,21 @@ def test_images_and_labels_are_those_of_the_file(names: str, tmp_path: Path) -> 
         assert split.labels.tolist() == content[labels].reshape(-1).tolist()
 
 
+def test_unlabelled_images_of_the_same_size_pretrain_too(tmp_path: Path) -> None:
+    content = arrays()
+    more = DRAW.integers(0, 256, (9, 12, 12, 3), dtype=np.uint8)
+    images = seen(tmp_path, {**content, "unlabeled_images": more})
+    assert (len(images.train), len(images.pretrain)) == (24, 33)
+    assert np.array_equal(np.asarray(images.pretrain.open(25)), more[1])
+    assert np.array_equal(np.asarray(images.pretrain.open(3)), content["train_images"][3])
+    with pytest.raises(DataError, match="the unlabelled split of 'npz' holds no images"):
+        seen(tmp_path, {**content, "x_unlabelled": more[:0]})
+    with pytest.raises(
+        DataError, match=r"images are \(3, 12, 12\), the unlabelled ones \(3, 6, 6\)"
+    ):
+        _ = seen(tmp_path, {**content, "x_unlabelled": more[:, :6, :6]}).pretrain
+
+
 def test_the_test_part_tests_where_there_is_a_validation_part_too(tmp_path: Path) -> None:
     more = {"val_images": np.zeros((3, 12, 12, 3), np.uint8), "val_labels": np.arange(3)}
     assert len(seen(tmp_path, {**arrays(), **more}).test) == 12
@@ -97,9 +112,9 @@ def test_what_is_missing_or_too_much_is_named(tmp_path: Path) -> None:
     content = arrays()
     with pytest.raises(DataError, match="'pixels'; needed are train_images with train_labels or"):
         seen(tmp_path, {"pixels": content["train_images"]})
-    with pytest.raises(DataError, match=r"Add data\.holdout=0\.2"):
+    with pytest.raises(DataError, match=r"add data\.holdout=0\.2"):
         seen(tmp_path, {k: v for k, v in content.items() if k.startswith("train")})
-    with pytest.raises(DataError, match="would be ignored: the file has 'test_images'"):
+    with pytest.raises(DataError, match="would be ignored: there is the test part 'test_images'"):
         seen(tmp_path, content, "data.holdout=0.2")
 
 
