@@ -93,11 +93,10 @@ def _band(frame: pd.DataFrame, arm: str, section: Section, x: str) -> Series:
 
 
 def forest(section: Section, primary: bool) -> Plot:
-    """Comparisons of the primary endpoint, or of the others; undefined ones greyed."""
-    chosen = section.analysis.endpoint
+    """The primary endpoint at the main target, or all other comparisons; undefined ones greyed."""
     order = {name: i for i, name in enumerate(section.analysis.endpoints)}
     rows = sorted(
-        (r for r in section.rows["targets"] if primary == (r["endpoint"] == chosen)),
+        (r for r in section.rows["targets"] if primary == bool(r["primary"])),
         key=lambda r: (order[r["endpoint"]], r["arm"], not r["main_target"], r["target_epochs"]),
     )
     claimed = any(row.claims_half for row in section.plugins)
@@ -108,15 +107,15 @@ def forest(section: Section, primary: bool) -> Plot:
         x_label="",
         kind="forest",
         lead=primary,
-        series=tuple(_forest_row(row, chosen) for row in rows),
+        series=tuple(_forest_row(row) for row in rows),
         marks=((1.0, "equal", "mark"), (2.0, half, "claim")),
         ends=("more epochs", "fewer epochs"),
     )
 
 
-def _forest_row(row: words.Row, primary: str) -> Series:
+def _forest_row(row: words.Row) -> Series:
     undefined = row["state"] in ("empty", "flat")
-    strong = row["endpoint"] == primary
+    strong = bool(row["primary"])
     return Series(
         label=f"{row['arm']}, at {row['target_epochs']}",
         arm=row["arm"],

@@ -214,6 +214,7 @@ def _shown_statistics() -> list[StatisticRow]:
 def half_table(section: Section) -> Table:
     """Equal accuracy at half the epochs (non-inferiority), and RAUC."""
     margin = section.analysis.margin
+    unit = "point" if margin == 1 else "points"
     rows = []
     for row in section.rows["targets"]:
         area = words.number(row.get("rauc"), 4)
@@ -228,11 +229,11 @@ def half_table(section: Section) -> Table:
     columns = ["method", "endpoint", "epochs", "Δ", "95 % limits", "p", "half the epochs"]
     columns += ["RAUC [95 %]"]
     note = (
-        f"Half the epochs do if the method there is not inferior by {margin:g} points: the lower "
-        f"limit lies above -{margin:g}; they do not if the upper one lies below it. Each limit is "
-        "one-sided; p is that of the nearer side, adjusted over all comparisons of an endpoint "
-        "(Holm). RAUC is the ratio of the areas under accuracy against log2 epochs, method over "
-        "baseline, on the budgets that both have."
+        f"Half the epochs suffice if the method there is at most {margin:g} {unit} worse: the "
+        f"lower limit lies above -{margin:g}; they do not if the upper one lies below it. Each "
+        "limit is one-sided; p is that of the nearer side, adjusted over all comparisons of an "
+        "endpoint (Holm). RAUC is the ratio of the areas under accuracy against log2 epochs, "
+        "method over baseline, on the budgets that both have."
     )
     return Table("half_the_epochs", "Half the epochs", columns, rows, note)
 

@@ -25,7 +25,7 @@ class Verdict:
     """What a study says of one variant.
 
     ``beside`` answers at the largest target where the question can be measured, if it cannot at the
-    planned one; ``seeds`` is how many would settle an open question.
+    primary one; ``seeds`` is how many would settle an open question.
     """
 
     arm: str
@@ -75,7 +75,7 @@ def _verdict(rows: list[dict[str, Any]], analysis: Analysis) -> Verdict:
         word=found.word,
         sentence=_sentence(row, analysis),
         target_epochs=row["target_epochs"],
-        beside=f"Not planned: {_sentence(other, analysis)}" if beside and other else "",
+        beside=f"Beside it: {_sentence(other, analysis)}" if beside and other else "",
         beside_word=claims.half(other, analysis).word if beside and other else "",
         seeds=found.seeds,
     )
@@ -83,30 +83,49 @@ def _verdict(rows: list[dict[str, Any]], analysis: Analysis) -> Verdict:
 
 def _sentence(row: Row, analysis: Analysis) -> str:
     name = endpoint_label(row["endpoint"]).removesuffix(" top-1")
-    goal = f"{row['base_arm']}'s {name} accuracy at {row['target_epochs']} epochs"
     barred = claims.obstacle(row)
     if barred is not None and barred.kind != claims.PILOT:
         target = "planned target" if analysis.planned and row["main_target"] else "target"
+        goal = f"{row['base_arm']}'s {name} accuracy at {row['target_epochs']} epochs"
         return f"{row['arm']} cannot be measured at its {target}, {goal}: {barred.text}."
-    return f"{_epochs(row, goal)}; {_half(row, analysis)}."
+    return f"{row['arm']}{_half(row, name, analysis)}. {_epochs(row)}."
 
 
-def _epochs(row: Row, goal: str) -> str:
+def _half(row: Row, name: str, analysis: Analysis) -> str:
+    """The variant at half the epochs against the baseline: the gap, its limit and the test."""
+    found = claims.half(row, analysis)
+    if found.word == claims.UNMEASURABLE:
+        return f": half the epochs cannot be measured ({_flowing(found.why)})"
+    at, target = f"{row['target_epochs'] / 2:g}", row["target_epochs"]
+    low, high = (words.number(row[f"half_{end}"], 1, True) for end in ("low", "high"))
+    gap = words.number(row["half_difference"], 1, True)
+    said = f" at {at} epochs against {row['base_arm']} at {target}: {gap} points of {name} accuracy"
+    margin = f"margin {analysis.margin:g}"
+    if found.word == claims.OPEN:
+        limits = "" if row["n"] < 2 else f", {low} to {high}"
+        return f"{said}{limits} ({margin}); open {_until(row, found)}"
+    limit = f"at least {low}" if found.word == claims.SHOWN else f"at most {high}"
+    return f"{said}, {limit} ({margin}, p {words.p_value(row['half_p_holm'])})"
+
+
+def _epochs(row: Row) -> str:
     """Epochs of both arms to the target and its time, under the claim if there is one."""
+    goal = f"{row['base_arm']}'s accuracy at {row['target_epochs']} epochs"
     if row["state"] == "flat":
-        return f"{row['arm']}: {words.FLAT} for {goal}"
-    head = next(
-        (f" {c}:" for c in (claims.SAVES, claims.MORE) if row["verdict"].startswith(c)), ":"
-    )
+        return f"Epochs to {goal}: {words.FLAT}"
+    claim = next((c for c in (claims.SAVES, claims.MORE) if row["verdict"].startswith(c)), "")
+    head = f"It {claim}: " if claim else ""
     ratio, time = _flowing(words.factor(row)), words.factor(row, "pretrain_s")
     if row["state"] == "missed":
         bound = time.partition(", ")[2]
         time = f"; wall time {bound}" if bound else ""
-        return f"{row['arm']}{head} {goal} is not reached ({ratio}{_said(row)}){time}"
-    said = f"ρ {ratio}{_said(row)}"
+        missed = f"{goal} is not reached" if claim else f"It does not reach {goal}"
+        return f"{head}{missed} ({ratio}{_said(row)}){time}"
+    to = f"to {goal}"
     if row["state"] == "measured":
-        said = f"{row['epochs_variant']:.0f} instead of {row['target_epochs']} epochs ({said})"
-    return f"{row['arm']}{head} {said} to {goal}; wall time {time}"
+        to = f"{head or 'It takes '}{row['epochs_variant']:.0f} epochs {to}, "
+        return f"{to}ρ {ratio}{_said(row)}; wall time {time}"
+    return f"{head}ρ {ratio}{_said(row)}, {to}; wall time {time}"
 
 
 def _flowing(text: str) -> str:
@@ -118,19 +137,6 @@ def _said(row: Row) -> str:
     """That there is no claim on epochs; a pilot says so once, at the end."""
     no_claim = row["verdict"] == claims.NO_DIFFERENCE or row["verdict"].startswith("not ")
     return f", {row['verdict']}" if no_claim else ""
-
-
-def _half(row: Row, analysis: Analysis) -> str:
-    found = claims.half(row, analysis)
-    if found.word == claims.OPEN:
-        return f"half the epochs is open {_until(row, found)}"
-    if found.word == claims.UNMEASURABLE:
-        return f"half the epochs is not measurable ({_flowing(found.why)})"
-    low, high = words.number(row["half_low"], 1, True), words.number(row["half_high"], 1, True)
-    limit = f"at least {low}" if found.word == claims.SHOWN else f"at most {high}"
-    gap = words.number(row["half_difference"], 1, True)
-    at = row["target_epochs"] / 2
-    return f"half the epochs is {found.word} ({gap} points at {at:g} epochs, {limit})"
 
 
 def _until(row: Row, found: claims.Half) -> str:

@@ -57,8 +57,8 @@ def _others(primary: str) -> tuple[str, ...]:
 class Analysis:
     """What was fixed before results existed; the defaults where there is no plan.
 
-    ``target_epochs`` None means the second largest budget of three or more, then the largest; with
-    two budgets the largest first, since no epochs can be saved against the smallest.
+    ``target_epochs`` None means the second largest budget of three or more; with two budgets the
+    largest, since no epochs can be saved against the smallest.
     ``baseline`` is the arm that every other one is compared with; empty for each arm's own.
     """
 
@@ -99,7 +99,7 @@ class Analysis:
         return replace(self, secondary=(*self.secondary, *more))
 
     def targets(self, budgets: Iterable[int]) -> list[int]:
-        """Budgets whose baseline accuracy is a target, the primary one first.
+        """Budgets whose baseline accuracy is a target: the primary one, then the largest.
 
         Args:
             budgets: those that were run; the plan's count before them.
@@ -107,8 +107,8 @@ class Analysis:
         known = sorted(set(self.budgets or budgets))
         main = known[-2:] if len(known) > 2 else known[::-1]
         if self.target_epochs is not None:
-            main = [self.target_epochs]
-        return main
+            main = [self.target_epochs, *known[-1:]]
+        return list(dict.fromkeys(main))
 
 
 def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:

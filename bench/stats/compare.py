@@ -96,12 +96,11 @@ def targets(
         base = by_arm.pop(names["base_arm"], pd.DataFrame())
         wanted = analysis.targets(int(epochs) for epochs in base.columns)
         for arm, variant in by_arm.items():
-            found = [
+            rows += [
                 {**names, "arm": arm, "target_epochs": reference, "main_target": rank == 0}
                 | line(base, variant, reference)
                 for rank, reference in enumerate(wanted)
             ]
-            rows += found + _beside(found, base, variant, line)
     frame = pd.DataFrame(rows)
     if frame.empty:
         return frame
@@ -112,23 +111,6 @@ def targets(
             values = family.get(name, pd.Series(math.nan, family.index)).astype(float)
             frame.loc[family.index, f"{name}_holm"] = means.holm(values.to_numpy())
     return frame
-
-
-def _beside(
-    found: list[dict[str, Any]],
-    base: pd.DataFrame,
-    variant: pd.DataFrame,
-    line: Callable[[pd.DataFrame, pd.DataFrame, int], dict[str, Any]],
-) -> list[dict[str, Any]]:
-    """The largest budget as a target, where the only planned one is not defined."""
-    if len(found) != 1 or found[0]["state"] not in ("flat", "empty") or base.empty:
-        return []
-    largest = int(max(base.columns))
-    if largest == found[0]["target_epochs"]:
-        return []
-    row = {name: found[0][name] for name in (*ARM, "endpoint")}
-    row |= {"target_epochs": largest, "main_target": False}
-    return [row | line(base, variant, largest)]
 
 
 def _target_row(

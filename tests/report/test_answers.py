@@ -27,9 +27,9 @@ def test_a_verdict_says_epochs_time_and_half_the_epochs() -> None:
     found = answer(runs(RISING))
     assert found.word == "refuted"
     assert found.sentence == (
-        "mae+mto saves epochs: 129 instead of 200 epochs (ρ ×1.55 [1.38, 1.77]) to mae's fine-tune "
-        "accuracy at 200 epochs; wall time ×1.24 [1.10, 1.41]; half the epochs is refuted "
-        "(-0.4 points at 100 epochs, at most -0.2)."
+        "mae+mto at 100 epochs against mae at 200: -0.4 points of fine-tune accuracy, at most -0.2 "
+        "(margin 0.1, p 0.010). It saves epochs: 129 epochs to mae's accuracy at 200 epochs, "
+        "ρ ×1.55 [1.38, 1.77]; wall time ×1.24 [1.10, 1.41]."
     )
 
 
@@ -37,7 +37,7 @@ def test_an_open_verdict_names_the_seeds_that_would_settle_it() -> None:
     found = answer(runs({"mae": [80, 81, 82], "mae+mto": [80.88, 81.9, 82.9]}))
     assert found.word == "open"
     assert found.seeds is not None
-    assert f"half the epochs is open at 5 seeds (about {found.seeds} would tell)" in found.sentence
+    assert f"; open at 5 seeds (about {found.seeds} would tell). It" in found.sentence
 
 
 def test_a_pilot_is_open_and_claims_nothing() -> None:
@@ -52,7 +52,7 @@ def test_where_the_planned_target_is_not_defined_the_largest_defined_one_stands_
     found = answer(runs(PLATEAU))
     assert found.word == "not measurable"
     assert "curve flat: not defined" in found.sentence
-    assert found.beside.startswith("Not planned: mae+mto saves epochs")
+    assert found.beside.startswith("Beside it: mae+mto at 200 epochs against mae at 400")
     assert "at 400 epochs" in found.beside
     assert found.beside_word == "refuted"
     explicit = answer(runs(PLATEAU), PLAN)
@@ -99,9 +99,9 @@ def test_the_terminal_keeps_within_eighty_columns() -> None:
 def test_a_target_that_is_not_reached_is_said_with_what_is_known() -> None:
     low = runs({"mae": [80, 81, 82], "mae+mto": [79, 80, 80.5]})
     found = answer(low, {**PLAN, "target_epochs": 400})
-    assert found.sentence.startswith(
-        "mae+mto needs more epochs: mae's fine-tune accuracy at 400 epochs is not reached "
-        "(target missed, at most ×"
+    assert (
+        "It needs more epochs: mae's accuracy at 400 epochs is not reached (target missed, at "
+        in found.sentence
     )
     one = answer(runs({"mae": [80, 81], "mae+mto": [79, 80]}, seeds=range(2), budgets=[100, 300]))
     assert "no cells at 150 epochs; pilot: no claim, 2 of 5 seeds" in one.sentence

@@ -258,9 +258,11 @@ def test_a_run_that_failed_before_its_recipe_was_known_joins_the_table() -> None
 
 def test_holm_counts_all_comparisons_of_an_endpoint() -> None:
     records = runs({**RISING, "mae+mto(recal)": [80.2, 81.2, 82.1]})
-    rows = [r for r in report.results(report.prepare(records, PLAN))["targets"] if r["primary"]]
-    assert {row["comparisons"] for row in rows} == {2}
-    assert min(r["p_holm"] for r in rows) == pytest.approx(2 * min(r["p"] for r in rows))
+    rows = report.results(report.prepare(records, PLAN))["targets"]
+    mine = [row for row in rows if row["endpoint"] == "finetune_top1"]
+    assert {(row["target_epochs"], row["primary"]) for row in mine} == {(200, True), (400, False)}
+    assert {row["comparisons"] for row in mine} == {4}, "two variants at two targets"
+    assert min(r["p_holm"] for r in mine) == pytest.approx(4 * min(r["p"] for r in mine))
 
 
 def test_ablations_stand_side_by_side() -> None:
