@@ -301,6 +301,7 @@ DATASETS = Kind(
         "npz": DatasetRow(
             target="bench.data.sets.npz:npz", preset="own", file=True, sizes=("holdout",)
         ),
+        "tar": DatasetRow(target="bench.data.sets.tar:tar", preset="own", sizes=("holdout",)),
         "torch/": DatasetRow(target="bench.data.sets.timm:timm_factory", preset="own"),
         "torch/cifar10": DatasetRow(target="bench.data.sets.timm:timm_factory", preset="cifar"),
         "torch/cifar100": DatasetRow(target="bench.data.sets.timm:timm_factory", preset="cifar"),

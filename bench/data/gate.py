@@ -27,7 +27,7 @@ MOST_SHARED = 0.01
 """Share of them that may be there; a collection may hold a few twins (CIFAR does)."""
 
 MOST_LEFT_OUT = 0.05
-"""Share of a split's files that may be no images."""
+"""Share of a split's files that may be no images, or have no label."""
 
 
 def check(images: ImageSet, config: RunConfig) -> list[str]:
@@ -95,8 +95,8 @@ def _check_left_out(split: FileSplit, part: str, name: str) -> None:
     if too_many(count, count + len(split), MOST_LEFT_OUT):
         kinds = ", ".join(f"{n} {printable(k)}" for k, n in sorted(split.left_out.items()))
         raise DataError(
-            f"{count} of {count + len(split)} {part} files of '{name}' are no images by their "
-            f"names ({kinds}), more than {MOST_LEFT_OUT:.0%}. Convert them, or take them out."
+            f"{count} of {count + len(split)} {part} files of '{name}' are left out "
+            f"({kinds}), more than {MOST_LEFT_OUT:.0%}. Convert them, or take them out."
         )
 
 

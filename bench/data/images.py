@@ -73,10 +73,10 @@ class FileSplit:
     """Images decoded on demand: ``read(i)`` gives a picture in any mode.
 
     ``paths`` names them; ``files`` says that these are paths of files. Where they are not, ``raw``
-    gives the bytes of one and ``lengths`` tells their numbers, if they can be had. ``names`` are
-    the classes', where they are known, ``left_out`` counts files that are no images by their
-    endings, and ``unreadable`` collects the numbers of images met that could not be decoded. Where
-    there is ``room``, each is decoded once.
+    gives the bytes of one and ``lengths`` tells their numbers, if they can be had; ``packed``, that
+    these are a file's, with a header. ``names`` are the classes', where they are known,
+    ``left_out`` counts files that are no images by their endings, and ``unreadable`` collects the
+    numbers of images met that could not be decoded. Where there is ``room``, each is decoded once.
     """
 
     read: Callable[[int], Image.Image]
@@ -85,6 +85,7 @@ class FileSplit:
     files: bool = True
     raw: Callable[[int], bytes] | None = None
     lengths: Sequence[int] = ()
+    packed: bool = False
     names: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     strict: bool = False
@@ -300,7 +301,7 @@ class ImageSet:
         left = limit()
         parts: list[Split] = []
         for split in self.parts.values():
-            if isinstance(split, FileSplit) and split.files and len(split):
+            if isinstance(split, FileSplit) and (split.files or split.packed) and len(split):
                 sizes = split.sizes_within(left)
                 if sizes is None:
                     return self

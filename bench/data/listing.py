@@ -47,7 +47,7 @@ def list_images(folder: Path, but: Sequence[str] = ()) -> Listing:
         DataError: if there is no class folder, or the folder cannot be read.
     """
     try:
-        folders = (e.name for e in os.scandir(folder) if e.is_dir() and not _litter(e.name))
+        folders = (e.name for e in os.scandir(folder) if e.is_dir() and not is_litter(e.name))
         found = sorted(name for name in folders if name not in but)
     except OSError as error:
         raise DataError(f"cannot read '{folder}': {error.strerror}.") from error
@@ -100,12 +100,13 @@ def about_shards(folder: Path) -> str:
     if not any(folder.glob("*.tar")):
         return ""
     return (
-        " Tar shards are not read: their images cannot be taken in any order. Unpack them into "
-        "class folders, or save them as a Hugging Face data set (hfds/NAME:DIR)."
+        " It holds tar shards, which --data tar:DIR reads: DIR/train*.tar and DIR/val*.tar, or "
+        "DIR/train/*.tar and DIR/val/*.tar."
     )
 
 
-def _litter(name: str) -> bool:
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of this name counts as nothing at all."""
     return name.startswith(".") or name in LITTER
 
 
@@ -118,8 +119,8 @@ def _files(folder: str) -> Iterator[str]:
             folders.clear()
             continue
         met.add((stat.st_dev, stat.st_ino))
-        folders[:] = [f for f in folders if not _litter(f)]
-        found.append((place, sorted(f for f in files if not _litter(f))))
+        folders[:] = [f for f in folders if not is_litter(f)]
+        found.append((place, sorted(f for f in files if not is_litter(f))))
     for place, files in sorted(found):
         yield from (os.path.join(place, f) for f in files)
 

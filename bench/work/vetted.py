@@ -15,14 +15,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from bench.machine import memory, provenance
+from bench.machine import cache, memory, provenance
 from bench.plan.config import Resources, RunConfig
 from bench.plan.identity import digest
 from bench.store.files import read_json, write_json
 from bench.work.place import Place
-
-VARIABLE = "MTO_BENCH_CACHE"
-"""Environment: the folder of the verdicts (``~/.cache/mto-bench``); empty for none."""
 
 MOST = 1000
 """Verdicts kept, the latest."""
@@ -96,11 +93,8 @@ def _sources(path: Path) -> Iterator[tuple[str, int, int]]:
 
 def _file() -> Path | None:
     """Where the verdicts lie; None where the environment wants none."""
-    folder = os.environ.get(VARIABLE)
-    if folder == "":
-        return None
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(folder or Path(home) / "mto-bench") / "vetted.json"
+    folder = cache.folder()
+    return None if folder is None else folder / "vetted.json"
 
 
 def _kept(file: Path) -> set[str]:

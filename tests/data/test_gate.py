@@ -109,7 +109,7 @@ def shut(root: Path) -> None:
         (hard_links, "1 of 9 test images"),
         (emptied("train", "cat"), "no training image of class 'cat'"),
         (lambda r: [emptied("val", n)(r) for n in ("cat", "dog")], "holds no images"),
-        (text("train/cat/#.txt", 9), "are no images by their names (9 .txt)"),
+        (text("train/cat/#.txt", 9), "are left out (9 .txt)"),
         (text("val/cat/#", 5), "(5 no ending)"),
         (text("train/cat/#.png", 8), "no pictures that can be read"),
         (lambda r: [shutil.rmtree(r / "train" / n) for n in ("cat", "dog")], "no class folders"),

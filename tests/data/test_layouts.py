@@ -162,11 +162,11 @@ def test_test_images_among_the_unlabelled_are_refused_and_training_images_told(
 
 
 @pytest.mark.parametrize("inside", ["", "train"])
-def test_tar_shards_are_refused_with_what_is_read(inside: str, tmp_path: Path) -> None:
+def test_of_tar_shards_it_is_said_how_they_are_read(inside: str, tmp_path: Path) -> None:
     for part in ("val/cat", inside):
         (tmp_path / part).mkdir(parents=True, exist_ok=True)
     (tmp_path / inside / "shard-000.tar").touch()
-    with pytest.raises(DataError, match=r"Tar shards are not read.* Unpack .*hfds/NAME:DIR"):
+    with pytest.raises(DataError, match=r"tar shards, which --data tar:DIR reads: DIR/train"):
         seen(tmp_path, 0)
 
 

@@ -323,7 +323,7 @@ HARMS: list[tuple[test_gate.Harm, str]] = [
     (test_gate.linked, "16 of 16 test images of 'folder' are training images"),
     (test_gate.shut, "nothing to tell apart"),
     (test_gate.emptied("train", "cat"), "no training image of class 'cat'"),
-    (test_gate.text("train/cat/#.txt", 9), "are no images by their names"),
+    (test_gate.text("train/cat/#.txt", 9), "are left out (9 .txt)"),
     (lambda root: shutil.rmtree(root / "val" / "dog"), "hold different class folders: 'dog'"),
 ]
 

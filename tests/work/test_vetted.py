@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from bench.errors import UsageError
+from bench.machine import cache
 from bench.plan.config import Resources, RunConfig
 from bench.work import vetted
 from bench.work.place import Place
@@ -31,7 +32,7 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Vetted:
         found.append([*configs])
         return [f"{len(configs)} looked at"]
 
-    monkeypatch.setenv(vetted.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr(vetted, "_vet", vet)
     return found
 
@@ -152,7 +153,7 @@ def test_damaged_verdicts_count_for_nothing(
 def test_without_a_cache_everything_is_vetted(
     folder: str, seen: Vetted, resources: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(vetted.VARIABLE, folder)
+    monkeypatch.setenv(cache.VARIABLE, folder)
     for _ in range(2):
         assert vetted.vet(configs(), resources, HERE) == ["2 looked at"]
 
@@ -182,7 +183,7 @@ def imported(modules: str, *line: str) -> str:
 def test_a_dry_run_imports_no_compiler_and_its_repetition_no_torch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(vetted.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
     line = ["--preset", "smoke", "--dry-run", "--out", str(tmp_path / "o")]
     slow = "torch torch._dynamo pandas scipy matplotlib sklearn rich"
     assert imported(slow, *line) == "['torch']"
