@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 
 from bench.stats import saving
+from bench.stats.analysis import Analysis
+from bench.stats.columns.half import half
 from bench.stats.saving import Curve
 from tests.support import simulation
 from tests.support.simulation import EPOCHS, Case
@@ -88,3 +90,19 @@ def test_batched_and_single_studies_agree() -> None:
     for i in range(20):
         one = saving.saving(Curve(EPOCHS, base[i]), Curve(EPOCHS, variant[i]), 400.0)
         assert (one.low, one.high) == pytest.approx((low[i], high[i]))
+
+
+def test_at_the_margin_shown_and_refuted_are_wrong_in_5_per_cent_each() -> None:
+    """Eight seeds, the studies' noise, a true gap of minus the margin; before Holm's adjustment."""
+    rng, shown, refuted = np.random.default_rng(simulation.SEED), 0, 0
+    analysis, epochs = Analysis(margin=1.0), np.array([100.0, 200.0])
+    for _ in range(simulation.STUDIES):
+        base = rng.normal([82.0, 87.0], 2.2, (8, 2))
+        variant = rng.normal([86.0, 88.0], 2.2, (8, 2))
+        found = half(Curve(epochs, base), Curve(epochs, variant), 200, analysis)
+        above = found["half_difference"] > -analysis.margin
+        shown += above and found["half_p"] <= analysis.alpha
+        refuted += not above and found["half_p"] <= analysis.alpha
+    assert (shown / simulation.STUDIES, refuted / simulation.STUDIES) == pytest.approx(
+        (0.05, 0.05), abs=0.012
+    )
