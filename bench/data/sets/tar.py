@@ -55,7 +55,7 @@ def tar(config: DataConfig, root: str, size: int) -> ImageSet:
     else:
         parts = _split(items, left_out), _split(*_labelled(test))
     classes = max((int(part.labels.max()) + 1 for part in parts if len(part)), default=0)
-    return ImageSet(*parts, classes, unlabelled=_split(*_all(more)) if more else None)
+    return ImageSet(*parts, classes, unlabelled=_unlabelled(more) if more else None)
 
 
 def _parts(root: str) -> dict[str, list[Path]]:
@@ -91,6 +91,12 @@ def _all(shards: Sequence[Path]) -> tuple[list[Item], dict[str, int]]:
         items += shard.items
         left_out.update(shard.left_out)
     return items, left_out
+
+
+def _unlabelled(shards: Sequence[Path]) -> FileSplit:
+    """All images, without the labels that some may have."""
+    items, left_out = _all(shards)
+    return _split([item._replace(label=None) for item in items], left_out)
 
 
 def _labelled(shards: Sequence[Path]) -> tuple[list[Item], dict[str, int]]:

@@ -80,7 +80,7 @@ def test_parts_and_labels_are_those_of_the_shards_in_their_order(
     pack(two, samples(50, 4))
     pack(one, [("./", b""), *samples(1, 8), ("1.json", b"{}"), ("._9.png", b"")])
     pack(test, samples(100, 4))
-    pack(more, [(f"x/{i}.JPG", png(i)) for i in range(200, 205)])
+    pack(more, [(f"x/{i}.JPG", png(i)) for i in range(200, 205)] + [("x/200.cls", b"1")])
     images = seen(tmp_path)
     inside = [f"{one.name}/{i}.png" for i in range(1, 9)]
     assert names(images.train) == [*inside, *(f"{two.name}/{i}.png" for i in range(50, 54))]
@@ -118,6 +118,9 @@ def test_shards_of_no_part_are_shared_by_data_holdout(tmp_path: Path) -> None:
         DataError, match=r"holds '0\.tar', '1\.tar'; expected .* data\.holdout=0\.2"
     ):
         seen(tmp_path)
+    pack(tmp_path / "none" / "train.tar", [])
+    with pytest.raises(DataError, match="nothing to tell apart"):
+        seen(tmp_path / "none", "data.holdout=0.2")
     pack(tmp_path / "val.tar", samples(50, 4))
     with pytest.raises(DataError, match=r"would be ignored: there is the test part 'val'"):
         seen(tmp_path, "data.holdout=0.2")
