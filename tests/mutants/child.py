@@ -28,8 +28,6 @@ OPTIONS = [
     "--assert=plain",
     "-p",
     "no:cacheprovider",
-    "-p",
-    "no:benchmark",
 ]
 
 
