@@ -92,6 +92,7 @@ def _split(part: Any, split: str, name: str) -> FileSplit:
         names=tuple(map(str, part.features[label].names)),
         raw=partial(_bytes, raw, picture),
         lengths=_lengths(raw, picture),
+        packed=True,
     )
 
 

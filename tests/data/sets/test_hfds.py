@@ -132,6 +132,15 @@ def _pixels(data: bytes) -> Any:
     return np.asarray(Image.open(io.BytesIO(data))).tolist()
 
 
+def test_few_enough_are_decoded_once_and_kept(there: Tables) -> None:
+    kept = seen().kept().train
+    assert isinstance(kept, FileSplit)
+    first = kept.open(2).tobytes()
+    assert kept.room is not None
+    assert list(kept.room.filled[:4]) == [0, 0, 1, 0]
+    assert kept.open(2).tobytes() == first
+
+
 def test_a_validation_split_goes_before_a_test_split_and_columns_may_have_other_names(
     there: Tables,
 ) -> None:
