@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 FOLDERS: dict[str, tuple[list[str], list[str]]] = {
-    "stats": (["bench/stats/*.py"], ["tests/stats/test_metrics.py", "tests/report"]),
+    "stats": (
+        ["bench/stats/**/*.py"],
+        ["tests/stats", "tests/report/test_report.py", "tests/report/test_claims.py"],
+    ),
     "streams": (["bench/streams.py"], ["tests/test_streams.py", "tests/test_digest.py"]),
     "evaluate": (
         ["bench/evaluate/*.py"],

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pandas as pd
+import pytest
 
-from bench.stats.compare import pair_curves
+from bench.stats import frames, means
+from bench.stats.analysis import Analysis
+from bench.stats.compare import cost_ratios, pair_curves, targets
+from bench.store.record import Record
+from tests.support.synthetic import PLAN, RISING, runs
 
 BASE = pd.DataFrame({100: [80.0] * 4, 200: [82.0] * 4}, index=range(4))
 
@@ -41,3 +47,51 @@ def test_a_seed_whose_baseline_failed_at_the_target_is_left_out() -> None:
     theirs, ours = pair_curves(base, variant(83, 84, 85, 86), 200)
     assert ours.scores[:, 1].tolist() == [83, 85, 86]
     assert theirs.scores.tolist() == [[80, 82]] * 3
+
+
+def framed(records: list[Record]) -> tuple[Analysis, pd.DataFrame, pd.DataFrame]:
+    """The plan's analysis, the scores and the costs of synthetic records."""
+    analysis = Analysis.of(PLAN)
+    cells = frames.cells(frames.tidy((vars(r) for r in records), analysis))
+    return analysis, frames.long(cells), frames.costs(cells)
+
+
+def test_a_target_tells_epochs_their_share_and_what_they_cost() -> None:
+    analysis, scores, costs = framed(runs(RISING, noise=0.0))
+    found = cost_ratios(targets(scores, analysis), costs)
+    (row,) = found[(found["endpoint"] == "finetune_top1") & found["main_target"]].to_dict("records")
+    epochs = 100 * 2 ** (0.4 / 1.1)  # 81 lies between 80.6 at 100 epochs and 81.7 at 200
+    assert row["epochs_variant"] == pytest.approx(epochs, rel=0.006)
+    assert row["rho"] == pytest.approx(200 / row["epochs_variant"])
+    assert row["saved_epochs"] == pytest.approx(200 - row["epochs_variant"])
+    assert row["saved_share"] == pytest.approx(row["saved_epochs"] / 200)
+    assert (row["seeds"], row["n"], row["failed_seeds"]) == (5, 5, 0)
+    assert row["rho_pretrain_s"] == pytest.approx(row["rho"] * 2.0 / 2.5)
+    assert row["pretrain_s_base"] == pytest.approx(200 * 2.0)
+    assert row["pretrain_s_variant"] == pytest.approx(row["epochs_variant"] * 2.5)
+    assert row["rho_flops"] == pytest.approx(row["rho"] / 1.1)
+    assert row["rho_images_seen"] == pytest.approx(row["rho"])
+
+
+def test_a_cost_of_zero_was_not_measured() -> None:
+    records = runs(RISING, noise=0.0)
+    unmeasured = [replace(r, flops=0.0) if r.epochs == 100 else r for r in records]
+    _, _, costs = framed(unmeasured)
+    assert costs.set_index("arm")["flops_per_epoch"].to_dict() == pytest.approx(
+        {"mae": 1e9, "mae+mto": 1.1e9}
+    )
+
+
+def test_only_the_planned_endpoint_at_the_planned_target_is_primary() -> None:
+    analysis, scores, _ = framed(runs(RISING))
+    found = targets(scores, analysis)
+    primary = found[found["primary"]]
+    assert primary[["endpoint", "target_epochs"]].to_numpy().tolist() == [["finetune_top1", 200]]
+    assert found["target_epochs"].tolist() == [200, 400] * 2
+
+
+def test_p_values_are_adjusted_within_an_endpoint() -> None:
+    analysis, scores, _ = framed(runs({**RISING, "mae+mto(recal)": [80.2, 81.2, 82.1]}))
+    for _, family in targets(scores, analysis).groupby("endpoint"):
+        assert set(family["comparisons"]) == {4}
+        assert family["p_holm"].to_numpy() == pytest.approx(means.holm(family["p"].to_numpy()))
