@@ -216,11 +216,16 @@ def test_the_death_of_one_of_two_tasks_is_queued_again(rank: int, tmp_path: Path
 
 
 def test_a_signal_that_comes_twice_before_the_run_hears_it(tmp_path: Path) -> None:
-    """The first two seconds of a job: submitit's handler is there, the run's is not."""
+    """The first two seconds of a job's step: submitit's handler is there, the run's is not.
+
+    Sent sooner, it reaches nobody: SLURM signals steps, and says nothing where there is none.
+    """
     pre = tasks("mae", 20)[0]
     assert main([*argv(tmp_path, "mae", "20"), "--detach"]) == 0
     job = job_of(tmp_path, pre)
-    until(lambda: "JobState=RUNNING" in show(job), "the job's start")
+    listed = ["squeue", "--noheader", "--steps", "--jobs", job, "--format", "%i"]
+    step = f"{job}.0"
+    until(lambda: step in subprocess.run(listed, capture_output=True, text=True).stdout, step)
     for _ in range(2):
         subprocess.run(["scancel", "--signal=USR2", job], check=False)
     until(lambda: Store(tmp_path).run(pre.run_id).is_done(), "the run's end")
