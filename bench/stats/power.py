@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy.special import nctdtr, stdtrit
 
-from bench.stats.means import t_quantile
+from bench.stats.means import Array, t_quantile
 
 POWER = 0.8
 """Chance with which an effect is to be found."""
@@ -22,7 +22,12 @@ def power_of(n: int, effect: float, sd: float, alpha: float = 0.05) -> float:
         return 0.0
     shift = effect / sd * math.sqrt(n)
     t = t_quantile(n, alpha)
-    return float(1 - nctdtr(n - 1, shift, t) + nctdtr(n - 1, shift, -t))
+    return float(1 - _below(n - 1, shift, t) + _below(n - 1, shift, -t))
+
+
+def _below(freedom: Array | int, shift: Array | float, t: Array | float) -> Array:
+    """Noncentral t's share below t; SciPy has NaN where it vanishes, far below the shift."""
+    return np.asarray(np.nan_to_num(nctdtr(freedom, shift, t)))
 
 
 def smallest_effect(n: int, sd: float, power: float = POWER, alpha: float = 0.05) -> float:
@@ -76,5 +81,5 @@ def seeds_to_settle(gap: float, sd: float, power: float = POWER, alpha: float = 
         return 2 if gap else None
     numbers = np.arange(2, MOST_SEEDS + 1, dtype=np.float64)
     shift = np.abs(gap) * np.sqrt(numbers) / sd
-    reached = 1 - nctdtr(numbers - 1, shift, stdtrit(numbers - 1, 1 - alpha)) >= power
+    reached = 1 - _below(numbers - 1, shift, stdtrit(numbers - 1, 1 - alpha)) >= power
     return int(numbers[reached.argmax()]) if reached.any() else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -95,3 +96,11 @@ def test_p_values_are_adjusted_within_an_endpoint() -> None:
     for _, family in targets(scores, analysis).groupby("endpoint"):
         assert set(family["comparisons"]) == {4}
         assert family["p_holm"].to_numpy() == pytest.approx(means.holm(family["p"].to_numpy()))
+
+
+def test_a_baseline_that_failed_elsewhere_has_no_score_there() -> None:
+    base = BASE.copy()
+    base.loc[1, 100] = -math.inf
+    theirs, _ = pair_curves(base, variant(83, 84, 85, 86), 200)
+    assert np.isnan(theirs.scores[1, 0])
+    assert theirs.scores[1, 1] == 82
