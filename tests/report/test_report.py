@@ -331,7 +331,7 @@ def test_a_planned_baseline_without_runs_is_said() -> None:
 # --- properties -------------------------------------------------------------------------------
 
 
-@settings(derandomize=True, deadline=None, max_examples=4)
+@settings(derandomize=True, deadline=None, max_examples=10)
 @given(st.integers(0, 1000))
 def test_order_of_records_does_not_matter(seed: int) -> None:
     records = runs({**RISING, "simmim": [70, 71, 72], "simmim+mto": [70, 71, 72.5]})
