@@ -20,7 +20,7 @@ def power_of(n: int, effect: float, sd: float, alpha: float = 0.05) -> float:
     """Power of the two-sided paired t test: n differences of sample sd ``sd``, mean ``effect``."""
     if n < 2:
         return 0.0
-    shift = effect / sd * math.sqrt(n)
+    shift = abs(effect) / sd * math.sqrt(n)
     t = t_quantile(n, alpha)
     return float(1 - _below(n - 1, shift, t) + _below(n - 1, shift, -t))
 

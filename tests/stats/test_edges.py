@@ -35,6 +35,7 @@ def test_power_rises_with_the_effect_to_1_however_large(n: int) -> None:
     found = [power_of(n, effect, 1.0) for effect in (0.5, 1, 2, 4, 8, 16, 32, 64, 1e3, 1e6)]
     assert found == sorted(found)
     assert found[-1] == 1.0
+    assert power_of(n, -8, 1.0) == power_of(n, 8, 1.0)
 
 
 def test_the_level_of_settling_is_5_per_cent_unless_said() -> None:
