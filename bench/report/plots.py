@@ -92,11 +92,22 @@ def _band(frame: pd.DataFrame, arm: str, section: Section, x: str) -> Series:
     )
 
 
+UNDEFINED = ("empty", "flat")
+"""States of a comparison without a ratio."""
+
+
 def forest(section: Section, primary: bool) -> Plot:
-    """The primary endpoint at the main target, or all other comparisons; undefined ones greyed."""
+    """The primary endpoint at the main target, or all other comparisons; undefined ones greyed.
+
+    Where an arm cannot be measured at that target, its other one stands beside it.
+    """
+    rows = section.rows["targets"]
+    lost = {r["arm"] for r in rows if r["primary"] and r["state"] in UNDEFINED}
+    chosen = section.analysis.endpoint
+    lead = [r["primary"] or (r["endpoint"] == chosen and r["arm"] in lost) for r in rows]
     order = {name: i for i, name in enumerate(section.analysis.endpoints)}
     rows = sorted(
-        (r for r in section.rows["targets"] if primary == bool(r["primary"])),
+        (r for r, first in zip(rows, lead, strict=True) if primary == first),
         key=lambda r: (order[r["endpoint"]], r["arm"], not r["main_target"], r["target_epochs"]),
     )
     claimed = any(row.claims_half for row in section.plugins)
@@ -107,15 +118,14 @@ def forest(section: Section, primary: bool) -> Plot:
         x_label="",
         kind="forest",
         lead=primary,
-        series=tuple(_forest_row(row) for row in rows),
+        series=tuple(_forest_row(row, primary) for row in rows),
         marks=((1.0, "equal", "mark"), (2.0, half, "claim")),
         ends=("more epochs", "fewer epochs"),
     )
 
 
-def _forest_row(row: words.Row) -> Series:
-    undefined = row["state"] in ("empty", "flat")
-    strong = bool(row["primary"])
+def _forest_row(row: words.Row, strong: bool) -> Series:
+    undefined = row["state"] in UNDEFINED
     return Series(
         label=f"{row['arm']}, at {row['target_epochs']}",
         arm=row["arm"],

@@ -9,12 +9,23 @@ import pytest
 
 from bench.report import html, markdown, terminal
 from bench.report import write as report
+from bench.report.plots import forest
 from bench.report.sections import find
 from bench.report.verdicts import Verdict, verdicts
 from bench.store.record import Record
 from tests.support.synthetic import PLAN, RISING, runs
 
 PLATEAU = {"mae": [80, 79.9, 82], "mae+mto": [80, 81, 82.4]}
+
+
+def test_the_first_plot_shows_the_target_that_the_verdict_speaks_of() -> None:
+    """The primary one; where it cannot be measured, the one beside it as well."""
+    for curves, targets in ((RISING, [200]), (PLATEAU, [200, 400])):
+        (section,) = find((vars(r) for r in runs(curves)), PLAN).sections
+        labels = [series.label for series in forest(section, primary=True).series]
+        assert labels == [f"mae+mto, at {target}" for target in targets]
+        others = [series.label for series in forest(section, primary=False).series]
+        assert len(labels) + len(others) == len(section.targets)
 
 
 def answer(records: list[Record], plan: dict[str, Any] | None = None) -> Verdict:
