@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,6 +53,17 @@ def tiny_study(
     arms, budgets = typed.parse_arms(methods), typed.parse_epochs(epochs)
     cells = make_study(resolver, arms, budgets, typed.parse_seeds(seeds))
     return Study(cells=cells, preset="digits")
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots are laid out but not rendered, which takes longest of a tiny study's report.
+
+    Tests that look at pictures are marked ``drawn``.
+    """
+    draw = sys.modules.get("bench.report.draw")  # not imported for those that report nothing
+    if draw is not None and request.node.get_closest_marker("drawn") is None:
+        monkeypatch.setattr(draw, "_bytes", lambda figure, form: b"")
 
 
 @pytest.fixture

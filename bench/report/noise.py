@@ -8,16 +8,15 @@ from typing import Any
 from bench.report import words
 from bench.report.sections import Section
 from bench.stats.analysis import endpoint_label, rows_of
-from bench.stats.noise import NULL, RATIOS, floors
+from bench.stats.noise import NULL, RATIOS
 from bench.stats.power import POWER
 
 
 def rows(section: Section) -> list[dict[str, Any]]:
     """The noise floor of each baseline that has a null arm, by endpoint and budget."""
-    found = floors(section.differences, section.accuracy, section.analysis.alpha)
     order = {name: i for i, name in enumerate(section.analysis.endpoints)}
     return sorted(
-        rows_of(found),
+        rows_of(section.noise),
         key=lambda row: (row["base_arm"], order.get(row["endpoint"], 9), row["epochs"]),
     )
 

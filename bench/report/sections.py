@@ -18,6 +18,7 @@ from bench.report.images import COLUMNS, KEY, Correct, image_gaps
 from bench.rows import ConfiguredRow
 from bench.stats import compare, frames
 from bench.stats.analysis import SECTION, Analysis, measured_endpoints, rows_of
+from bench.stats.noise import floors
 
 Key = tuple[str, str, str]
 
@@ -52,6 +53,11 @@ class Section:
         """The rows of ``accuracy``, ``differences``, ``targets`` and ``costs``."""
         names = ("accuracy", "differences", "targets", "costs")
         return {name: rows_of(getattr(self, name)) for name in names}
+
+    @cached_property
+    def noise(self) -> pd.DataFrame:
+        """What its null arms say, a line a baseline, endpoint and budget."""
+        return floors(self.differences, self.accuracy, self.analysis.alpha)
 
     @property
     def plugins(self) -> list[ConfiguredRow]:

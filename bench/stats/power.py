@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from functools import cache
 
-import numpy as np
 from scipy.special import nctdtr, stdtrit
 
-from bench.stats.means import Array, t_quantile
+from bench.stats.means import t_quantile
 
 POWER = 0.8
 """Chance with which an effect is to be found."""
@@ -22,26 +23,28 @@ def power_of(n: int, effect: float, sd: float, alpha: float = 0.05) -> float:
         return 0.0
     shift = abs(effect) / sd * math.sqrt(n)
     t = t_quantile(n, alpha)
-    return float(1 - _below(n - 1, shift, t) + _below(n - 1, shift, -t))
+    return 1 - _below(n - 1, shift, t) + _below(n - 1, shift, -t)
 
 
-def _below(freedom: Array | int, shift: Array | float, t: Array | float) -> Array:
+def _below(freedom: int, shift: float, t: float) -> float:
     """Noncentral t's share below t; SciPy has NaN where it vanishes, far below the shift."""
-    return np.asarray(np.nan_to_num(nctdtr(freedom, shift, t)))
+    share = float(nctdtr(freedom, shift, t))
+    return 0.0 if math.isnan(share) else share
 
 
 def smallest_effect(n: int, sd: float, power: float = POWER, alpha: float = 0.05) -> float:
     """Smallest mean difference that n seeds find with the given power; infinite below two."""
-    if n < 2:
-        return math.inf
-    if sd == 0:
-        return 0.0
-    low, high = 0.0, sd
-    while power_of(n, high, sd, alpha) < power:
+    return math.inf if n < 2 else sd * _smallest_in_sds(n, power, alpha)
+
+
+@cache
+def _smallest_in_sds(n: int, power: float, alpha: float) -> float:
+    low, high = 0.0, 1.0
+    while power_of(n, high, 1.0, alpha) < power:
         high *= 2
     for _ in range(50):
         middle = (low + high) / 2
-        low, high = (middle, high) if power_of(n, middle, sd, alpha) < power else (low, middle)
+        low, high = (middle, high) if power_of(n, middle, 1.0, alpha) < power else (low, middle)
     return high
 
 
@@ -79,7 +82,12 @@ def seeds_to_settle(gap: float, sd: float, power: float = POWER, alpha: float = 
     """
     if sd == 0:
         return 2 if gap else None
-    numbers = np.arange(2, MOST_SEEDS + 1, dtype=np.float64)
-    shift = np.abs(gap) * np.sqrt(numbers) / sd
-    reached = 1 - _below(numbers - 1, shift, stdtrit(numbers - 1, 1 - alpha)) >= power
-    return int(numbers[reached.argmax()]) if reached.any() else None
+    shift = abs(gap) / sd
+
+    def tells(n: int) -> bool:
+        limit = stdtrit(n - 1, 1 - alpha)
+        return 1 - _below(n - 1, shift * math.sqrt(n), limit) >= power
+
+    if not tells(MOST_SEEDS):
+        return None
+    return 2 + bisect_left(range(2, MOST_SEEDS), True, key=tells)

@@ -32,6 +32,7 @@ FOREST = Plot(
 )
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize("plot", [LINES, FOREST])
 def test_drawing_is_repeatable(plot: Plot) -> None:
     first = draw(plot, ["png", "svg"])

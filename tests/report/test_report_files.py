@@ -20,6 +20,7 @@ from tests.support.synthetic import PLAN, RISING, runs
 # --- files ------------------------------------------------------------------------------------
 
 
+@pytest.mark.drawn
 def test_reports_are_idempotent(tmp_path: Path) -> None:
     first = report.write_report(report.prepare(runs(RISING), PLAN), tmp_path / "a", report.FORMATS)
     bytes_before = [path.read_bytes() for path in first]

@@ -28,6 +28,22 @@ def test_one_pair_has_mcnemars_variance() -> None:
     assert (found.pairs, found.images) == (1, 5000)
 
 
+@pytest.mark.parametrize(("pairs", "images", "share"), [(1, 2, 0.5), (3, 40, 0.9), (24, 300, 0.02)])
+def test_its_ends_are_those_of_all_resamples_there_can_be(
+    pairs: int, images: int, share: float
+) -> None:
+    """The distribution of a sum of N draws, by N convolutions."""
+    ours, theirs = correct(share, pairs, images, 1), correct(0.75, pairs, images, 2)
+    votes = ours.sum(axis=0, dtype=int) - theirs.sum(axis=0, dtype=int)
+    one = np.bincount(votes + pairs, minlength=2 * pairs + 1) / images
+    whole = np.ones(1)
+    for _ in range(images):
+        whole = np.convolve(whole, one)
+    sums = np.searchsorted(np.cumsum(whole), [0.1, 0.9]) - pairs * images
+    found = image_gap(ours, theirs, alpha=0.2)
+    assert (found.low, found.high) == pytest.approx(tuple(100 * sums / (pairs * images)))
+
+
 def test_images_hard_for_both_arms_do_not_widen_it() -> None:
     """Pairing: what both arms get right or wrong together leaves the difference alone."""
     hard = np.tile(np.arange(4000) < 1000, (3, 1))

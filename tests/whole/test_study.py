@@ -180,6 +180,7 @@ def test_no_part_of_training_reads_a_global_generator(tmp_path: Path) -> None:
     assert scores[0] == scores[1]
 
 
+@pytest.mark.drawn
 def test_every_look_at_a_finished_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--out", str(tmp_path / "a")]
     line = command(tmp_path / "a", "--methods", "mae,mae+mto", "--epochs", "1,2", "--seeds", "2")
