@@ -24,7 +24,7 @@ def leaves_plateau(losses: Sequence[float]) -> int | None:
         return None
     plateau = median(losses[: max(3, round(FIRST * len(losses)))])
     bar = plateau - FALL * (plateau - min(losses))
-    if losses[-1] >= bar or min(losses) >= plateau:
+    if losses[-1] >= bar:
         return None
     above = [epoch for epoch, loss in enumerate(losses) if loss >= bar]
     return above[-1] + 1 if above else 0

@@ -98,6 +98,14 @@ def test_p_values_are_adjusted_within_an_endpoint() -> None:
         assert family["p_holm"].to_numpy() == pytest.approx(means.holm(family["p"].to_numpy()))
 
 
+def test_a_seed_that_failed_at_two_budgets_is_one_failed_seed() -> None:
+    analysis, scores, _ = framed(runs(RISING))
+    mine, first = scores["arm"] == "mae+mto", scores["epochs"] < 400
+    scores.loc[mine & (scores["seed"] == 0) & first, "score"] = -math.inf
+    scores.loc[mine & (scores["seed"] == 1) & (scores["epochs"] == 100), "score"] = -math.inf
+    assert set(targets(scores, analysis)["failed_seeds"]) == {2}
+
+
 def test_a_baseline_that_failed_elsewhere_has_no_score_there() -> None:
     base = BASE.copy()
     base.loc[1, 100] = -math.inf

@@ -6,8 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
-from bench.stats.means import correlation, sign_flip_p
+from bench.stats.analysis import Analysis
+from bench.stats.means import correlation, one_sided_p, sign_flip_p
 from bench.stats.plateau import leaves_plateau
 from bench.stats.power import power_of, seeds_to_settle, smallest_effect
 from bench.stats.saving import is_flat
@@ -28,6 +30,24 @@ def test_two_seeds_have_a_smallest_effect_that_they_find_with_that_power() -> No
     effect = smallest_effect(2, 1.0, 0.8, 0.05)
     assert power_of(2, effect, 1.0, 0.05) == pytest.approx(0.8)
     assert smallest_effect(1, 1.0) == math.inf
+
+
+def test_many_seeds_find_less_than_a_standard_deviation() -> None:
+    effect = smallest_effect(50, 2.0)
+    assert effect < 1.0
+    assert power_of(50, effect, 2.0) == pytest.approx(0.8)
+
+
+def test_a_one_sided_p_is_that_of_scipy() -> None:
+    for differences in (np.array([-1.0, -2.5]), np.array([-1.0, -2.0, -1.5, -0.5])):
+        expected = ttest_1samp(differences, -1.0, alternative="less").pvalue
+        assert one_sided_p(differences, -1.0) == pytest.approx(expected)
+    assert math.isnan(one_sided_p(np.array([-1.0]), 0.0))
+
+
+def test_endpoints_that_were_measured_follow_the_planned_ones_once() -> None:
+    planned = Analysis(endpoint="a", secondary=("b",))
+    assert planned.with_measured(["b", "c", "a"]).endpoints == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 8, 30])

@@ -25,3 +25,11 @@ def test_no_plateau_is_left_where_the_loss_does_not_fall(losses: list[float]) ->
 
 def test_it_does_not_depend_on_the_losses_scale() -> None:
     assert leaves_plateau([7 * x + 3 for x in FALLING]) == leaves_plateau(FALLING)
+
+
+@pytest.mark.parametrize(
+    ("losses", "left"),
+    [([1, 1, 1, 0.9, 0, 0], 4), ([1, 1, 1, 0, 0.5, 0.9], None), ([1, 1, 1, 0, 0.5, 0.89], 3)],
+)
+def test_a_loss_just_at_the_bar_has_not_left(losses: list[float], left: int | None) -> None:
+    assert leaves_plateau(losses) == left
