@@ -168,9 +168,8 @@ class _Pass:
 
     @cached_property
     def _draws(self) -> Tensor:
-        """Two uniform draws an image [B, 2], for images and heads; zeros without a stream."""
-        if self.noise is None:
-            return torch.zeros(self.size, 2, device=self.device)
+        """Two uniform draws an image [B, 2], for images and heads; asked for with a stream only."""
+        assert self.noise is not None
         return self.noise.uniform(2, offset=NOISE_OFFSET)
 
     @cached_property

@@ -18,9 +18,7 @@ from mto.affinity import places
 from mto.config import Rows
 
 
-def leaky_pairs(
-    hidden: Tensor, columns: Tensor, rows: Rows = "visible", keep_self: bool = True
-) -> Tensor:
+def leaky_pairs(hidden: Tensor, columns: Tensor, rows: Rows, keep_self: bool) -> Tensor:
     """Pairs [B, 1, T, T] of a row of the kind ``rows`` and one of ``columns`` [B, T].
 
     ``hidden`` [B, T] marks the masked rows. With ``keep_self`` no row is paired with itself.

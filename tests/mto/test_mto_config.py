@@ -46,8 +46,9 @@ def test_a_term_that_is_on_keeps_its_weight_and_one_that_is_off_gets_a_starting_
 
 
 def test_recalibration_without_effect_is_switched_on_for_good_by_name():
-    config = MTOConfig(r_first=1.0).with_terms(["recal"])
-    assert config.terms == ("recal",)
+    for idle in (MTOConfig(r_first=1.0), MTOConfig(r_depth=0.0), MTOConfig(recalibration="none")):
+        assert not idle.recalibrates
+        assert idle.with_terms(["recal"]).terms == ("recal",)
 
 
 def test_unknown_terms_are_named_with_the_nearest_known_one():

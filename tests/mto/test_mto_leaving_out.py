@@ -213,6 +213,8 @@ def test_chosen_patches_are_hidden_ones_with_the_smallest_draws():
     draws = torch.tensor([[0.9, 0.1, 0.0, 0.5], [0.1, 0.2, 0.3, 0.9]])
     chosen = chosen_patches(draws, hidden, 0.6)
     assert chosen.nonzero().tolist() == [[0, 1], [0, 3], [1, 3]]
+    least = chosen_patches(draws, hidden, 0.01)
+    assert least.nonzero().tolist() == [[0, 1], [1, 3]], "one at least"
 
 
 def test_a_method_that_asks_for_no_plan_cannot_leave_tokens_out_and_says_so():

@@ -91,6 +91,13 @@ def test_the_margin_loss_is_silent_once_the_margin_is_met():
     assert distance.grad[3] == 0
 
 
+@pytest.mark.parametrize("form", ["standardised", "isotropic"])
+def test_a_token_beside_a_uniform_image_is_far_away(form):
+    distance = token_distance(torch.zeros(2, 5, 4), torch.ones(1, 1, 4), form)
+    assert distance.isfinite().all()
+    assert (distance > 100).all()
+
+
 def test_a_uniform_image_and_a_token_at_the_centre_give_finite_gradients():
     token = torch.zeros(1, 1, 4, requires_grad=True)
     distance_loss(token_distance(torch.zeros(2, 5, 4), token), 3.0).sum().backward()

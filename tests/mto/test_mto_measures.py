@@ -13,7 +13,13 @@ import tests.mto.oracles as oracle
 from bench.api import TokenLayer
 from mto.affinity import _pick, everywhere, patch_sets, places, sample_heads, sample_images
 from mto.config import MTOConfig
-from mto.heterogeneity import entropy_heterogeneity, mass, row_entropy
+from mto.heterogeneity import (
+    cosine_heterogeneity,
+    entropy_heterogeneity,
+    mass,
+    row_entropy,
+    row_mean,
+)
 from mto.reading import heterogeneity, leak, view, weight_received
 
 IMAGES = torch.tensor([0, 2, 3])
@@ -179,6 +185,30 @@ def test_images_without_masked_or_without_visible_patches_give_finite_gradients(
     assert query.grad.isfinite().all()
 
 
+def test_an_image_of_one_masked_and_two_visible_patches_is_measured_as_any_other():
+    row, both = torch.zeros(1, 1, 2, 3), torch.tensor([[True, True, False]])
+    assert row_entropy(row, both).tolist() == [[[1.0, 1.0]]], "two equal columns are undecided"
+    assert row_entropy(row, both & (torch.arange(3) < 1)).tolist() == [[[0.0, 0.0]]]
+    one = torch.tensor([[False, True]])
+    assert row_mean(torch.tensor([[[0.2, 0.6]]]), one).tolist() == pytest.approx([0.6])
+    x = torch.randn(1, 3, 5, generator=torch.Generator().manual_seed(0))
+    for masked in (torch.tensor([[True, False, False]]), torch.tensor([[True, True, False]])):
+        parts = [torch.nonzero(m[0]).flatten().tolist() for m in (masked, ~masked)]
+        expected = oracle.cosine_heterogeneity(x[0], *parts)
+        compare(cosine_heterogeneity(x, masked, ~masked), [expected])
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_each_image_of_a_small_batch_has_its_own_bias(size):
+    layer = layer_of(bias="both", size=size)
+    at = view(layer.hidden, 1, torch.arange(size))
+    sets = [oracle.sets(layer, i) for i in range(size)]
+    expected = [
+        oracle.heterogeneity(oracle.mean_logits(layer, i), *sets[i], 0.1) for i in range(size)
+    ]
+    compare(heterogeneity(MTOConfig(), layer, at), expected)
+
+
 # --- places and sampling ----------------------------------------------------------------------
 
 
@@ -190,6 +220,10 @@ def test_places_lists_the_marked_positions(rows):
     for index, valid, row in zip(found.index, found.valid, rows, strict=True):
         assert index[valid].tolist() == [t for t, flag in enumerate(row) if flag]
         assert len(set(index.tolist())) == len(index)
+
+
+def test_no_images_have_no_places():
+    assert places(torch.zeros(0, 5, dtype=torch.bool)).index.shape == (0, 0)
 
 
 def test_the_prefix_is_neither_masked_nor_visible():

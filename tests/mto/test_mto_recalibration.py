@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mto.config import MTOConfig
-from mto.depth import e_layers, evenly, r_schedule, rank_layers, spa_layers
+from mto.depth import (
+    e_layers,
+    entry_layers,
+    evenly,
+    r_schedule,
+    rank_layers,
+    spa_layers,
+    time_strength,
+)
 from mto.recalibration import exclusion_bias, least_attended, recalibration_bias
 
 HIDDEN = torch.tensor(
@@ -55,6 +63,24 @@ def test_the_class_token_counts_as_visible_and_masked_rows_are_left_alone():
     assert bias.shape == (2, 1, 5, 5)
     assert bias[0, 0, 0].tolist() == [0, -torch.inf, 0, -torch.inf, 0]
     assert (bias[0, 0, 1] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_bias_is_of_the_type_that_the_kernel_wants(dtype):
+    received = torch.rand(2, 5)
+    assert recalibration_bias(HIDDEN, 0.5, dtype).dtype == dtype
+    assert exclusion_bias(received, HIDDEN, 0.5, dtype).dtype == dtype
+
+
+def test_masked_rows_keep_their_own_column_unless_told_otherwise():
+    """So that by default no row is shut altogether."""
+    received, own = torch.rand(2, 5), torch.eye(5, dtype=torch.bool)
+    for bias in (
+        recalibration_bias(HIDDEN, 0.0, torch.float32, "all"),
+        exclusion_bias(received, HIDDEN, 1.0, torch.float32, "all"),
+    ):
+        assert not bias[:, 0][:, own].any()
+        assert bias.isinf().any()
 
 
 def test_the_fused_kernel_takes_the_bias_and_gives_finite_gradients():
@@ -139,6 +165,19 @@ def test_the_schedule_over_the_run(time, first, middle):
 def test_a_constant_schedule_is_the_same_number_all_along():
     config = MTOConfig(r_shape="linear", r_first=0.3)
     assert r_schedule(config, 12, 0.9) == r_schedule(config, 12)
+    assert r_schedule(MTOConfig(r_first=0.2), 2, 0.5) == (0.2, 0.2), "to the last bit"
+    assert time_strength(config, 0.3) == 1
+
+
+def test_the_schedule_by_itself_is_that_of_the_runs_beginning():
+    config = MTOConfig(r_first=0.2, r_time="rising")
+    assert r_schedule(config, 2) == r_schedule(config, 2, 0.0) == pytest.approx((0.2, 0.2))
+
+
+def test_mask_tokens_enter_at_the_nearest_layer_and_one_at_least_is_theirs():
+    depths = (0.0, 0.1, 0.2, 0.375, 0.5, 0.6, 1.0)
+    entries = [entry_layers(MTOConfig(enter_depth=depth), 4) for depth in depths]
+    assert entries == [0, 0, 1, 2, 2, 2, 3]
 
 
 def test_layers_read_by_the_losses():
