@@ -92,12 +92,17 @@ def is_noticed(mutant: Mutant, lines: child.Lines) -> bool:
 
 
 def tests_for(mutant: Mutant, lines: child.Lines) -> list[str]:
-    """Tests that run a fault's lines, the quickest first; any of its file if it acts at import."""
+    """Tests that run a fault's lines, the quickest first.
+
+    If it acts at import, any that runs its file, and those that run no line at all: they look at
+    what stands there when it is imported, as the defaults of settings.
+    """
     first, last = mutant.lines
     found = [
         test
         for test, seen in lines.seen.items()
         if any(f == mutant.path and (mutant.at_import or first <= n <= last) for f, n in seen)
+        or (mutant.at_import and not seen)
     ]
     return sorted(found, key=lambda test: lines.took[test])
 
