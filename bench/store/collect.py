@@ -16,9 +16,9 @@ from bench.store.store import Store
 
 def collect(store: Store, ids: Iterable[str] | None = None) -> list[Record]:
     """Records of the named cells (or all); a failed or blocked cell counts, with its reason."""
-    records = load_records(store, ids)
-    done = {r.run_id for r in records}
     names = [f.run_id for f in store.folders()] if ids is None else list(ids)
+    records = load_records(store, names)
+    done = {r.run_id for r in records}
     broken = (_broken(store, name) for name in names if name not in done)
     return records + [r for r in broken if r is not None]
 
