@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -38,6 +39,20 @@ def cell(study: Study, store: Store) -> Cell:
 
 def leave(store: Store, run_id: str, state: str, failure: str = "") -> None:
     store.run(run_id).set_status(state, **({"failure": failure} if failure else {}))
+
+
+def test_a_run_is_registered_once(study: Study, store: Store) -> None:
+    """What was written first stands."""
+    for task in study.tasks():
+        store.register(task)
+        path = store.run(task.run_id).path / "config.json"
+        values = json.loads(path.read_text())
+        assert values.pop("config")["seed"] == task.config.seed
+        expected = {"stage": task.stage, "run_id": task.run_id, "parent": task.parent}
+        assert values == {"schema": 1, **expected}
+        path.write_text(path.read_text() + "\n")
+        store.register(task)
+        assert path.read_text().endswith("\n\n")
 
 
 def test_a_blank_record_says_which_cell_it_is_of(study: Study) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.errors import StoreError, UsageError
+from bench.errors import DamagedError, StoreError, UsageError
 from bench.plan.typed import LARGEST_SEED
 from bench.store.correct import pack, read_correct, unpack, write_correct
-from bench.store.files import read_json, write_json
+from bench.store.files import read_json, write_bytes, write_json
 from bench.store.record import Measured, measured
 from bench.store.scores import KeptScore, KeptScores
-from bench.store.shapes import PLAN, PROVENANCE, clean, fits, held
+from bench.store.shapes import PLAN, PROVENANCE, clean, fits, held, read_state
 from bench.store.store import Store
 
 SCORE = KeptScore(top1=71.5, seconds=None, commit="abc", dirty=True, correct=["3:oA=="])
@@ -75,6 +76,19 @@ def test_an_older_score_has_no_bits(store: Store) -> None:
     write_json(folder.path / "scores" / "probe-k.json", plain)
     found = KeptScores(folder).read("probe", "k")
     assert found == KeptScore(top1=71.5, seconds=2.0, commit="abc", dirty=False, correct=[])
+
+
+@pytest.mark.parametrize("text", ["torn", "{}", '{"top1": "x"}', "more"])
+def test_a_damaged_score_is_set_aside(text: str, store: Store) -> None:
+    folder = store.run("pre-x")
+    path = folder.path / "scores" / "probe-k.json"
+    write_json(path, {**asdict(SCORE), **({"odd": 1} if text == "more" else {})})
+    if text != "more":
+        path.write_text(text)
+    data = path.read_bytes()
+    assert KeptScores(folder).read("probe", "k") is None
+    assert path.with_name("probe-k.json.damaged-1").read_bytes() == data
+    assert KeptScores(folder).read("probe", "k") is None, "it is gone"
 
 
 def test_a_run_is_found_by_its_id_or_enough_of_it(store: Store) -> None:
@@ -176,6 +190,43 @@ def test_a_damaged_state_names_file_and_key(tmp_path: Path) -> None:
         held({"data": ["x" * 100]}, PROVENANCE, path)
 
 
+def test_what_to_do_about_damage_depends_on_what_can_be_computed_anew(tmp_path: Path) -> None:
+    for place, said in (
+        ("runs/r/record.json", "The command of its study computes anew"),
+        ("studies/s/plan.json", "Restore it, or delete its folder"),
+    ):
+        write_bytes(tmp_path / place, b"[1]")
+        with pytest.raises(DamagedError, match=f"'{place}' .*no JSON object. {said}"):
+            read_state(tmp_path / place)
+
+
+def test_a_state_that_is_not_there_and_one_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert read_state(tmp_path / "nothing") is None
+    assert read_state(tmp_path / "file" / "below") is None
+    with pytest.raises(StoreError, match="cannot read"):
+        read_state(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"a_top1": ["9:oA=="]}', "cannot be read"),
+        ('{"a_top1": "3:oA=="}', "holds no bits"),
+        ('{"a_top1": ["3:oA==", "4:oA=="]}', "same shape"),
+    ],
+)
+def test_damaged_bits_name_their_file(text: str, expected: str, store: Store) -> None:
+    write_bytes(store.run("r").path / "correct.json", text.encode())
+    with pytest.raises(DamagedError, match=f"'runs/r/correct.json' .*{expected}"):
+        read_correct(store.run("r"))
+
+
+@pytest.mark.parametrize(("alpha", "fit"), [(0.05, True), (0, False), (1, False), (1.5, False)])
+def test_a_plan_has_a_level_between_0_and_1(alpha: float, fit: bool) -> None:
+    assert fits(alpha, PLAN["alpha"]) is fit
+
+
 def test_text_loses_what_steers_a_terminal() -> None:
     assert clean({"a\x1b": ["b\x07", 5, None, "c"]}) == {"a\\x1b": ["b\\x07", 5, None, "c"]}
 
@@ -183,6 +234,7 @@ def test_text_loses_what_steers_a_terminal() -> None:
 def test_what_a_pretraining_measured_is_read_by_its_types(store: Store) -> None:
     folder = store.run("pre-x")
     assert measured(folder) == Measured()
+    assert measured(folder).images_seen == 0
     plain = {"stage": "pretrain", "run_id": "pre-x", "pretrain_s": 2.5, "notes": ["n"]}
     write_json(folder.path / "record.json", {**plain, "digests": {"mask": "b:1"}})
     found = measured(folder)

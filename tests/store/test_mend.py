@@ -218,3 +218,13 @@ def test_a_run_that_is_computed_is_left_alone(
         assert contents(folder) == before
     assert len(mend(folder)) == 1
     assert HALF not in contents(folder)
+
+
+def test_a_run_that_another_machine_computes_is_left_alone(store: Store) -> None:
+    """Its lock may not be seen here."""
+    folder = pretraining(store, done=False)
+    (folder.path / "config.json").write_text("{")
+    (folder.path / "run.lock").write_text("17 abc elsewhere")
+    folder.set_status(RUNNING)
+    assert mend(folder) == []
+    assert (folder.path / "run.lock").read_text() == "17 abc elsewhere"

@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from dataclasses import asdict, replace
+import os
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 
 import pytest
 
-from bench.errors import StoreError, UsageError
+from bench.errors import DamagedError, StoreError, UsageError
 from bench.store.files import write_bytes, write_json
 from bench.store.folder import RunFolder
 from bench.store.record import SCHEMA, Record, load_record, migrate
-from bench.store.states import PENDING, RUNNING, STOPPED
+from bench.store.states import DONE, PENDING, RUNNING, STOPPED
 from bench.store.store import Store
 
 RECORD = Record(
@@ -154,10 +155,75 @@ def test_an_unwritable_folder_is_a_usage_error(tmp_path: Path) -> None:
         Store(tmp_path / "file").check_writable()
 
 
-def test_files_can_be_read_by_those_whom_the_mask_allows(tmp_path: Path) -> None:
-    write_bytes(tmp_path / "f", b"")
-    (tmp_path / "g").write_bytes(b"")
-    assert (tmp_path / "f").stat().st_mode == (tmp_path / "g").stat().st_mode
+def test_a_folder_that_cannot_be_written_is_told_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(dir: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    monkeypatch.setattr("bench.store.store.tempfile.NamedTemporaryFile", refuse)
+    with pytest.raises(UsageError, match=rf"output folder '{tmp_path}' \(Permission denied\)"):
+        Store(tmp_path).check_writable()
+    with pytest.raises(UsageError, match="null"):
+        Store(tmp_path / "a\0b").check_writable()
+
+
+@pytest.mark.parametrize(
+    ("place", "refused"),
+    [
+        (".", 0),
+        ("new", 0),
+        ("new/deep/down", 0),
+        ("file", 0),
+        ("file/below", 0),
+        (".", os.W_OK),
+        (".", os.X_OK),
+        ("new/deep", os.W_OK),
+    ],
+)
+def test_a_place_is_looked_at_and_not_made(
+    place: str, refused: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & refused)
+    (tmp_path / "file").write_text("")
+    store = Store(tmp_path / place)
+    if refused or place.startswith("file"):
+        with pytest.raises(UsageError, match=r"is no folder that can be written.*--out DIR"):
+            store.check_place()
+    else:
+        store.check_place()
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_record_that_says_the_least_is_read(store: Store) -> None:
+    """Fields came one after the other; a record from before a field has its plain value."""
+    folder, least = store.run("fin-x"), {f.name for f in fields(Record) if f.default is MISSING}
+    least -= {f.name for f in fields(Record) if f.default_factory is not MISSING}
+    values = {k: v for k, v in asdict(RECORD).items() if k in least}
+    write_json(folder.path / "record.json", {"schema": SCHEMA, **values})
+    found = load_record(folder)
+    assert found == replace(RECORD, scores={}, digests={})
+    assert (found.status, found.repeat, found.images_seen, found.dirty) == (DONE, 0, 0, False)
+    for name in least:
+        write_json(folder.path / "record.json", {"schema": SCHEMA, **values} | {name: None})
+        with pytest.raises(DamagedError):
+            load_record(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"epochs": 0}, "'epochs' cannot be 0"),
+        ({"seed": -1}, "'seed' cannot be -1"),
+        ({"scores": {"a_top1": "x"}}, "'scores' cannot be"),
+        ({"schema": "new"}, "fin-x has schema 'new'"),
+    ],
+)
+def test_a_record_is_held_to_its_rules(change: dict[str, object], said: str, store: Store) -> None:
+    folder = store.run("fin-x")
+    write_json(folder.path / "record.json", {**asdict(RECORD), **change})
+    with pytest.raises(StoreError, match=said):
+        load_record(folder)
 
 
 def test_every_cancellation_leaves_another_mark(

@@ -7,6 +7,7 @@ import pytest
 
 from bench.errors import NothingMeasuredError, UsageError
 from bench.store import studies
+from bench.store.files import write_json
 from bench.store.store import Store
 
 PLAN = {"ids": ["a", "b"], "target_epochs": None, "margin": 0.1, "alpha": 0.05}
@@ -44,3 +45,44 @@ def test_a_study_says_how_it_was_started(tmp_path: Path) -> None:
         folder.arguments()
     folder.note_arguments(["--methods", "mae"])
     assert folder.arguments() == ["--methods", "mae"]
+
+
+def test_a_command_that_cannot_be_read_is_kept_beside_the_new_one(tmp_path: Path) -> None:
+    folder = studies.folder_of(Store(tmp_path), "s")
+    folder.note_arguments(["--methods", "mae"])
+    folder.note_arguments(["--seeds", "2"])
+    assert [p.name for p in folder.path.iterdir()] == ["command.json"]
+    (folder.path / "command.json").write_text("torn")
+    folder.note_arguments(["--seeds", "3"])
+    assert folder.arguments() == ["--seeds", "3"]
+    assert (folder.path / "command.json.damaged-1").read_text() == "torn"
+
+
+def test_the_same_plan_is_not_written_twice(tmp_path: Path) -> None:
+    """Its time is when the study was planned, and says which one is the newest."""
+    folder = studies.folder_of(Store(tmp_path), "s")
+    folder.freeze(PLAN, "")
+    os.utime(folder.path / "plan.json", (1e9, 1e9))
+    assert folder.freeze({**PLAN, "ids": ["b"]}, "") == []
+    assert (folder.path / "plan.json").stat().st_mtime == 1e9
+
+
+def test_settings_that_were_lost_are_written_anew(tmp_path: Path) -> None:
+    folder = studies.folder_of(Store(tmp_path), "s")
+    folder.freeze(PLAN, "mae: {}\n")
+    (folder.path / "resolved.yaml").unlink()
+    folder.freeze(PLAN, "mae: {}\n")
+    assert (folder.path / "resolved.yaml").read_text() == "mae: {}\n"
+
+
+def test_the_newest_study_with_results(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for age, name in enumerate("zyx"):  # x is the oldest
+        folder = studies.folder_of(store, name)
+        folder.freeze({**PLAN, "ids": [f"{name}1", f"{name}2"]}, "")
+        os.utime(folder.path / "plan.json", (1e9 - age, 1e9 - age))
+    with pytest.raises(NothingMeasuredError, match="has a result yet"):
+        studies.newest_with_results(store)
+    for name in "xy":
+        write_json(store.run(f"{name}2").path / "record.json", {"run_id": f"{name}2"})
+        assert studies.newest_with_results(store).name == name
