@@ -13,8 +13,9 @@ import pytest
 
 from bench.errors import UsageError
 from bench.evaluate.finetune import FinetuneConfig
-from bench.plan import resolve
+from bench.plan import resolve, typed
 from bench.plan.identity import cell_id, pretrain_id
+from bench.plan.layers import load_preset
 from bench.plan.loading import load_section
 from bench.plan.sections import PretrainConfig, peak_lr, warmup
 from bench.plan.study import plain_config
@@ -37,6 +38,17 @@ def test_ids_equal_the_stored_ones() -> None:
     """
     stored = json.loads(FIXTURES.read_text())
     assert {n: [pretrain_id(c), cell_id(c)] for n, c in configs().items()} == stored
+
+
+PAPERS = json.loads(FIXTURES.with_name("imagenet_ids.json").read_text())
+
+
+@pytest.mark.parametrize("arm", PAPERS)
+def test_ids_of_the_papers_recipes_equal_the_stored_ones(arm: str) -> None:
+    """There a method's settings are its defaults, so a default that moves moves an id."""
+    resolver = resolve.Resolver(load_preset("imagenet"))
+    config = resolver.resolve(typed.parse_arm(arm), 800, 0)
+    assert [pretrain_id(config), cell_id(config)] == PAPERS[arm]
 
 
 def test_ids_do_not_depend_on_the_hash_seed() -> None:
