@@ -1,0 +1,82 @@
+"""What holds for every method alike, beyond the conformance suite."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from baselines import linear
+from bench import registry
+from bench.api import ClassifierOptions
+from mto.plugin import with_mto
+from mto.probe import LayerProbe
+from tests.mto.arms import batch_for, made
+from tests.mto.test_mto_pass import SHUT, Spread
+
+METHODS = registry.METHODS.names()
+PLANNING = ["data2vec", "mae", "simmim"]
+
+
+def at(method: Any) -> Any:
+    batch = batch_for(method)
+    return replace(batch, noise=Spread(batch.noise))
+
+
+@pytest.mark.parametrize("watched", [False, True])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_pass_is_computed_on_the_device_of_its_batch(name: str, watched: bool) -> None:
+    """So it runs on a GPU without being told."""
+    method = made(name).eval()
+    batch = at(method)
+    expected = method(batch, LayerProbe() if watched else None)
+    with torch.device("meta"):
+        output = method(batch, LayerProbe() if watched else None)
+        hidden = method.draw_hidden(batch.noise)
+    assert torch.equal(output.loss, expected.loss)
+    assert hidden.device == batch.hidden.device
+    assert output.prediction.shape == expected.prediction.shape
+
+
+@pytest.mark.parametrize("change", [{}, {"r_depth": 0.5}, {"enter_depth": 0.4}], ids=str)
+@pytest.mark.parametrize("name", PLANNING)
+def test_so_is_a_pass_that_leaves_tokens_out(name: str, change: dict[str, float]) -> None:
+    method = with_mto(made(name), replace(SHUT, **change)).eval()
+    batch = at(method)
+    expected = method(batch)
+    with torch.device("meta"):
+        assert torch.equal(method(batch).loss, expected.loss)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_pass_says_its_loss_and_its_prediction(name: str) -> None:
+    output = made(name).eval()(batch_for(made(name)))
+    assert output.prediction is not None
+    assert output.terms
+    if "mim" in output.terms:
+        assert torch.equal(output.terms["mim"], output.loss.detach())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_classifier_drops_paths_as_it_is_told_and_shares_the_encoders_make(name: str) -> None:
+    """It holds what the encoder holds, but for tables of positions and what scales a branch."""
+    method = made(name)
+    classifier = method.classifier(ClassifierOptions(classes=3, drop_path=0.3, pool="cls"))
+    assert classifier.style.drop_path == 0.3
+    assert classifier.style.attn_drop == 0
+    given = {n for n in method.encoder().state_dict() if "position" not in n}
+    wanted = {n for n in classifier.state_dict() if "position" not in n and "head" not in n}
+    assert given == wanted
+
+
+def test_a_machine_that_does_not_tell_its_processor_multiplies_as_pytorch_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unreadable(path: Path) -> str:
+        raise OSError
+
+    monkeypatch.setattr(Path, "read_text", unreadable)
+    assert linear.prefers_onednn.__wrapped__() is False
