@@ -12,6 +12,7 @@ import torch
 from baselines import linear
 from bench import registry
 from bench.api import ClassifierOptions
+from bench.streams import Streams
 from mto.plugin import with_mto
 from mto.probe import LayerProbe
 from tests.mto.arms import batch_for, made
@@ -70,6 +71,19 @@ def test_a_classifier_drops_paths_as_it_is_told_and_shares_the_encoders_make(nam
     given = {n for n in method.encoder().state_dict() if "position" not in n}
     wanted = {n for n in classifier.state_dict() if "position" not in n and "head" not in n}
     assert given == wanted
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_first_values_do_not_depend_on_what_stood_there(name: str) -> None:
+    """But for layer scale, which keeps the constant it was made with."""
+    method, fresh, streams = made(name), made(name).state_dict(), Streams(0, 1)
+    with torch.no_grad():
+        for key, parameter in method.named_parameters():
+            if "gamma" not in key and (parameter.requires_grad or "teacher" in key):
+                parameter.fill_(0.5)
+    method.reset_parameters(lambda key: streams.generator("init", key))
+    for key, value in method.state_dict().items():
+        assert torch.equal(value, fresh[key]), key
 
 
 def test_a_machine_that_does_not_tell_its_processor_multiplies_as_pytorch_does(
