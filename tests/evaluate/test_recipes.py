@@ -171,7 +171,8 @@ def test_a_score_of_a_run_that_is_no_longer_this_processs_is_not_kept(
 ) -> None:
     kept = KeptScores(RunFolder(tmp_path / "pre"))
     kept.folder.path.mkdir()
-    given = labelled.encoder(tmp_path / "a", plain())
+    settings = dataclasses.replace(labelled.config(), tasks=(("knn", KnnConfig()),))
+    given = labelled.encoder(tmp_path / "a", plain(), settings)
 
     def gone() -> None:
         raise StorageError("vanished")
