@@ -5,7 +5,8 @@ see the images, crops and masks that one process would. Gradients are summed onc
 plain tensors rather than by DistributedDataParallel: the loss of a step is a sum over
 micro-batches weighted by the hidden patches of the *whole* batch (a mean of means would be
 another loss), methods may leave parameters unused, and a state then has the same names at every
-world size. The result differs from one process's only in the order of summation.
+world size. The result differs from one process's only in the order of summation, but for attention
+dropout, which draws for a whole micro-batch at once: other draws of the same kind.
 """
 
 from __future__ import annotations

@@ -71,8 +71,19 @@ def _rates(config: RunConfig) -> Iterator[str]:
             yield f"{are} 0, so nothing would be learnt. Set one."
         elif getattr(recipe, "min_lr", 0.0) > peak:
             yield f"{name}.min_lr={recipe.min_lr:g} is above the peak rate {peak:g}."
+        weight_decay = getattr(recipe, "weight_decay", 0.0)
+        if getattr(recipe, "optimizer", "") == "sgd" and weight_decay:
+            yield (
+                f"{name}.weight_decay={weight_decay:g} would be ignored: it is read with "
+                f"{name}.optimizer=lars. Set that, or {name}.weight_decay=0."
+            )
     if config.pretrain.schedule == "multistep" and not config.pretrain.milestones:
         yield "pretrain.schedule=multistep needs pretrain.milestones, as [0.875]."
+    if config.pretrain.schedule == "multistep" and config.pretrain.min_lr:
+        yield (
+            f"pretrain.min_lr={config.pretrain.min_lr:g} would be ignored: it is read with "
+            "pretrain.schedule=cosine. Set that, or pretrain.min_lr=0."
+        )
     if config.pretrain.schedule == "cosine" and config.pretrain.milestones:
         yield (
             "pretrain.milestones would be ignored: they are read with pretrain.schedule=multistep. "

@@ -15,10 +15,14 @@ class AdamW(torch.optim.AdamW):
     _lists: list[list[list[Tensor]]] | None = None
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step; the first one, and any with a gradient missing, as PyTorch takes it."""
+        """One step; as PyTorch takes it the first, any with a gradient missing, and scaled ones.
+
+        A gradient scaler leaves it to a fused optimizer to unscale, and to skip what overflowed.
+        """
+        scaled = hasattr(self, "grad_scale") or hasattr(self, "found_inf")
         gradients = [[p.grad for p in group["params"]] for group in self.param_groups]
         complete = all(g is not None and g.is_cpu for part in gradients for g in part)
-        if closure is not None or not complete or not self.state:
+        if closure is not None or scaled or not complete or not self.state:
             self._lists = None
             return super().step(closure)
         if self._lists is None:

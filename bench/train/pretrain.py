@@ -122,7 +122,9 @@ class Pretraining:
 
         ``number`` counts the ``total`` steps of the run from 0.
         """
-        streams, count = self.session.streams, len(step.ids)
+        streams, count, world = self.session.streams, len(step.ids), self.session.world
+        if world.size > 1:  # what a method draws without naming an image, as attention dropout
+            streams.seed("pretrain", number, world.rank)
         noise = streams.samples("drop path", number, self._draws_of(step))
         once = streams.samples("step", number, step.ids.new_zeros(1))
         own = self._masks.of(epoch, step.ids)
@@ -131,7 +133,7 @@ class Pretraining:
         digests["order"].add(epoch, step.ids, (step.places + number * step.count)[:, None])
         digests["crop"].add(epoch, step.ids, step.boxes)
         digests["mask"].add(epoch, step.ids, hidden)
-        everything = self.session.world.total(hidden.sum())
+        everything = world.total(hidden.sum())
         views = streams.samples("view", epoch, step.ids)
         if "view" in digests:
             digests["view"].add(epoch, step.ids, views.uniform(DRAWS))

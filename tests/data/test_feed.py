@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
 from bench.data import load
-from bench.data.augment import augmented, posterize
+from bench.data.augment import augmented, centred, posterize
 from bench.data.batch import FeedConfig
 from bench.data.crops import crop, crop_boxes
 from bench.data.decode import UnreadableError, header
@@ -336,3 +336,13 @@ def test_what_ends_a_worker_is_named_in_one_line(
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert classify(caught.value) == failure
+
+
+@pytest.mark.parametrize("size", [(120, 90), (200, 100), (90, 120), (32, 32)])
+def test_without_a_crop_training_sees_the_shapes_that_tests_see(size: tuple[int, int]) -> None:
+    picture = Image.radial_gradient("L").resize(size)
+    settings = DataConfig(name="folder", mean=(0.5,), std=(0.5,))
+    request = feed_config(settings, AugmentConfig(crop_scale=(1.0, 1.0), flip=1.0), size=32)
+    image, box = augmented(picture, request)
+    assert torch.equal(image.flip(-1), centred(picture, request)[0])
+    assert box.tolist() == [0, 0, 0, 0, 1]

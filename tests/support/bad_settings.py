@@ -94,6 +94,11 @@ SETTINGS = [
     ("pretrain.schedule=linear", "Known: cosine, multistep"),
     ("pretrain.milestones=[0.9,0.5]", "must rise"),
     ("pretrain.milestones=[0.5]", "pretrain.milestones would be ignored"),
+    ("probe.weight_decay=0.1", "probe.weight_decay=0.1 would be ignored"),
+    (
+        ("pretrain.schedule=multistep", "pretrain.milestones=[0.5]", "pretrain.min_lr=1e-5"),
+        "pretrain.min_lr=1e-05 would be ignored",
+    ),
     ("pretrain.milestones=[2]", "must lie between 0 and 1"),
     ("pretrain.betas=[0.9,1]", "below 1"),
     ("pretrain.betas=[0.9]", "list of 2 values"),

@@ -58,3 +58,21 @@ def test_goes_on_from_a_state_bit_for_bit():
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     train(other, second, range(4, 8))
     assert equal(whole, other)
+
+
+@pytest.mark.parametrize("overflow", [-1, 2])
+def test_gradients_are_unscaled_and_steps_that_overflow_skipped(overflow):
+    trained = []
+    for kind in (AdamW, torch.optim.AdamW):
+        module, scaler = model(), torch.amp.GradScaler("cpu")
+        optimizer = kind(groups(module), **SETTINGS)
+        for step in range(5):
+            optimizer.zero_grad()
+            data = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
+            loss = module(data).square().sum()
+            scaler.scale(loss * float("inf") if step == overflow else loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        trained.append(module)
+    assert equal(*trained)
+    assert all(p.isfinite().all() for p in trained[0].parameters())
