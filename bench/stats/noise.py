@@ -50,7 +50,7 @@ def _with_gain(base: pd.DataFrame) -> pd.DataFrame:
         doublings = curve["epochs"].map(math.log2).diff()
         steps = curve["mean"].diff() / doublings
         parts.append(curve.assign(gain=steps.shift(-1).fillna(steps)))
-    return pd.concat(parts) if parts else base.assign(gain=math.nan)
+    return pd.concat(parts)
 
 
 def _seeds(frame: pd.DataFrame, ratio: float, alpha: float) -> list[float]:

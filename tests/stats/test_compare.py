@@ -98,6 +98,12 @@ def test_p_values_are_adjusted_within_an_endpoint() -> None:
         assert family["p_holm"].to_numpy() == pytest.approx(means.holm(family["p"].to_numpy()))
 
 
+@pytest.mark.parametrize(("seconds", "known"), [(0.5, True), (0.0, False)])
+def test_a_cost_below_one_counts_and_one_of_nothing_is_unknown(seconds: float, known: bool) -> None:
+    _, _, costs = framed([replace(r, pretrain_s=seconds) for r in runs(RISING)])
+    assert costs["pretrain_s_per_epoch"].notna().eq(known).all()
+
+
 def test_a_seed_that_failed_at_two_budgets_is_one_failed_seed() -> None:
     analysis, scores, _ = framed(runs(RISING))
     mine, first = scores["arm"] == "mae+mto", scores["epochs"] < 400

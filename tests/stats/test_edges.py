@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,6 +46,17 @@ def test_a_one_sided_p_is_that_of_scipy() -> None:
     assert math.isnan(one_sided_p(np.array([-1.0]), 0.0))
 
 
+def test_arms_that_always_differ_alike_need_two_seeds_and_equal_ones_are_never_told() -> None:
+    assert seeds_to_settle(1.0, 0.0) == 2
+    assert seeds_to_settle(0.0, 0.0) is None
+
+
+def test_a_planned_target_has_the_largest_budget_beside_it_once() -> None:
+    planned = Analysis(budgets=(50, 100, 200, 400), target_epochs=100)
+    assert planned.targets([]) == [100, 400]
+    assert replace(planned, target_epochs=400).targets([]) == [400]
+
+
 def test_endpoints_that_were_measured_follow_the_planned_ones_once() -> None:
     planned = Analysis(endpoint="a", secondary=("b",))
     assert planned.with_measured(["b", "c", "a"]).endpoints == ["a", "b", "c"]
@@ -71,5 +83,5 @@ def test_two_seeds_can_tell_that_a_curve_rises() -> None:
 
 def test_a_plateau_is_the_first_tenth_of_a_long_run() -> None:
     """Forty epochs: the median of four; a tenth of ten would be one, so at least three count."""
-    losses = [10.0, 10.0, 4.0, 4.0, *[4.0] * 10, *[0.0] * 26]
-    assert leaves_plateau(losses) == 2
+    losses = [10.0, 10.0, 4.0, 4.0, 4.0, 8.0, *[4.0] * 8, *[0.0] * 26]
+    assert leaves_plateau(losses) == 6
