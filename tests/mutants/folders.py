@@ -11,7 +11,10 @@ _IDS = tuple(
 FOLDERS: dict[str, tuple[list[str], list[str]]] = {
     "stats": (
         ["bench/stats/**/*.py"],
-        ["tests/stats", "tests/report/test_report.py", "tests/report/test_claims.py"],
+        [
+            "tests/stats",
+            *(f"tests/report/test_{n}.py" for n in ("report", "claims", "golden_report")),
+        ],
     ),
     "streams": (["bench/streams.py"], ["tests/test_streams.py", "tests/test_digest.py"]),
     "evaluate": (

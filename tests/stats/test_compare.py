@@ -11,7 +11,9 @@ import pytest
 
 from bench.stats import frames, means
 from bench.stats.analysis import Analysis
+from bench.stats.columns.sign_flip import sign_flip
 from bench.stats.compare import cost_ratios, pair_curves, targets
+from bench.stats.saving import Curve
 from bench.store.record import Record
 from tests.support.synthetic import PLAN, RISING, runs
 
@@ -102,6 +104,17 @@ def test_p_values_are_adjusted_within_an_endpoint() -> None:
 def test_a_cost_below_one_counts_and_one_of_nothing_is_unknown(seconds: float, known: bool) -> None:
     _, _, costs = framed([replace(r, pretrain_s=seconds) for r in runs(RISING)])
     assert costs["pretrain_s_per_epoch"].notna().eq(known).all()
+
+
+def test_signs_are_flipped_of_the_differences_at_the_target() -> None:
+    """Five seeds all for the variant at 200 epochs, whatever they say at 100 and 400."""
+    rng = np.random.default_rng(0)
+    curves = np.array([[80.0, 82.0, 83.0]] * 5)
+    base = Curve(np.array([100, 200, 400]), curves)
+    shift = np.stack([rng.permutation([-1, 1, -1, 1, 1]), np.arange(1, 6), [1, -1, 1, -1, -1]], 1)
+    found = sign_flip(base, Curve(base.epochs, curves + shift), 200, Analysis())
+    assert found == {"p_sign_flip": 2 / 2**5}
+    assert sign_flip(base, Curve(base.epochs[:1], curves[:, :1]), 200, Analysis()) == {}
 
 
 def test_a_seed_that_failed_at_two_budgets_is_one_failed_seed() -> None:
