@@ -109,7 +109,7 @@ def test_a_cost_below_one_counts_and_one_of_nothing_is_unknown(seconds: float, k
 def test_signs_are_flipped_of_the_differences_at_the_target() -> None:
     """Five seeds all for the variant at 200 epochs, whatever they say at 100 and 400."""
     rng = np.random.default_rng(0)
-    curves = np.array([[80.0, 82.0, 83.0]] * 5)
+    curves = np.array([[79.0, 82.0, 83.0], [89.0, 82.0, 83.0]] * 2 + [[80.0, 82.0, 83.0]])
     base = Curve(np.array([100, 200, 400]), curves)
     shift = np.stack([rng.permutation([-1, 1, -1, 1, 1]), np.arange(1, 6), [1, -1, 1, -1, -1]], 1)
     found = sign_flip(base, Curve(base.epochs, curves + shift), 200, Analysis())
