@@ -18,10 +18,11 @@ def is_plain(augment: AugmentConfig) -> bool:
 
 
 def augmented(picture: Any, config: FeedConfig) -> tuple[Tensor, Tensor]:
-    """One augmented picture and its box. Library code draws from the scoped generators.
+    """One augmented picture and its box, zeros (but for the flip) where no crop is drawn.
 
-    The picture is bytes unless something acts on normalised pixels. It is resized as a tensor of
-    bytes with an antialiased filter, faster than as a Pillow picture (docs/performance.md).
+    Library code draws from the scoped generators. The picture is bytes unless something acts on
+    normalised pixels. It is resized as a tensor of bytes with an antialiased filter, faster than
+    as a Pillow picture (docs/performance.md), or without a crop as a test image is.
     """
     from torchvision.transforms import ColorJitter, InterpolationMode, RandomResizedCrop
     from torchvision.transforms.v2 import functional as tvf

@@ -40,7 +40,7 @@ RandAugment = Text(
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig(Ruled, section="augment"):
-    """Training-time augmentation; ``crop_scale`` (1, 1) means no random crop.
+    """Training-time augmentation; ``crop_scale`` (1, 1) means no random crop but tests' own.
 
     A crop that misses the image is drawn anew (``retry``, torchvision) or cut to fit (``clamp``,
     MAE's linear probe). ``color_jitter`` acts before the crop, as in BEiT.
@@ -57,7 +57,7 @@ class AugmentConfig(Ruled, section="augment"):
 
 
 NOT_AUGMENTED = AugmentConfig()
-"""Whole images as they are."""
+"""Images as tests see them."""
 
 
 @dataclass(frozen=True, kw_only=True)
