@@ -57,15 +57,13 @@ def seeds_needed(effect: float, sd: float, power: float = POWER, alpha: float = 
         return math.nan
     if sd == 0:
         return 2
-    low, high = 1, 2
-    while power_of(high, effect, sd, alpha) < power:
-        if high > MOST_SEEDS:
-            return math.inf
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if power_of(middle, effect, sd, alpha) < power else (low, middle)
-    return high
+    if power_of(MOST_SEEDS, effect, sd, alpha) < power:
+        return math.inf
+
+    def finds(n: int) -> bool:
+        return power_of(n, effect, sd, alpha) >= power
+
+    return 2 + bisect_left(range(2, MOST_SEEDS), True, key=finds)
 
 
 def seeds_to_settle(gap: float, sd: float, power: float = POWER, alpha: float = 0.05) -> int | None:

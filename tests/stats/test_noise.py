@@ -59,6 +59,30 @@ def test_seeds_are_counted_against_the_gain_of_a_doubling() -> None:
             assert n == 2 or power_of(n - 1, effect, found[epochs]["sd"]) < POWER
 
 
+def test_the_level_and_the_number_of_seeds_are_those_of_the_study() -> None:
+    made = find([vars(r) for r in runs()], PLAN)
+    (row, *_) = floors(made.differences, made.accuracy, 0.2).to_dict("records")
+    assert (row["n"], row["epochs"]) == (5, 100)
+    assert row["resolved"] == pytest.approx(smallest_effect(5, row["sd"], POWER, 0.2))
+    assert row["seeds_1.5"] == seeds_needed(row["gain"] * math.log2(1.5), row["sd"], POWER, 0.2)
+    assert row["seed_sd"] == pytest.approx(np.std([1, -1, 1, -1, 1], ddof=1))
+
+
+def test_a_gain_is_that_of_a_doubling_whatever_the_step() -> None:
+    """14 points from 100 to 400 epochs are 7 a doubling."""
+    found = frame([r for r in runs() if r.epochs != 200])
+    assert [found[e]["gain"] for e in (100, 400)] == pytest.approx([7, 7])
+
+
+def test_one_pair_of_seeds_has_no_floor_and_two_have_one() -> None:
+    assert frame([r for r in runs() if r.seed < 1]) == {}
+    assert frame([r for r in runs() if r.seed < 2])[100]["n"] == 2
+
+
+def test_a_study_without_variants_has_no_floor() -> None:
+    assert frame([r for r in runs() if r.arm == "mae"]) == {}
+
+
 def test_an_arm_of_another_name_sets_no_floor() -> None:
     assert frame(runs("mae+mto(init)")) == {}
 
