@@ -45,7 +45,7 @@ def tidy(rows: Iterable[Mapping[str, Any]], analysis: Analysis) -> pd.DataFrame:
     frame.loc[frame["broken"] & (frame["status"] == "done"), "failure"] = "nan"
     frame.loc[~frame["ok"], endpoints_of(frame)] = math.nan
     key = [*CELL, "repeat"]
-    frame = frame.sort_values([*key, "run_id"], ignore_index=True)
+    frame = frame.sort_values([*key, "run_id"])
     frame["in_plan"] = frame["run_id"].isin(analysis.ids)
     replaced = ~frame["in_plan"] & frame.groupby(key)["in_plan"].transform("any")
     frame = frame[~replaced]
@@ -67,7 +67,7 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
     """
     used = runs[~runs["ambiguous"]]
     numbers = [*endpoints_of(used), *COSTS, *RATES]
-    grouped = used.groupby(CELL, sort=True)
+    grouped = used.groupby(CELL)
     frame = grouped[numbers].mean()
     frame["ok"] = grouped["ok"].all()
     frame["repeats"] = grouped.size()

@@ -261,3 +261,4 @@ def test_every_bound_is_turned_into_costs_and_unknown_costs_stay_unknown() -> No
     assert (null["arm"], null["images_seen_base"]) == ("mae+null", 2000.0)
     assert math.isnan(null["rho_images_seen"])
     assert not any("per_epoch" in name for name in ours)
+    assert len(cost_ratios(found, costs[1:])) == 2

@@ -38,6 +38,7 @@ def test_a_run_given_twice_counts_once_and_the_order_of_runs_does_not_matter() -
 def test_lines_are_numbered_from_0_in_the_order_of_cells() -> None:
     found = tidy(run(1, run_id="a"), run(0, run_id="b"))
     assert found.index.tolist() == [0, 1]
+    assert "index" not in found
     assert found["run_id"].tolist() == ["b", "a"]
 
 
@@ -119,7 +120,9 @@ def test_an_endpoint_that_a_finished_cell_lacks_is_no_line_and_a_failed_cell_is_
 def test_an_endpoint_that_nobody_measured_is_left_out() -> None:
     lines = frames.long(frames.cells(tidy(run(0, scores={"finetune_top1": 80.0}), run(1))))
     assert set(lines["endpoint"]) == {"finetune_top1", "probe_top1"}
-    lone = frames.long(frames.cells(tidy(run(0, scores={"finetune_top1": 80.0}))))
+    alone = {"finetune_top1": 80.0}
+    failed = run(1, scores=alone, status="failed")
+    lone = frames.long(frames.cells(tidy(run(0, scores=alone), failed)))
     assert set(lone["endpoint"]) == {"finetune_top1"}
 
 
