@@ -111,8 +111,19 @@ def test_seeds_that_all_differ_alike_leave_no_doubt() -> None:
     assert estimate(np.full(3, 0.5)).low == 0.5
 
 
-def test_twenty_seeds_have_a_sign_flip_p() -> None:
+def test_twenty_seeds_have_a_sign_flip_p_and_more_have_none() -> None:
     assert sign_flip_p(np.ones(20)) == 2 / 2**20
+    assert math.isnan(sign_flip_p(np.ones(21)))
+
+
+def test_equal_arms_have_the_sign_flip_p_of_1() -> None:
+    assert sign_flip_p(np.zeros(3)) == 1.0
+
+
+def test_no_seeds_tell_nothing() -> None:
+    none = estimate(np.array([]))
+    assert (none.low, none.high, none.n) == (-math.inf, math.inf, 0)
+    assert all(map(math.isnan, (none.mean, none.sd, none.p)))
 
 
 @pytest.mark.parametrize("differences", [[0.1, 0.2, 0.3], [1.0, -0.4, 0.7, 0.2, 0.0]])

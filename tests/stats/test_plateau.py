@@ -33,3 +33,11 @@ def test_it_does_not_depend_on_the_losses_scale() -> None:
 )
 def test_a_loss_just_at_the_bar_has_not_left(losses: list[float], left: int | None) -> None:
     assert leaves_plateau(losses) == left
+
+
+def test_three_epochs_are_the_plateau_of_a_short_run() -> None:
+    assert leaves_plateau([10, 4, 2, 2, 3.5, 0]) == 2
+
+
+def test_the_fall_is_that_from_the_plateau_to_the_lowest_loss() -> None:
+    assert leaves_plateau([100, 100, 100, 99.5, 98, 90]) == 4
