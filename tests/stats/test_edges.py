@@ -24,7 +24,7 @@ from bench.stats.means import (
 )
 from bench.stats.plateau import leaves_plateau
 from bench.stats.power import power_of, seeds_needed, seeds_to_settle, smallest_effect
-from bench.stats.saving import Curve, is_flat, log_grid, saving
+from bench.stats.saving import Curve, epochs_to_target, is_flat, log_grid, saving
 
 
 def test_one_seed_has_a_sign_flip_p_and_none_has_not() -> None:
@@ -159,7 +159,7 @@ def test_the_seeds_needed_are_the_fewest_that_find_it(effect: float) -> None:
     assert math.isnan(seeds_needed(-effect, 1.0))
 
 
-@pytest.mark.parametrize("gap", [0.1, 0.4, 1.0, -3.0])
+@pytest.mark.parametrize("gap", [0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0, -3.0])
 def test_seeds_settle_a_limit_when_a_one_sided_test_has_the_power(gap: float) -> None:
     def finds(n: int) -> bool:
         limit = t.ppf(0.95, n - 1)
@@ -214,6 +214,26 @@ def test_noise_so_small_that_no_grid_point_is_accepted_still_gives_the_crossing(
     assert found.ratio == pytest.approx(2**0.5)
     assert found.low < 2**0.5 < found.high
     assert found.high / found.low == pytest.approx(2 ** (1 / 128), abs=1e-3)
+
+
+def test_nothing_is_known_of_a_flat_curve_or_of_no_seeds() -> None:
+    flat = Curve(np.array([100.0, 200.0]), np.full((3, 2), 80.0))
+    none = Curve(flat.epochs, np.empty((0, 2)))
+    for found, state in ((saving(flat, flat, 200), "flat"), (saving(none, none, 200), "empty")):
+        assert (found.state, found.low, found.high, found.monotone) == (state, 0, math.inf, True)
+        assert math.isnan(found.ratio)
+        assert math.isnan(found.bound)
+
+
+def test_a_target_is_reached_where_the_last_budget_just_meets_it() -> None:
+    assert epochs_to_target(np.array([100.0, 400.0]), np.array([80.0, 82.0]), 82.0) == (
+        ("measured", 400.0)
+    )
+
+
+def test_half_of_a_step_of_two_doublings_is_one() -> None:
+    state, found = epochs_to_target(np.array([100.0, 400.0]), np.array([80.0, 82.0]), 81.0)
+    assert (state, found) == ("measured", pytest.approx(200.0))
 
 
 def test_a_variant_without_the_target_budget_has_no_p_and_may_have_a_ratio() -> None:
