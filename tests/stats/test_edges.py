@@ -253,6 +253,16 @@ def test_a_curve_of_one_budget_is_not_flat_by_itself() -> None:
     assert not is_flat(np.array([80.0, 81.0]), np.array([1.0]), 0.05)
 
 
+def test_flat_curves_are_told_one_by_one() -> None:
+    """Rising beyond doubt, after a dip too; rising by chance; not rising in the mean."""
+    means = np.array([[80.0, 81, 82], [81, 80, 82], [80, 81, 82], [80, 82, 82]])
+    gain = np.array([[2.0, 2.1], [1.0, 1.1], [-20, 24], [2.0, 2.1]])
+    wanted = [False, False, True, True]
+    assert is_flat(means, gain, 0.05).tolist() == wanted
+    each = [bool(is_flat(m, g, 0.05)) for m, g in zip(means, gain, strict=True)]
+    assert each == wanted
+
+
 def test_a_gain_must_pass_its_own_interval() -> None:
     gain = np.array([1.0, 2.0, 3.0])
     p = ttest_1samp(gain, 0).pvalue
