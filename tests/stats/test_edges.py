@@ -24,7 +24,14 @@ from bench.stats.means import (
 )
 from bench.stats.plateau import leaves_plateau
 from bench.stats.power import power_of, seeds_needed, seeds_to_settle, smallest_effect
-from bench.stats.saving import Curve, epochs_to_target, is_flat, log_grid, saving
+from bench.stats.saving import (
+    Curve,
+    epochs_to_target,
+    is_flat,
+    log_grid,
+    ratio_interval,
+    saving,
+)
 
 
 def test_one_seed_has_a_sign_flip_p_and_none_has_not() -> None:
@@ -216,6 +223,27 @@ def test_noise_so_small_that_no_grid_point_is_accepted_still_gives_the_crossing(
     assert found.high / found.low == pytest.approx(2 ** (1 / 128), abs=1e-3)
 
 
+def test_two_seeds_have_an_interval_and_one_has_none_in_any_number_of_studies() -> None:
+    epochs, starts = np.array([100.0, 200.0]), np.array([[82.0, 82.2], [83.0, 83.1]])
+    scores = np.array([[[81.0, 83.0], [81.1, 83.3]], [[82.0, 84.0], [82.2, 84.1]]])
+    low, high = ratio_interval(Curve(epochs, scores), starts, 200, 0.05)
+    for i in range(2):
+        one = ratio_interval(Curve(epochs, scores[i]), starts[i], 200, 0.05)
+        assert (low[i], high[i]) == tuple(map(float, one))
+        assert 1 < low[i] < high[i] < 2
+    low, high = ratio_interval(Curve(epochs, scores[:, :1]), starts[:, :1], 200, 0.05)
+    assert (low.tolist(), high.tolist()) == ([0, 0], [math.inf, math.inf])
+
+
+def test_a_flat_curve_has_the_p_of_the_difference_at_the_target() -> None:
+    base = np.array([[80.0, 80.1], [80.0, 79.9], [80.0, 80.1]])
+    ours = base + [[0.0, 1.0], [0.0, 1.2], [0.0, 0.9]]
+    epochs = np.array([100.0, 200.0])
+    found = saving(Curve(epochs, base), Curve(epochs, ours), 200)
+    assert found.state == "flat"
+    assert found.p == pytest.approx(ttest_1samp([1.0, 1.2, 0.9], 0).pvalue)
+
+
 def test_nothing_is_known_of_a_flat_curve_or_of_no_seeds() -> None:
     flat = Curve(np.array([100.0, 200.0]), np.full((3, 2), 80.0))
     none = Curve(flat.epochs, np.empty((0, 2)))
@@ -251,6 +279,7 @@ def test_a_curve_of_one_budget_is_not_flat_by_itself() -> None:
     assert not is_flat(np.array([80.0]), np.array([0.0, 0.0]), 0.05)
     assert is_flat(np.array([80.0, 80.0]), np.array([0.0]), 0.05)
     assert not is_flat(np.array([80.0, 81.0]), np.array([1.0]), 0.05)
+    assert is_flat(np.array([80.0, 81.0]), np.array([0.0, 0.0]), 0.05)
 
 
 def test_flat_curves_are_told_one_by_one() -> None:
@@ -274,7 +303,8 @@ def test_a_gain_must_pass_its_own_interval() -> None:
 def test_a_dip_below_the_target_counts_from_the_crossing_on_and_only_if_significant() -> None:
     epochs = np.array([100.0, 200.0, 400.0])
     base = np.full((3, 3), [80.0, 82.0, 84.0])
-    for after, monotone in (([81.0, 81.1, 80.9], False), ([81.0, 83.5, 79.0], True)):
+    falling, unsure, just, above = [81.0, 81.1, 80.9], [81.0, 83.5, 79.0], [82.0] * 3, [82.3] * 3
+    for after, monotone in ((falling, False), (unsure, True), (just, True), (above, True)):
         ours = np.c_[[79.0] * 3, [83.0] * 3, after]
         found = saving(Curve(epochs, base), Curve(epochs, ours), 200)
         assert found.state == "measured"
