@@ -9,13 +9,7 @@ _IDS = tuple(
 """They hold defaults: one that moves moves the ids of runs."""
 
 FOLDERS: dict[str, tuple[list[str], list[str]]] = {
-    "stats": (
-        ["bench/stats/**/*.py"],
-        [
-            "tests/stats",
-            *(f"tests/report/test_{n}.py" for n in ("report", "claims", "golden_report")),
-        ],
-    ),
+    "stats": (["bench/stats/**/*.py"], ["tests/stats", "tests/report/test_answers.py"]),
     "streams": (["bench/streams.py"], ["tests/test_streams.py", "tests/test_digest.py"]),
     "evaluate": (
         ["bench/evaluate/*.py"],

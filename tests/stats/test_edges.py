@@ -26,10 +26,12 @@ from bench.stats.plateau import leaves_plateau
 from bench.stats.power import power_of, seeds_needed, seeds_to_settle, smallest_effect
 from bench.stats.saving import (
     Curve,
+    area,
     epochs_to_target,
     is_flat,
     log_grid,
     ratio_interval,
+    rauc,
     saving,
 )
 
@@ -237,7 +239,7 @@ def test_two_seeds_have_an_interval_and_one_has_none_in_any_number_of_studies() 
 
 def test_a_flat_curve_has_the_p_of_the_difference_at_the_target() -> None:
     base = np.array([[80.0, 80.1], [80.0, 79.9], [80.0, 80.1]])
-    ours = base + [[0.0, 1.0], [0.0, 1.2], [0.0, 0.9]]
+    ours = base + np.array([[0.0, 1.0], [0.0, 1.2], [0.0, 0.9]])
     epochs = np.array([100.0, 200.0])
     found = saving(Curve(epochs, base), Curve(epochs, ours), 200)
     assert found.state == "flat"
@@ -309,3 +311,15 @@ def test_a_dip_below_the_target_counts_from_the_crossing_on_and_only_if_signific
         found = saving(Curve(epochs, base), Curve(epochs, ours), 200)
         assert found.state == "measured"
         assert found.monotone is monotone
+
+
+def test_an_area_is_the_mean_height_over_the_octaves() -> None:
+    scores = np.array([[80.0, 82.0, 84.0], [80.0, 80.0, 90.0]])
+    assert area(np.array([100.0, 200.0, 400.0]), scores) == pytest.approx([82.0, 82.5])
+    assert area(np.array([100.0, 400.0]), scores[:, :2]) == pytest.approx([81.0, 80.0])
+
+
+def test_the_level_of_a_ratio_of_areas_is_5_per_cent_unless_said() -> None:
+    epochs, rng = np.array([100.0, 200.0]), np.random.default_rng(0)
+    base, ours = (Curve(epochs, rng.normal(80, 1, (4, 2))) for _ in range(2))
+    assert rauc(base, ours) == rauc(base, ours, alpha=0.05) != rauc(base, ours, alpha=0.1)
