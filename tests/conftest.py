@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import settings
@@ -25,6 +26,7 @@ settings.load_profile("repeatable")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["MTO_BENCH_CACHE"] = ""  # what one test vets, the next one vets anew
 torch.set_num_threads(1)
+pd.set_option("mode.string_storage", "python")  # as where pyarrow, which needs longer, is not
 
 TINY = (
     "data.labels=20",
