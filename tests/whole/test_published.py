@@ -28,12 +28,28 @@ def tables_follow(archive: Path, published: Path, tmp_path: Path) -> None:
     """The report of an archive equals the published one; numbers but for rounding."""
     words = ["report", "--archive", str(archive), "--to", str(tmp_path)]
     assert main([*words, "--format", "md", "csv", "png"]) == 0
+    same_tables(published, tmp_path)
+
+
+def same_tables(published: Path, tmp_path: Path) -> None:
     assert (published / "report.md").read_text() == (tmp_path / "report.md").read_text()
     frames = sorted(tmp_path.glob("*.csv"))
     assert frames
     for path in frames:  # another processor may round the last digit otherwise
         once, again = pd.read_csv(published / path.name), pd.read_csv(path)
         pd.testing.assert_frame_equal(once, again, rtol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", ["digits", "fashion-mnist"])
+def test_the_instruments_tables_are_of_the_same_records(data: str, tmp_path: Path) -> None:
+    """Each baseline is computed once for the study of its null arm and that of its variant."""
+    plan, out = ROOT / "results" / "instrument" / f"{data}.yaml", ["--out", str(tmp_path / "runs")]
+    assert main(["import", str(ROOT / "results" / f"mto-{data}.tar.gz"), *out]) == 0
+    assert main(["--config", str(plan), "--name", data, *out]) == 0
+    words = ["report", data, *out, "--to", str(tmp_path / "tables"), "--format", "md", "csv"]
+    assert main(words) == 0
+    same_tables(plan.with_suffix(""), tmp_path / "tables")
 
 
 @pytest.mark.parametrize("archive", ARCHIVES, ids=lambda path: path.name)
