@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Callable
 from functools import cache
 
 from scipy.special import nctdtr, stdtrit
@@ -57,13 +58,7 @@ def seeds_needed(effect: float, sd: float, power: float = POWER, alpha: float = 
         return math.nan
     if sd == 0:
         return 2
-    if power_of(MOST_SEEDS, effect, sd, alpha) < power:
-        return math.inf
-
-    def finds(n: int) -> bool:
-        return power_of(n, effect, sd, alpha) >= power
-
-    return 2 + bisect_left(range(2, MOST_SEEDS), True, key=finds)
+    return _fewest(lambda n: power_of(n, effect, sd, alpha) >= power) or math.inf
 
 
 def seeds_to_settle(gap: float, sd: float, power: float = POWER, alpha: float = 0.05) -> int | None:
@@ -86,6 +81,11 @@ def seeds_to_settle(gap: float, sd: float, power: float = POWER, alpha: float = 
         limit = stdtrit(n - 1, 1 - alpha)
         return 1 - _below(n - 1, shift * math.sqrt(n), limit) >= power
 
-    if not tells(MOST_SEEDS):
+    return _fewest(tells)
+
+
+def _fewest(enough: Callable[[int], bool]) -> int | None:
+    """The smallest number of seeds that is enough, from two on; None if MOST_SEEDS is not."""
+    if not enough(MOST_SEEDS):
         return None
-    return 2 + bisect_left(range(2, MOST_SEEDS), True, key=tells)
+    return 2 + bisect_left(range(2, MOST_SEEDS), True, key=enough)
