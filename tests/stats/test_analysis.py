@@ -50,9 +50,17 @@ def test_targets_where_the_plan_names_none(budgets: list[int], wanted: list[int]
     assert Analysis(budgets=tuple(budgets)).targets([7, 8, 9]) == (wanted or [8, 9])
 
 
-def test_a_target_that_the_plan_names_comes_first() -> None:
+def test_a_planned_target_has_the_largest_budget_beside_it_once() -> None:
+    planned = Analysis(budgets=(50, 100, 200, 400), target_epochs=100)
+    assert planned.targets([]) == [100, 400]
+    assert replace(planned, target_epochs=400).targets([]) == [400]
     assert Analysis(target_epochs=100).targets([100, 200, 300]) == [100, 300]
     assert Analysis(target_epochs=100).targets([]) == [100]
+
+
+def test_endpoints_that_were_measured_follow_the_planned_ones_once() -> None:
+    planned = Analysis(endpoint="a", secondary=("b",))
+    assert planned.with_measured(["b", "c", "a"]).endpoints == ["a", "b", "c"]
 
 
 def test_endpoints_are_the_accuracies_and_those_with_a_score_were_measured() -> None:

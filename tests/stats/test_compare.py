@@ -140,12 +140,12 @@ def test_a_baseline_that_failed_elsewhere_has_no_score_there() -> None:
     assert theirs.scores[1, 1] == 82
 
 
-def lines(arm: str, scores: dict[tuple[int, int], float], **values: object) -> pd.DataFrame:
+def lines(arm: str, scores: dict[tuple[int, int], float]) -> pd.DataFrame:
     """Scores by epochs and seed in the long form; a score of NaN is that of a failed run."""
     rows = [
         {"data": "d", "model": "m", "recipe": "r", "base_arm": "mae", "arm": arm}
         | {"endpoint": "finetune_top1", "epochs": epochs, "seed": seed, "score": score}
-        | {"ok": not math.isnan(score), **values}
+        | {"ok": not math.isnan(score)}
         for (epochs, seed), score in scores.items()
     ]
     return pd.DataFrame(rows)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.optimize import brentq
 from scipy.stats import nct, t, ttest_1samp
 
-from bench.stats.analysis import Analysis
 from bench.stats.means import (
     correlation,
     estimate,
@@ -69,17 +67,6 @@ def test_a_one_sided_p_is_that_of_scipy() -> None:
 def test_arms_that_always_differ_alike_need_two_seeds_and_equal_ones_are_never_told() -> None:
     assert seeds_to_settle(1.0, 0.0) == 2
     assert seeds_to_settle(0.0, 0.0) is None
-
-
-def test_a_planned_target_has_the_largest_budget_beside_it_once() -> None:
-    planned = Analysis(budgets=(50, 100, 200, 400), target_epochs=100)
-    assert planned.targets([]) == [100, 400]
-    assert replace(planned, target_epochs=400).targets([]) == [400]
-
-
-def test_endpoints_that_were_measured_follow_the_planned_ones_once() -> None:
-    planned = Analysis(endpoint="a", secondary=("b",))
-    assert planned.with_measured(["b", "c", "a"]).endpoints == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 8, 30])
