@@ -40,7 +40,6 @@ def same_tables(published: Path, tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(once, again, rtol=1e-9)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("data", ["digits", "fashion-mnist"])
 def test_the_instruments_tables_are_of_the_same_records(data: str, tmp_path: Path) -> None:
     """Each baseline is computed once for the study of its null arm and that of its variant."""
