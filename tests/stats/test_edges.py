@@ -155,7 +155,9 @@ def test_the_seeds_needed_are_the_fewest_that_find_it(effect: float) -> None:
     assert math.isnan(seeds_needed(-effect, 1.0))
 
 
-@pytest.mark.parametrize("gap", [0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0, -3.0])
+@pytest.mark.parametrize(
+    "gap", [0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5, 1.64, 2.0, 2.28, -3.0]
+)
 def test_seeds_settle_a_limit_when_a_one_sided_test_has_the_power(gap: float) -> None:
     def finds(n: int) -> bool:
         limit = t.ppf(0.95, n - 1)
