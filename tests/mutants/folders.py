@@ -17,7 +17,10 @@ FOLDERS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "baselines": (
         ["baselines/**/*.py"],
-        ["tests/baselines", "tests/originals", "tests/mto/test_mto_leaving_out.py", *_IDS],
+        [
+            *("tests/baselines", "tests/originals", "tests/mto/test_mto_leaving_out.py"),
+            *("tests/work/test_given_checkpoints.py", *_IDS),
+        ],
     ),
     "mto": (["mto/*.py"], ["tests/mto", *_IDS]),
     "store": (["bench/store/*.py"], ["tests/store"]),
