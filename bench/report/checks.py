@@ -104,6 +104,17 @@ def hardware(runs: pd.DataFrame) -> list[str]:
     return sorted(set(runs.loc[runs["ok"], "hardware"]))
 
 
+def mixed_hardware(runs: pd.DataFrame) -> pd.DataFrame:
+    """Per variant: whether it and its baseline finished on more than one kind of hardware."""
+    key = [*SECTION, "base_arm"]
+    used = runs.loc[runs["ok"], [*key, "arm", "hardware"]].drop_duplicates()
+    base = used["arm"] == used["base_arm"]
+    each = used[~base].merge(used[base].drop(columns="arm"), on=key, suffixes=("", "_base"))
+    kinds = each.melt([*key, "arm"], ["hardware", "hardware_base"], value_name="kind")
+    counts = kinds.groupby([*key, "arm"])["kind"].nunique()
+    return counts.gt(1).rename("mixed_hardware").reset_index()
+
+
 def warnings(runs: pd.DataFrame) -> list[str]:
     """Mixtures inside one table, ambiguous cells and failures, in words."""
     found = []
@@ -147,7 +158,10 @@ def _mixtures(group: pd.DataFrame) -> Iterable[str]:
         yield f"mixed code versions: {', '.join(codes)}"
     machines = hardware(group)
     if len(machines) > 1:
-        yield f"mixed hardware ({'; '.join(machines)}): times are not comparable"
+        found = mixed_hardware(group)
+        mixed = sorted(found.loc[found["mixed_hardware"], "arm"])
+        said = f"not those of {', '.join(mixed)}" if mixed else "not across baselines"
+        yield f"mixed hardware ({'; '.join(machines)}): times compare within one kind, {said}"
     for endpoint in sorted({key for added in group["added"] for key in added}):
         recipes = {added[endpoint] for added in group["added"] if endpoint in added}
         if len(recipes) > 1:

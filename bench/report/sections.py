@@ -189,9 +189,8 @@ def _judged(targets: pd.DataFrame, runs: pd.DataFrame, analysis: Analysis) -> pd
     """The comparisons with their verdicts, knowing which times compare."""
     if targets.empty:
         return targets
-    finished = runs[runs["ok"]].groupby(SECTION)
-    hardware = finished["hardware"].nunique().gt(1).rename("mixed_hardware")
-    frame = targets.merge(hardware.reset_index(), on=SECTION, how="left")
+    frame = targets.merge(checks.mixed_hardware(runs), on=[*SECTION, "base_arm", "arm"], how="left")
+    frame["mixed_hardware"] = frame["mixed_hardware"].eq(True)
     rows = rows_of(frame)
     halves = [claims.half(row, analysis) for row in rows]
     frame["half"] = [found.word for found in halves]

@@ -166,9 +166,30 @@ def test_mixed_code_hardware_and_versions_are_warned_about() -> None:
     )
     warnings = "\n".join(report.results(report.prepare(mixed))["warnings"])
     assert "mixed code versions: 0123456789, ffff+dirty" in warnings
-    assert "mixed hardware (1 GPU; 8 cores): times are not comparable" in warnings
+    said = "mixed hardware (1 GPU; 8 cores): times compare within one kind, not those of mae+mto"
+    assert said in warnings
     assert "mixed versions of torch: 2.8, 2.9" in warnings
     assert target(mixed)["verdict"] == "saves epochs; time not comparable"
+
+
+def test_a_baseline_and_its_variants_on_hardware_of_their_own_keep_their_times() -> None:
+    """What another baseline ran on says nothing about the times of this pair."""
+    other = [
+        changed(
+            r,
+            run_id=f"other-{r.run_id}",
+            method="simmim",
+            base_arm="simmim",
+            arm=r.arm.replace("mae", "simmim"),
+            hardware="1 GPU",
+        )
+        for r in runs(RISING)
+    ]
+    found = report.results(report.prepare([*runs(RISING), *other]))
+    said = "mixed hardware (1 GPU; 8 cores): times compare within one kind, not across baselines"
+    assert said in "\n".join(found["warnings"])
+    verdicts = {row["arm"]: row["verdict"] for row in found["targets"] if row["primary"]}
+    assert verdicts == dict.fromkeys(("mae+mto", "simmim+mto"), "saves epochs and time")
 
 
 def test_runs_that_waited_for_data_are_warned_about() -> None:
