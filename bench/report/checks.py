@@ -160,8 +160,8 @@ def _mixtures(group: pd.DataFrame) -> Iterable[str]:
     if len(machines) > 1:
         found = mixed_hardware(group)
         mixed = sorted(found.loc[found["mixed_hardware"], "arm"])
-        said = f"not those of {', '.join(mixed)}" if mixed else "not across baselines"
-        yield f"mixed hardware ({'; '.join(machines)}): times compare within one kind, {said}"
+        apart = f", not those of {', '.join(mixed)}" if mixed else ""
+        yield f"mixed hardware ({'; '.join(machines)}): times compare within one kind alone{apart}"
     for endpoint in sorted({key for added in group["added"] for key in added}):
         recipes = {added[endpoint] for added in group["added"] if endpoint in added}
         if len(recipes) > 1:
