@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from bench.report.draw import Plot
 from bench.report.sections import Findings, Key, Section
 from bench.report.tables import Table, caption, section_tables, sentences
-from bench.report.verdicts import NO_COMPARISON, QUESTION, verdicts
+from bench.report.verdicts import NO_COMPARISON, QUESTION, answers, verdicts
 
 Links = Mapping[Key, list[tuple[Plot, str]]]
 """Each plot and its relative path, by section."""
@@ -51,12 +51,15 @@ def _details(section: Section, links: Links) -> list[str]:
 
 
 def block(study: Findings, links: Links) -> str:
-    """What a README shows: each verdict, the primary endpoint in a forest plot, its facts."""
+    """What a README shows: the verdicts, as a table where all are measured, the primary endpoint in
+    a forest plot, its facts.
+    """
     lines = []
     for section in study.sections:
         if len(study.sections) > 1:
             lines += [f"**{section.key[0]}**", ""]
-        lines += _answers(section)
+        table = answers(section)
+        lines += _answers(section) if table is None else [*table_lines(table), "", table.note, ""]
         shown = [
             (p, path) for p, path in links.get(section.key, []) if p.kind == "forest" and p.lead
         ]

@@ -224,16 +224,19 @@ def half_table(section: Section) -> Table:
         gap = words.number(row.get("half_difference"), sign=True)
         limits = words.interval(row.get("half_low"), row.get("half_high"), sign=True)
         budgets = f"{half:g} against {row['target_epochs']}"
+        own = words.number(row.get("half_base"), sign=True)
         tested = [words.p_value(row["half_p_holm"]), row["half_words"]]
-        rows.append([row["arm"], name, budgets, gap, limits, *tested, f"{area} {spread}".strip()])
-    columns = ["method", "endpoint", "epochs", "Δ", "95 % limits", "p", "half the epochs"]
-    columns += ["RAUC [95 %]"]
+        area = f"{area} {spread}".strip()
+        rows.append([row["arm"], name, budgets, gap, limits, own, *tested, area])
+    columns = ["method", "endpoint", "epochs", "Δ", "95 % limits", "baseline itself"]
+    columns += ["p", "half the epochs", "RAUC [95 %]"]
     note = (
         f"Half the epochs suffice if the method there is at most {margin:g} {unit} worse: the "
         f"lower limit lies above -{margin:g}; they do not if the upper one lies below it. Each "
-        "limit is one-sided; p is that of the nearer side, adjusted over all comparisons of an "
-        "endpoint (Holm). RAUC is the ratio of the areas under accuracy against log2 epochs, "
-        "method over baseline, on the budgets that both have."
+        "limit is one-sided; beside them stands what the baseline itself loses there. p is that of "
+        "the nearer side, adjusted over all comparisons of an endpoint (Holm). RAUC is the ratio "
+        "of the areas under accuracy against log2 epochs, method over baseline, on the budgets "
+        "that both have."
     )
     return Table("half_the_epochs", "Half the epochs", columns, rows, note)
 

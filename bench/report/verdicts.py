@@ -8,11 +8,11 @@ it is decided in :mod:`bench.report.claims`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from bench.report import claims, words
 from bench.report.sections import Section
-from bench.report.words import Row
+from bench.report.tables import Table
+from bench.report.words import Row, is_missing
 from bench.stats.analysis import Analysis, endpoint_label
 from bench.stats.noise import NULL
 
@@ -45,16 +45,62 @@ class Verdict:
 
 def verdicts(section: Section) -> list[Verdict]:
     """One verdict a variant, by name; a null arm is no variant."""
+    by_arm: dict[str, list[Row]] = {}
+    for row in _asked(section):
+        by_arm.setdefault(row["arm"], []).append(row)
+    return [_verdict(by_arm[arm], section.analysis) for arm in sorted(by_arm)]
+
+
+def answers(section: Section) -> Table | None:
+    """The verdicts as one table; None unless each is measured, at one target for all."""
+    analysis = section.analysis
+    rows = sorted((r for r in _asked(section) if r["main_target"]), key=lambda r: r["arm"])
+    found = [claims.half(row, analysis) for row in rows]
+    targets = {row["target_epochs"] for row in rows}
+    if len(targets) != 1 or claims.UNMEASURABLE in {half.word for half in found}:
+        return None
+    (target,) = targets
+    name = endpoint_label(rows[0]["endpoint"]).removesuffix(" top-1")
+    columns = ["method", f"half of {target} epochs", "Δ there", "the baseline itself"]
+    columns += [f"epochs to its accuracy at {target}", "ρ epochs [95 %]", "ρ wall time"]
+    lines = [_line(row, half) for row, half in zip(rows, found, strict=True)]
+    note = (
+        f"Half: {target / 2:g} epochs against the baseline at {target}, Δ in points of {name} "
+        f"accuracy with one-sided limits of 95 % each; it suffices if Δ is above "
+        f"-{analysis.margin:g}. Bold ρ: a claim, significant over all comparisons."
+    )
+    claimed = (claims.SAVES, claims.MORE)
+    strong = [(i, 1) for i in range(len(rows))]
+    strong += [(i, 5) for i, row in enumerate(rows) if row["verdict"].startswith(claimed)]
+    return Table("answers", QUESTION, columns, lines, note, frozenset(strong))
+
+
+def _line(row: Row, found: claims.Half) -> list[str]:
+    limits = words.interval(row["half_low"], row["half_high"], 1, True)
+    told = (
+        _until(row, found)
+        if found.word == claims.OPEN
+        else f"(p {words.p_value(row['half_p_holm'])})"
+    )
+    return [
+        row["arm"],
+        f"{found.word} {told}",
+        f"{words.number(row['half_difference'], 1, True)} {limits}".rstrip(),
+        words.number(row["half_base"], 1, True),
+        f"{row['epochs_variant']:.0f}" if row["state"] == "measured" else words.NONE,
+        words.factor(row),
+        words.factor(row, "pretrain_s"),
+    ]
+
+
+def _asked(section: Section) -> list[Row]:
+    """The rows of targets that the question is asked of."""
     endpoint = _endpoint(section)
-    rows = [
+    return [
         row
         for row in section.rows["targets"]
         if row["endpoint"] == endpoint and row["arm"] != row["base_arm"] + NULL
     ]
-    by_arm: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        by_arm.setdefault(row["arm"], []).append(row)
-    return [_verdict(by_arm[arm], section.analysis) for arm in sorted(by_arm)]
 
 
 def _endpoint(section: Section) -> str:
@@ -63,7 +109,7 @@ def _endpoint(section: Section) -> str:
     return next((e for e in section.analysis.endpoints if e in measured), "")
 
 
-def _verdict(rows: list[dict[str, Any]], analysis: Analysis) -> Verdict:
+def _verdict(rows: list[Row], analysis: Analysis) -> Verdict:
     row = next(row for row in rows if row["main_target"])
     found = claims.half(row, analysis)
     defined = [r for r in rows if claims.half(r, analysis).word != claims.UNMEASURABLE]
@@ -100,6 +146,9 @@ def _half(row: Row, name: str, analysis: Analysis) -> str:
     low, high = (words.number(row[f"half_{end}"], 1, True) for end in ("low", "high"))
     gap = words.number(row["half_difference"], 1, True)
     said = f" at {at} epochs against {row['base_arm']} at {target}: {gap} points of {name} accuracy"
+    if not is_missing(row["half_base"]):
+        own = words.number(row["half_base"], 1, True)
+        said += f" ({row['base_arm']} itself at {at}: {own})"
     margin = f"margin {analysis.margin:g}"
     if found.word == claims.OPEN:
         limits = "" if row["n"] < 2 else f", {low} to {high}"

@@ -38,9 +38,9 @@ def test_a_verdict_says_epochs_time_and_half_the_epochs() -> None:
     found = answer(runs(RISING))
     assert found.word == "refuted"
     assert found.sentence == (
-        "mae+mto at 100 epochs against mae at 200: -0.4 points of fine-tune accuracy, at most -0.2 "
-        "(margin 0.1, p 0.010). It saves epochs: 129 epochs to mae's accuracy at 200 epochs, "
-        "ρ ×1.55 [1.38, 1.77]; wall time ×1.24 [1.10, 1.41]."
+        "mae+mto at 100 epochs against mae at 200: -0.4 points of fine-tune accuracy (mae itself "
+        "at 100: -1.0), at most -0.2 (margin 0.1, p 0.010). It saves epochs: 129 epochs to mae's "
+        "accuracy at 200 epochs, ρ ×1.55 [1.38, 1.77]; wall time ×1.24 [1.10, 1.41]."
     )
 
 
@@ -92,12 +92,25 @@ def test_the_verdict_leads_every_format(curves: dict[str, list[float]]) -> None:
     assert flowing.startswith(f"{said.word.upper()} {said.sentence}")
     document = markdown.document(found, {})
     assert document.index(said.sentence) < document.index("| --- |")
-    assert markdown.block(found, {}).startswith(f"- **{said.word}** · {said.sentence}")
+    assert f"**{said.word}" in markdown.block(found, {}).split("<sub>")[0]
     page = html.document(found, {})
     assert page.index('class="word') < page.index("<table")
     values = json.loads(json.dumps(report.results(report.prepare(records, PLAN))))
     assert list(values)[:2] == ["schema", "verdicts"]
     assert values["verdicts"][0]["word"] == said.word
+
+
+def test_a_readme_has_one_row_a_variant_where_all_are_measured_and_sentences_else() -> None:
+    table = markdown.block(find((vars(r) for r in runs(RISING)), PLAN), {}).splitlines()
+    assert table[0].startswith("| method | half of 200 epochs | Δ there | the baseline itself |")
+    assert table[2] == (
+        "| mae+mto | **refuted (p 0.010)** | -0.4 [-0.6, -0.2] | -1.0 | 129 | "
+        "**×1.55 [1.38, 1.77]** | ×1.24 [1.10, 1.41] |"
+    )
+    pilot = markdown.block(find((vars(r) for r in runs(RISING, seeds=range(2))), PLAN), {})
+    assert "**open at 2 seeds (pilot: no claim, 2 of 5 seeds; about" in pilot
+    flat = markdown.block(find((vars(r) for r in runs(PLATEAU)), PLAN), {})
+    assert flat.startswith("- **not measurable** · ")
 
 
 def test_the_terminal_keeps_within_eighty_columns() -> None:

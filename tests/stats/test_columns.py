@@ -28,9 +28,15 @@ def test_half_the_epochs_are_set_against_the_target_budget() -> None:
     above = stats.ttest_1samp(gap, 0, alternative="greater").confidence_interval(0.9).low
     below = stats.ttest_1samp(gap, 0, alternative="less").confidence_interval(0.9).high
     assert found["half_difference"] == pytest.approx(-1.625)
+    assert found["half_base"] == pytest.approx(-2.0)
     assert found["half_sd"] == pytest.approx(np.std(gap, ddof=1))
     assert (found["half_low"], found["half_high"]) == pytest.approx((above, below))
     assert found["half_p"] == pytest.approx(test.pvalue)
+
+
+def test_a_baseline_not_run_at_half_the_epochs_has_no_loss_there() -> None:
+    late = Curve(EPOCHS[1:], BASE.scores[:, 1:])
+    assert half(late, VARIANT, 200, PLAN)["half_base"] is None
 
 
 def test_half_of_the_smallest_budget_has_not_been_run() -> None:
