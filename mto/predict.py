@@ -1,7 +1,7 @@
 """Beyond the paper, off by default: how many hidden patches are carried, and from which layer on.
 
-Where masked tokens read visible ones alone, none of them influences another, so any can be left out
-without changing the rest; and as long as they only read, the first layers can do without them.
+Where no token reads a masked one, any of them can be left out without changing the rest, and the
+first layers can do without them. Else (visible rows read them by default) it is another model.
 CrossMAE (arXiv 2401.14391) predicts a share of the patches in MAE's decoder. B images, N patches.
 """
 
