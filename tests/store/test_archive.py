@@ -176,7 +176,7 @@ def test_a_report_comes_from_an_archive_alone(
     assert "mae+mto" in capsys.readouterr().out
     above, block, below = re.split(r"<!-- /?result -->\n", readme.read_text())
     assert (above, below) == ("above\n", "below\n")
-    assert block.startswith("- **refuted** · mae+mto")
+    assert "| mae+mto | **refuted (p " in block
     assert '<img src="mine/figures/' in block
     assert "mae+mto" in (tmp_path / "mine" / "report.md").read_text()
     assert main([*words, "--to", str(tmp_path / "elsewhere")]) == 0
@@ -192,7 +192,7 @@ def test_a_result_goes_to_the_place_of_its_own_name(tmp_path: Path) -> None:
     assert main(words) == 0
     before, _, rest = readme.read_text().partition(own)
     assert before == f"{other}of another\n{end}between\n"
-    assert rest.startswith("- **refuted** · mae+mto")
+    assert rest.startswith("| method | half of ")
     assert rest.endswith(f"{end}below\n")
     readme.write_text(own + end)
     assert main(words) == 0, "a file with that place alone"

@@ -41,7 +41,8 @@ def test_an_archive_of_schema_1_gives_the_same_tables(tmp_path: Path) -> None:
 def tables_follow(archive: Path, published: Path, to: Path, more: Sequence[str] = ()) -> None:
     """The report of an archive equals the published one; numbers but for rounding."""
     words = ["report", "--archive", str(archive), "--to", str(to), *more]
-    assert main([*words, "--format", "md", "csv", "png"]) == 0
+    incomplete = "## Missing cells" in (published / "report.md").read_text()
+    assert main([*words, "--format", "md", "csv", "png"]) == incomplete
     same_tables(published, to)
 
 
