@@ -34,6 +34,14 @@ def test_half_the_epochs_are_set_against_the_target_budget() -> None:
     assert found["half_p"] == pytest.approx(test.pvalue)
 
 
+def test_a_seed_whose_baseline_failed_at_half_the_epochs_leaves_its_loss_to_the_others() -> None:
+    scores = BASE.scores.copy()
+    scores[0, 1] = math.nan
+    found = half(Curve(EPOCHS, scores), VARIANT, 400, PLAN)
+    assert found["half_base"] == pytest.approx(-2.0)
+    assert found["half_difference"] == pytest.approx(-1.625)
+
+
 def test_a_baseline_not_run_at_half_the_epochs_has_no_loss_there() -> None:
     late = Curve(EPOCHS[1:], BASE.scores[:, 1:])
     assert half(late, VARIANT, 200, PLAN)["half_base"] is None

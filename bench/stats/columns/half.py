@@ -15,7 +15,8 @@ from bench.stats.saving import Curve
 def half(base: Curve, variant: Curve, reference: int, analysis: Analysis) -> Mapping[str, Any]:
     """``half_difference`` with its sd, one-sided limits and the p of being inferior.
 
-    ``half_base`` is what the baseline itself loses there: at half the budget minus at all of it.
+    ``half_base`` is what the baseline itself loses there: at half the budget minus at all of it,
+    over the seeds that have both.
     """
     start = base.scores[:, base.epochs == reference][:, 0]
     scores = variant.scores[:, variant.epochs == reference / 2]
@@ -25,7 +26,7 @@ def half(base: Curve, variant: Curve, reference: int, analysis: Analysis) -> Map
     own = base.scores[:, base.epochs == reference / 2] - start[:, None]
     return {
         "half_difference": float(np.mean(gap)),
-        "half_base": float(np.mean(own)) if own.size else None,
+        "half_base": float(np.nanmean(own)) if own.size else None,
         "half_sd": sample_sd(gap),
         "half_low": lower_limit(gap, analysis.alpha),
         "half_high": -lower_limit(-gap, analysis.alpha),
