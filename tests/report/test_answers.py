@@ -92,7 +92,10 @@ def test_the_verdict_leads_every_format(curves: dict[str, list[float]]) -> None:
     assert flowing.startswith(f"{said.word.upper()} {said.sentence}")
     document = markdown.document(found, {})
     assert document.index(said.sentence) < document.index("| --- |")
-    assert f"**{said.word}" in markdown.block(found, {}).split("<sub>")[0]
+    table = f"| {said.arm} | **{said.word} (p "  # PLATEAU is not measured, so it is told in words
+    lead = table if curves is RISING else f"- **{said.word}** · {said.sentence}"
+    lines = markdown.block(found, {}).splitlines()
+    assert lines[2 if curves is RISING else 0].startswith(lead)
     page = html.document(found, {})
     assert page.index('class="word') < page.index("<table")
     values = json.loads(json.dumps(report.results(report.prepare(records, PLAN))))

@@ -193,6 +193,7 @@ def test_a_result_goes_to_the_place_of_its_own_name(tmp_path: Path) -> None:
     before, _, rest = readme.read_text().partition(own)
     assert before == f"{other}of another\n{end}between\n"
     assert rest.startswith("| method | half of ")
+    assert "| mae+mto | **refuted (p " in rest
     assert rest.endswith(f"{end}below\n")
     readme.write_text(own + end)
     assert main(words) == 0, "a file with that place alone"
