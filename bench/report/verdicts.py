@@ -67,7 +67,8 @@ def answers(section: Section) -> Table | None:
     note = (
         f"Half: {target / 2:g} epochs against the baseline at {target}, Δ in points of {name} "
         f"accuracy with one-sided limits of 95 % each; it suffices if Δ is above "
-        f"-{analysis.margin:g}. Bold ρ: a claim, significant over all comparisons."
+        f"-{analysis.margin:g}. The word follows p adjusted over all comparisons, so it can be "
+        f"open though Δ's limits exclude -{analysis.margin:g}. Bold ρ: significant so too, a claim."
     )
     claimed = (claims.SAVES, claims.MORE)
     strong = [(i, 1) for i in range(len(rows))]
