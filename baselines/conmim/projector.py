@@ -30,8 +30,9 @@ class GroupedBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, D] to [B, T, D]."""
-        groups = x.split(self.images or max(1, len(x)))
-        return torch.cat([self._normed(group) for group in groups])
+        if not self.images or len(x) <= self.images:  # one group: no copy
+            return self._normed(x)
+        return torch.cat([self._normed(group) for group in x.split(self.images)])
 
     def _normed(self, group: Tensor) -> Tensor:
         rows = group.flatten(0, 1)
