@@ -180,6 +180,7 @@ def test_no_part_of_training_reads_a_global_generator(tmp_path: Path) -> None:
     assert scores[0] == scores[1]
 
 
+@pytest.mark.drawn
 def test_every_look_at_a_finished_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--out", str(tmp_path / "a")]
     line = command(tmp_path / "a", "--methods", "mae,mae+mto", "--epochs", "1,2", "--seeds", "2")
@@ -209,7 +210,7 @@ def test_every_look_at_a_finished_study(tmp_path: Path, capsys: pytest.CaptureFi
     pre = [r for r in runs if r.startswith("pre-") and "-e2-s0-" in r]
     assert "H (entropy)" in shown("analyze", *pre, "--to", str(layers), *out)
     for picture in ("heterogeneity", "masked_to_masked", "masked_to_visible"):
-        assert (layers / f"{picture}.png").exists()
+        assert (layers / f"{picture}.png").stat().st_size > 1000
     assert json.loads((layers / "plateau.json").read_text()) == dict.fromkeys(pre)
     archive = tmp_path / "s.tar.gz"
     assert "17 folders" in shown("export", "s", "--to", str(archive), *out)
