@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +29,14 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["MTO_BENCH_CACHE"] = ""  # what one test vets, the next one vets anew
 torch.set_num_threads(1)
 pd.set_option("mode.string_storage", "python")  # as where pyarrow, which needs longer, is not
+
+MEMORY = Path("/dev/shm")
+"""A file system in memory: the tests make and remove small files by the thousand, for which some
+disks take longer than the tests. At most 50 MB lie there at a time, and what failed."""
+
+roomy = os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 2**30
+if roomy and "TMPDIR" not in os.environ:
+    os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
 TINY = (
     "data.labels=20",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, get_type_hints
+from typing import Any
 
-from bench.api.rules import Epochs, Natural, Seed
+from bench.api.rules import Epochs, Natural, Seed, hints
 from bench.errors import StoreError
 from bench.plan.config import RunConfig
 from bench.plan.identity import recipe_digest
@@ -91,11 +91,11 @@ def measured(folder: RunFolder) -> Measured:
     Raises:
         StoreError: if its record holds something else.
     """
-    path, hints = folder.path / "record.json", get_type_hints(Measured)
+    path, shape = folder.path / "record.json", hints(Measured)
     values = {k: v for k, v in (folder.result() or {}).items() if k not in ("stage", "run_id")}
-    if extra := sorted(values.keys() - hints.keys()):
+    if extra := sorted(values.keys() - shape.keys()):
         raise StoreError(f"record of {folder.run_id} has unknown fields: {extra}")
-    return Measured(**held(values, hints, path))
+    return Measured(**held(values, shape, path))
 
 
 def blank(config: RunConfig, run_id: str, pretrain_id: str) -> Record:
@@ -161,4 +161,4 @@ def load_record(folder: RunFolder) -> Record | None:
         raise StoreError(f"record of {folder.run_id} has unknown fields: {sorted(extra)}")
     path = folder.path / "record.json"
     required = tuple(f.name for f in fields(Record) if f.default is f.default_factory is MISSING)
-    return Record(**held(values, get_type_hints(Record, include_extras=True), path, required))
+    return Record(**held(values, hints(Record), path, required))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import get_type_hints
 
+from bench.api.rules import hints
 from bench.errors import DamagedError
 from bench.store.files import set_aside, write_json
 from bench.store.folder import RunFolder
@@ -38,7 +38,7 @@ class KeptScores:
         """The score of a task under the key of its recipe, or None; one damaged is set aside."""
         path = self._path(task, key)
         try:
-            values = read_state(path, get_type_hints(KeptScore), NEEDED)
+            values = read_state(path, hints(KeptScore), NEEDED)
             return None if values is None else KeptScore(**values)
         except (DamagedError, TypeError):
             set_aside(path)

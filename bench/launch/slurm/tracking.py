@@ -6,8 +6,9 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
+from bench.api.rules import hints
 from bench.launch.base import note
 from bench.launch.slurm.scheduler import WAITING, Job, JobState, Scheduler
 from bench.launch.slurm.submission import Told, Verdict, advice, judge
@@ -47,9 +48,9 @@ def noted_job(folder: RunFolder) -> Job | None:
 
 def job_from(values: Mapping[str, Any]) -> Job | None:
     """A job as it was noted; None where what stands there is none."""
-    hints = get_type_hints(Job)
+    shape = hints(Job)
     known = {f.name: values[f.name] for f in fields(Job) if f.name in values}
-    if not known.get("token") or not all(fits(v, hints[k]) for k, v in known.items()):
+    if not known.get("token") or not all(fits(v, shape[k]) for k, v in known.items()):
         return None
     return Job(**known)
 
