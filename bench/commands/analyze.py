@@ -30,6 +30,7 @@ from bench.stats.plateau import leaves_plateau
 from bench.store.files import write_bytes
 from bench.store.shapes import Shape, misfits
 from bench.store.store import Store
+from bench.work.flags import between
 
 SEED_AND_HASH = re.compile(r"-s\d+-[0-9a-f]+$")
 """Ends the name of a run's folder."""
@@ -181,7 +182,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """What ``analyze`` takes."""
     add_out_flag(parser)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run ids, or checkpoint files")
-    parser.add_argument("--images", type=int, default=64, help="test images, for a file")
+    add = parser.add_argument
+    add("--images", type=between(1, 1024), default=64, metavar="N", help="test images, for a file")
     parser.add_argument("--data", metavar="NAME:DIR", help="their data set (default: procedural)")
     parser.add_argument("--method", metavar="M", help="for a released checkpoint: its method")
     parser.add_argument("--preset", default="imagenet", help="and the preset of its size")

@@ -13,6 +13,7 @@ from bench.plan.config import RunConfig
 from bench.plan.layers import load_preset
 from bench.store.shapes import CONFIG, read_state
 from bench.store.store import Store
+from bench.work.flags import between
 
 
 def show_reconstructions(args: argparse.Namespace) -> int:
@@ -84,7 +85,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what", nargs="+", metavar="RUN", help="run ids or beginnings, side by side, or a file"
     )
-    parser.add_argument("--images", type=int, default=6, metavar="N", help="how many test images")
+    add = parser.add_argument
+    add("--images", type=between(1, 100), default=6, metavar="N", help="how many test images")
     parser.add_argument("--to", metavar="PNG", help="the picture (default: beside the weights)")
     parser.add_argument("--data", metavar="NAME:DIR", help="folder of the run's data set")
     parser.add_argument("--method", metavar="M", help="for a released checkpoint: its method")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 
 def natural(text: str) -> int:
@@ -10,6 +11,18 @@ def natural(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 on")
     return int(text)
+
+
+def between(low: int, high: int) -> Callable[[str], int]:
+    """Reads a whole number from ``low`` to ``high``, as an argument."""
+
+    def read(text: str) -> int:
+        if not (text.isdecimal() and low <= int(text) <= high):
+            wanted = f"a whole number from {low} to {high}"
+            raise argparse.ArgumentTypeError(f"'{text}' is not {wanted}")
+        return int(text)
+
+    return read
 
 
 def positive(text: str) -> float:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from bench.run import main
 from bench.work.pictures import Pictures, draw
 
 BLACK = Pictures(*(torch.zeros(3, 1, 8, 8) for _ in range(3)))
@@ -59,3 +60,14 @@ def test_arms_stand_side_by_side(tmp_path: Path) -> None:
         found = np.asarray(picture.convert("L")).astype(int)
     middle = found[found.shape[0] * 2 // 3, [found.shape[1] * i // 8 for i in (1, 3, 5, 7)]]
     assert middle.tolist() == [0, 0, 0, 255]
+
+
+@pytest.mark.parametrize(
+    ("command", "count"),
+    [("show", "0"), ("show", "101"), ("show", "-1"), ("analyze", "0"), ("analyze", "many")],
+)
+def test_no_picture_of_nothing_nor_of_more_than_fits(
+    command: str, count: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "run", "--images", count]) == 2
+    assert f"'{count}' is not a whole number from 1 to" in capsys.readouterr().err
