@@ -10,6 +10,7 @@ report(findings, "tables")
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,16 +21,18 @@ from typing import TYPE_CHECKING
 import yaml
 
 from bench import registry
-from bench.errors import NothingMeasuredError, UsageError
+from bench.errors import NothingMeasuredError, StoreError, UsageError
 from bench.launch.base import Launcher, Observer, Order, Progress, survey
 from bench.machine.compiler import check_compiler
-from bench.plan.config import Resources
+from bench.plan.config import Resources, RunConfig
 from bench.plan.cuts import check_runs
+from bench.plan.resolve import run_from_plain
 from bench.plan.study import Study, Task, plain_config
 from bench.plan.wish import Means, Planned, Wish, borrows, leaves_open, plan_wish
 from bench.store import studies
 from bench.store.collect import collect
 from bench.store.mend import mend
+from bench.store.record import blank
 from bench.store.states import DONE, PENDING
 from bench.store.store import Store
 from bench.store.studies import StudyFolder
@@ -100,7 +103,7 @@ def outline(wish: Wish, out: str | Path, means: Means) -> Request:
         UsageError: for anything wrong with the words of the wish or of its means.
     """
     check_means(means)
-    store, own, others = Store(Path(out)), leaves_open(wish), borrows(wish)
+    store, own, others = Store(Path(out).expanduser()), leaves_open(wish), borrows(wish)
     found = sizing.find(*own, store, means, sizing.chosen(wish)) if own else None
     facts = sizing.facts_of(*others, sizing.chosen(wish)) if others and not own else None
     planned = plan_wish(wish, _content(wish.init), found.layer if found else None, facts)
@@ -152,9 +155,10 @@ def freeze(request: Request, arguments: Sequence[str] = ()) -> list[str]:
         otherwise before.
 
     Raises:
-        UsageError: if the folder cannot be written.
+        UsageError: if the folder cannot be written, or the study has cells of another recipe.
     """
     request.store.check_writable()
+    _check_recipe(request)
     if request.sizing:
         request.sizing.keep()
     mended = mend_runs(request, request.study.tasks())
@@ -163,6 +167,33 @@ def freeze(request: Request, arguments: Sequence[str] = ()) -> list[str]:
     if arguments:
         request.folder.note_arguments(arguments)
     return mended + request.folder.freeze(request.planned.to_plain(), settings)
+
+
+def _check_recipe(request: Request) -> None:
+    """Refuses cells that the study has already with other settings: neither run would count."""
+    kept = set((request.folder.plan() or {}).get("ids", []))
+    added = {c.run_id: _cell(c.config) for c in request.study.cells if c.run_id not in kept}
+    names = {run_id.rpartition("-")[0] for run_id in added}
+    for run_id in sorted(kept):
+        if run_id.rpartition("-")[0] not in names:
+            continue
+        with contextlib.suppress(StoreError, UsageError):
+            plain = (request.store.run(run_id).config() or {}).get("config")
+            if plain and _cell(run_from_plain(plain)) in added.values():
+                break
+    else:
+        return
+    raise UsageError(
+        f"study '{request.folder.name}' has {run_id} with other settings, those in "
+        f"'{request.folder.path / 'resolved.yaml'}'. Give another --name."
+    )
+
+
+def _cell(config: RunConfig) -> tuple[object, ...]:
+    """What two runs of one study may not share; repeated evaluations are cells of their own."""
+    found = blank(config, "", "")
+    facts = (found.data, found.model, found.recipe, found.arm, found.epochs, found.seed)
+    return (*facts, found.repeat)
 
 
 def compute(
@@ -202,7 +233,7 @@ def read(out: str | Path | Store, study: str = "", everything: bool = False) -> 
         UsageError: if there is no study of that name.
         NothingMeasuredError: if no cell has finished.
     """
-    store = out if isinstance(out, Store) else Store(Path(out))
+    store = out if isinstance(out, Store) else Store(Path(out).expanduser())
     folder = studies.folder_of(store, "all") if everything else studies.find(store, study)
     return findings_of(store, folder)
 

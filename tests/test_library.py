@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import NothingMeasuredError, UsageError
-from bench.library import Means, Wish, compute, plan, read, report
+from bench.library import Means, Wish, compute, freeze, outline, plan, read, report
 from tests.conftest import TINY
 
 MEANS = Means(launcher="inline", device="cpu", threads=1)
@@ -36,3 +36,34 @@ def test_wrong_wishes_and_empty_folders_are_told(tmp_path: Path) -> None:
         plan(Wish(methods="mae", epochs="1", seeds="1"), tmp_path, Means(trackers=["cvs"]))
     with pytest.raises(NothingMeasuredError, match="no studies"):
         read(tmp_path)
+
+
+def test_a_study_holds_a_cell_with_one_recipe(tmp_path: Path) -> None:
+    """Else two runs of one cell would stand in its plan, and none of them count."""
+
+    def frozen(*settings: str) -> list[str]:
+        wish = Wish(methods="mae", epochs="1", seeds="1", name="s", settings=[*TINY, *settings])
+        request = outline(wish, tmp_path, MEANS)
+        freeze(request)
+        for task in request.study.tasks():
+            request.store.register(task)
+        return list((request.folder.plan() or {})["ids"])
+
+    first = frozen()
+    with pytest.raises(UsageError, match=r"study 's' has fin-mae-.* with other.* another --name"):
+        frozen("pretrain.lr=1e-3")
+    assert frozen() == first
+    repeated = frozen("finetune.repeat=1")
+    assert len(repeated) == 2
+    assert len(frozen("model.depth=1")) == 3, "another model is another cell"
+    assert frozen() == [*repeated, *frozen()[2:]]
+
+
+def test_the_home_folder_may_be_written_as_a_shell_writes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    wish = Wish(methods="mae", epochs="1", seeds="1", settings=TINY)
+    assert outline(wish, "~/runs", MEANS).store.root == tmp_path / "runs"
+    with pytest.raises(NothingMeasuredError, match=f"no studies in '{tmp_path}"):
+        read("~/runs")

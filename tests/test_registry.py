@@ -49,7 +49,7 @@ def test_every_row_names_something_there(kind: registry.Kind[Row]) -> None:
 
 
 def test_every_sub_command_is_one_file_and_one_row() -> None:
-    helpers = {"parser", "table", "flags", "progress", "publish", "cluster", "recipe"}
+    helpers = {"parser", "table", "flags", "progress", "publish", "cluster", "recipe", "streams"}
     files = {name.rpartition(".")[2] for name in modules("bench/commands")} - helpers - {"commands"}
     rows = [command.action.partition(":")[0] for command in COMMANDS.values()]
     assert sorted(rows) == sorted(files)

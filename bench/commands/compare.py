@@ -56,7 +56,11 @@ def _side(name: str, out: Path, place: Path) -> write.Side:
         unpack(Store(place), path)
         folder = studies.find(Store(place))
     else:
-        folder = StudyFolder(path) if path.is_dir() else studies.find(Store(out), name)
+        there = path.is_dir() and (path / studies.PLAN).is_file()
+        known = {folder.name for folder in studies.planned(Store(out))}
+        alone = path.is_dir() and name not in known
+        given = StudyFolder(path.absolute()) if there or alone else None
+        folder = given or studies.find(Store(out), name)
     if folder.plan() is None:
         raise BenchError(f"'{folder.path}' holds no plan.json, so it is no study.")
     return library.findings_of(Store(folder.path.parent.parent), folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +26,13 @@ def add_all(parser: argparse.ArgumentParser) -> None:
 
 def add_out_flag(group: argparse._ActionsContainer) -> None:
     """The results folder."""
-    group.add_argument("--out", default="results", metavar="DIR", help="folder of runs and tables")
+    group.add_argument(
+        "--out",
+        type=os.path.expanduser,
+        default="results",
+        metavar="DIR",
+        help="folder of runs and tables",
+    )
 
 
 def add_study_argument(parser: argparse.ArgumentParser) -> None:

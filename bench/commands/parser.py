@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import errno
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.commands.flags import ARM, METHOD
+from bench.commands.streams import silence, unbroken_stderr
 from bench.commands.table import COMMANDS
 from bench.errors import DISK_ERRORS, EXIT_CODES, BenchError, UsageError, printable, shown, unknown
 
@@ -180,6 +180,11 @@ def _dashes(argument: str) -> str:
 
 def guarded(action: Callable[[], int]) -> int:
     """Runs ``action``; an expected error is printed in one line and becomes its exit code."""
+    with unbroken_stderr():
+        return _guarded(action)
+
+
+def _guarded(action: Callable[[], int]) -> int:
     try:
         code = action()
         sys.stdout.flush()
@@ -188,7 +193,7 @@ def guarded(action: Callable[[], int]) -> int:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # a reader such as ``head`` has enough; nothing is left to flush
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
         return 0
     except OSError as error:
         if error.errno not in PATH_ERRORS | DISK_ERRORS:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import library
+from bench.commands.streams import say
 from bench.errors import GateError, UsageError
 from bench.report import write
 from bench.report.sections import Findings
@@ -57,7 +58,7 @@ def publish(store: Store, folder: StudyFolder, saying: Saying, target: Path | No
     target = target or folder.path
     paths = library.report(findings, target, saying.formats, store)
     values = write.results(findings) if saying.json or saying.gates else {}
-    print(json.dumps(values, indent=1) if saying.json else write.summary(findings))
+    say(json.dumps(values, indent=1) if saying.json else write.summary(findings))
     shown = ", ".join(sorted({p.name for p in paths if p.parent == target}))
     print(f"saved in {target}: {shown}", file=sys.stderr)
     if saying.readme:

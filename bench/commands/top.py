@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from bench.commands.flags import add_out_flag
 from bench.errors import NothingMeasuredError
@@ -19,6 +19,7 @@ from bench.store.folder import RunFolder, now
 from bench.store.states import DONE, FAILED, PENDING, RUNNING
 from bench.store.store import Store
 from bench.work.estimate import format_seconds
+from bench.work.flags import positive
 
 STALE_S = 120
 """Seconds without a heartbeat after which a run is shown as silent."""
@@ -47,7 +48,8 @@ def view(store: Store) -> Group:
     states = {f: _state(f) for f in store.folders()}
     counts = {s: list(states.values()).count(s) for s in dict.fromkeys(states.values())}
     line = "  ".join(f"{name} {count}" for name, count in sorted(counts.items()))
-    table = Table("run", "state", "stage", "progress", "img/s", "loss", "ETA", "beat", box=None)
+    heads = ("state", "stage", "progress", "img/s", "loss", "ETA", "beat")
+    table = Table(Column("run", overflow="fold", ratio=1), *heads, box=None, expand=True)
     for folder, state in states.items():
         if state in (RUNNING, FAILED) or _waits(folder, state):
             table.add_row(*map(escape, _row(folder, state)))
@@ -95,5 +97,5 @@ def eta(status: dict[str, Any]) -> str:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """What ``top`` takes."""
     add_out_flag(parser)
-    parser.add_argument("-i", "--interval", type=float, default=2.0, help="seconds")
+    parser.add_argument("-i", "--interval", type=positive, default=2.0, help="seconds")
     parser.add_argument("--once", action="store_true", help="print once and end")

@@ -60,6 +60,11 @@ class RunConfig(Ruled, section="run"):
         """The recipe of an evaluation task; KeyError if the cell has no such task."""
         return dict(self.tasks)[name]
 
+    @property
+    def repeat(self) -> int:
+        """Which evaluation of its pre-training this is, where there are several."""
+        return max((getattr(recipe, "repeat", 0) for _, recipe in self.tasks), default=0)
+
     def with_task(self, name: str, recipe: Settings) -> RunConfig:
         """The same with another recipe of a task that it has."""
         tasks = tuple((n, recipe if n == name else old) for n, old in self.tasks)

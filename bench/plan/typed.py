@@ -132,12 +132,14 @@ def parse_epochs(text: str | Iterable[str]) -> list[int]:
 
 
 def parse_seeds(text: str | Iterable[str]) -> list[int]:
-    """Seeds: a count (``5`` is 0 to 4), a range (``3-7``) or a list (``0,2,5``).
+    """Seeds: a count (``5`` is 0 to 4), a range (``3-7``) or a list (``0,2,5``, or ``7,``).
 
     Raises:
         UsageError: for none, or anything else.
     """
-    items = split_list(text)
+    given = [text] if isinstance(text, str) else [*text]
+    items = split_list(given)
+    listed = len(items) > 1 or any("," in part for part in given)
     seeds: list[int] = []
     for item in items:
         found = re.fullmatch(r"(\d+)(?:-(\d+))?", item, re.ASCII)
@@ -147,7 +149,7 @@ def parse_seeds(text: str | Iterable[str]) -> list[int]:
             )
         first, last = (None if n is None else min(int(n[-30:]), 10**12) for n in found.groups())
         assert first is not None
-        if last is None and len(items) > 1:
+        if last is None and listed:
             first, last = first, first
         wanted = range(first, last + 1) if last is not None else range(first)
         if len(wanted) > MOST_SEEDS or (wanted and wanted[-1] > LARGEST_SEED):

@@ -156,7 +156,7 @@ def plan_wish(
     arms = parse_arms(_wanted(wish.methods, values, "methods"))
     _check_read(parse_overrides(wish.settings), resolver.tasks(), arms)
     budgets = parse_epochs(_wanted(wish.epochs, values, "epochs"))
-    seeds = parse_seeds(_wanted(wish.seeds, values, "seeds"))
+    seeds = parse_seeds(_wanted(wish.seeds, _one_seed(values), "seeds"))
     _check_init(wish.init, arms, budgets)
     cells = make_study(resolver, arms, budgets, seeds)
     study = Study(
@@ -198,11 +198,16 @@ def _base(
     """The preset's name, its layers, and those of the suite file."""
     file = load_yaml(Path(wish.config)) if wish.config else ()
     named = file[-1].get("extends") if file else None
+    if named and wish.preset and wish.preset != named:
+        raise UsageError(
+            f"'{wish.config}' extends '{named}', so --preset {wish.preset} would not count. "
+            "Leave one of the two."
+        )
     preset = wish.preset or named or _preset_of(wish, data)
     if sized is not None:
         preset = sized.get("extends") or preset
         return preset, (*load_preset(preset), sized), file
-    if not wish.preset and named:
+    if named:
         return preset, file[:-1], file[-1:]
     return preset, load_preset(preset), file
 
@@ -254,6 +259,14 @@ def _wanted(given: Any, values: Mapping[str, Any], key: str) -> Any:
     if isinstance(value, list | tuple):
         return [str(v) for v in value]
     return str(value)
+
+
+def _one_seed(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A suite file's list of one seed is that seed, not a count."""
+    seeds = values.get("seeds")
+    if isinstance(seeds, list) and len(seeds) == 1 and str(seeds[0]).isdecimal():
+        return {**values, "seeds": f"{seeds[0]}-{seeds[0]}"}
+    return values
 
 
 def _target(target: Any, budgets: Sequence[int]) -> int | None:

@@ -36,7 +36,9 @@ def _wrapped(line: str) -> str:
 def _table(section: Section) -> str:
     """Method, epochs, the primary endpoint and its difference."""
     measured = {row["endpoint"] for row in section.rows["accuracy"]}
-    endpoint = next(e for e in section.analysis.endpoints if e in measured)
+    endpoint = next((e for e in section.analysis.endpoints if e in measured), "")
+    if not endpoint:
+        return f"{_wrapped(_about(section))}\nno finished run that counts: see what is said below"
     gains = {
         (row["arm"], row["epochs"]): words.gain(row)
         for row in section.rows["differences"]

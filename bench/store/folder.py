@@ -182,9 +182,14 @@ class RunFolder:
         return False
 
     def is_locked(self) -> bool:
-        """Whether a living process on this machine computes the run now."""
+        """Whether a living process on this machine computes the run now.
+
+        A file that may not be written, as a colleague's, is asked all the same; others are opened
+        for writing, since some network file systems lock no file that is open for reading alone.
+        """
+        path = self.path / "run.lock"
         try:
-            with (self.path / "run.lock").open("r+") as file:
+            with path.open("r+" if os.access(path, os.W_OK) else "r") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return False
         except FileNotFoundError:

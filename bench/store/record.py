@@ -111,7 +111,7 @@ def blank(config: RunConfig, run_id: str, pretrain_id: str) -> Record:
         model=config.model.name,
         epochs=config.pretrain.epochs,
         seed=config.seed,
-        repeat=max((getattr(recipe, "repeat", 0) for _, recipe in config.tasks), default=0),
+        repeat=config.repeat,
         recipe=recipe_digest(config),
     )
 

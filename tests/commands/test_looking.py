@@ -18,7 +18,7 @@ from bench.run import main
 from bench.store.archive import export
 from bench.store.files import write_json
 from bench.store.record import Record
-from bench.store.states import RUNNING
+from bench.store.states import FAILED, RUNNING
 from bench.store.store import Store
 from tests.support.synthetic import PLAN, RISING, runs
 
@@ -86,6 +86,35 @@ def test_log_shows_epochs_losses_and_speed_of_a_running_run(tmp_path: Path, show
     losses = re.findall(r"^pretrain +(\d+) +([\d.]+)$", text, re.MULTILINE)
     assert (losses[0], losses[-1]) == (("1", "1.0000"), ("100", "0.0100"))
     assert len(losses) == 12
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_top_shows_whole_ids(
+    columns: int, tmp_path: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    name = "pre-data2vec+mto-fashion-mnist-e100-s100-7921f81c5f79"
+    run = stored(tmp_path, "mine", runs(RISING)).run(name)
+    run.path.mkdir()
+    run.set_status(FAILED, stage="pretrain", step=100, total=400, failure="diverged", loss=0.1)
+    counts, _, *rows = shown("top", "--once").splitlines()
+    assert counts.endswith("failed 1")
+    width = len(rows[0][: rows[0].index("failed")])
+    assert "".join(row[:width].strip() for row in rows) == name
+    assert "not above 0" in shown("top", "-i", "-1", code=2)
+
+
+def test_compare_reads_relative_folders_and_prefers_studies(
+    tmp_path: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored(tmp_path, "mine", runs(RISING))
+    monkeypatch.chdir(tmp_path / "studies")
+    said = shown("compare", "mine", "./mine")
+    assert "mae+mto" in said
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "mine").mkdir(parents=True)  # tables alone, as report --archive leaves them
+    monkeypatch.chdir(elsewhere)
+    assert shown("compare", "mine", "mine").splitlines()[2:] == said.splitlines()[2:]
 
 
 def test_ls_settings_tells_default_range_and_source(shown: Shown) -> None:

@@ -86,6 +86,7 @@ def test_ranges() -> None:
     assert typed.parse_seeds("3") == [0, 1, 2]
     assert typed.parse_seeds("3-5") == [3, 4, 5]
     assert typed.parse_seeds("0,7") == [0, 7]
+    assert typed.parse_seeds("7,") == typed.parse_seeds(["7,"]) == [7]
     assert typed.parse_seeds(["5-6", "1"]) == [1, 5, 6]
 
 

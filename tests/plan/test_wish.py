@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from bench.errors import UsageError
 from bench.plan.wish import Wish, plan_wish
 
 
@@ -13,3 +16,27 @@ def test_sizes_of_a_presets_own_data_set_stay_behind_when_another_is_named(tmp_p
     ):
         wish = Wish(methods="mae", epochs="1", preset="digits", data=data, settings=typed)
         assert plan_wish(wish).study.cells[0].config.data.train_images == count
+
+
+@pytest.mark.parametrize(
+    ("written", "seeds"),
+    [("[7]", [7]), ("7", list(range(7))), ("[7, 9]", [7, 9]), ('["7-8"]', [7, 8])],
+)
+def test_a_list_of_one_seed_in_a_suite_file_is_that_seed(
+    written: str, seeds: list[int], tmp_path: Path
+) -> None:
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(f"extends: smoke\nmethods: [mae]\nepochs: [1]\nseeds: {written}\n")
+    cells = plan_wish(Wish(config=str(suite))).study.cells
+    assert sorted({c.config.seed for c in cells}) == seeds
+
+
+def test_a_preset_beside_a_suite_of_another_is_refused(tmp_path: Path) -> None:
+    suite = tmp_path / "suite.yaml"
+    suite.write_text("extends: smoke\nmethods: [mae]\nepochs: [1]\n")
+    both = [plan_wish(Wish(config=str(suite), preset=preset)) for preset in ("smoke", "")]
+    assert both[0].study == both[1].study
+    with pytest.raises(UsageError, match=r"extends 'smoke', so --preset digits would not count"):
+        plan_wish(Wish(config=str(suite), preset="digits"))
+    suite.write_text("methods: [mae]\nepochs: [1]\n")
+    assert plan_wish(Wish(config=str(suite), preset="digits")).study.preset == "digits"

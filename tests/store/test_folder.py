@@ -6,6 +6,7 @@ import fcntl
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -155,6 +156,26 @@ def test_a_lock_file_names_its_holder_alone(folder: RunFolder) -> None:
     assert folder.claim() == claims[1]
     pid, _, machine = claim.split()
     assert (pid, machine) == (str(os.getpid()), host_key())
+
+
+def test_a_lock_is_seen_where_nothing_may_be_written(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a dead run in a colleague's folder would count as running for ever."""
+    opened, plain = [], Path.open
+
+    def watched(path: Path, mode: str = "r", *more: Any, **named: Any) -> Any:
+        opened.append(mode)
+        return plain(path, mode, *more, **named)
+
+    with folder.lock():
+        pass
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(Path, "open", watched)
+    assert folder.is_locked() is False
+    assert opened == ["r"]
+    with folder.lock():
+        assert folder.is_locked() is True
 
 
 @pytest.mark.parametrize("instant", [True, False])
