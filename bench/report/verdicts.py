@@ -66,8 +66,9 @@ def answers(section: Section) -> Table | None:
     lines = [_line(row, half) for row, half in zip(rows, found, strict=True)]
     note = (
         f"Half: {target / 2:g} epochs against the baseline at {target}, Δ in points of {name} "
-        f"accuracy with one-sided limits of 95 % each. Shown if Δ is significantly above "
-        f"-{analysis.margin:g}, refuted if below, by p adjusted over all comparisons: so it can be "
+        f"accuracy with one-sided limits of 95 % each. {claims.SHOWN.capitalize()} if Δ "
+        f"is significantly above -{analysis.margin:g}, {claims.REFUTED} if below, by p adjusted "
+        f"over all comparisons: so it can be "
         f"open though Δ's limits exclude -{analysis.margin:g}. Bold ρ: significant so too, a claim."
     )
     claimed = (claims.SAVES, claims.MORE)

@@ -14,6 +14,7 @@ from bench.store.folder import RunFolder
 from bench.store.record import SCHEMA, Record, load_record, migrate
 from bench.store.states import DONE, PENDING, RUNNING, STOPPED
 from bench.store.store import Store
+from tests.support.tiny_runs import forked
 
 RECORD = Record(
     run_id="fin-x",
@@ -111,7 +112,7 @@ def _try_to_lock(path: Path, answers: multiprocessing.Queue) -> None:
 
 
 def test_a_second_process_cannot_take_a_run(store: Store) -> None:
-    context = multiprocessing.get_context("forkserver")
+    context = forked()
     answers = context.Queue()
     folder = store.run("r")
 

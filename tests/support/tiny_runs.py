@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BusyError, StopRequestedError
+from bench.launch.local import PRELOADED
 from bench.plan import resolve, typed
 from bench.plan.config import Resources
 from bench.plan.identity import cell_id, pretrain_id
@@ -94,11 +95,15 @@ def _body(root: Path, task: Task, resources: Resources, fault: Fault | None) -> 
 
 
 @cache
-def _context() -> Any:
+def forked() -> Any:
+    """Processes from a server that has imported what takes long.
+
+    There is one server a test process, and what it imports is settled when it starts: whoever
+    forks a process takes this, or every later one imports PyTorch anew.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["bench.work.runner", "baselines.mae.model", "baselines.data2vec.model"]
-    )
+    models = ("baselines.mae.model", "baselines.data2vec.model")
+    context.set_forkserver_preload([*PRELOADED, *models])
     return context
 
 
@@ -108,14 +113,14 @@ def _exit_with(function: Callable[..., int], *arguments: Any) -> None:
 
 def in_process(function: Callable[..., int], *arguments: Any) -> Any:
     """Starts a function in a process of its own; what it returns is the exit code."""
-    process = _context().Process(target=_exit_with, args=(function, *arguments))
+    process = forked().Process(target=_exit_with, args=(function, *arguments))
     process.start()
     return process
 
 
 def start(root: Path, task: Task, resources: Resources = QUICK, fault: Fault | None = None) -> Any:
     """Starts a run in its own process; ``fault`` prepares what is to go wrong there."""
-    process = _context().Process(target=_body, args=(root, task, resources, fault))
+    process = forked().Process(target=_body, args=(root, task, resources, fault))
     process.start()
     return process
 
