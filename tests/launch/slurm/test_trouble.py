@@ -47,7 +47,7 @@ def test_a_scheduler_that_is_away_is_waited_for(
         number = len(states)
         if number == 2:
             fake.change(**{how: ["squeue", "sacct"]})
-            monkeypatch.setattr(scheduler, "CALL_S", 2 if how == "hang" else 120)
+            monkeypatch.setattr(scheduler, "CALL_S", 1 if how == "hang" else 120)
         elif number == 3:
             finish(store, PRE)
         elif number == 5:
