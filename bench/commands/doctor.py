@@ -22,10 +22,8 @@ from bench.errors import BenchError, SchedulerError
 from bench.launch.local import visible_gpus
 from bench.launch.slurm import scheduler
 from bench.launch.slurm.node import ask_node
-from bench.library import Means, check_means
+from bench.library import Means, Wish, check_means, outline
 from bench.machine import provenance
-from bench.plan import resolve, typed
-from bench.plan.layers import load_preset
 from bench.store.folder import RunFolder
 from bench.store.store import Store
 from bench.train.monitor import Monitor
@@ -129,11 +127,12 @@ def _signals(args: argparse.Namespace) -> Iterator[Finding]:
 def _data(args: argparse.Namespace) -> Iterator[Finding]:
     from bench.data import load
 
-    name, root = typed.parse_data(args.data or "digits")
-    preset = registry.dataset(name).preset
-    layers = (*load_preset(preset), {"data": {"name": name}})
-    config = resolve.Resolver(layers).resolve(typed.parse_arm("mae"), 1, 0)
-    images = load.load(config, root)
+    wish = Wish(
+        methods="mae", epochs="1", seeds="1", data=args.data or "digits", settings=args.overrides
+    )
+    request = outline(wish, args.out, Means())
+    config = request.study.cells[0].config
+    name, images = config.data.name, load.load(config, request.resources.data_root)
     images.train.open(0), images.test.open(0)
     counts = " and ".join(f"{len(split)} {part}" for part, split in images.parts.items())
     yield Finding("data", OK, f"{name}: {counts} images, {images.classes} classes")

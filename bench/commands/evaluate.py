@@ -32,7 +32,8 @@ def evaluate(args: argparse.Namespace) -> int:
     tasks = _tasks(args.tasks, args.overrides)
     store = Store(Path(args.out))
     cells = _cells(store, args.what)
-    root = typed.parse_data(args.data)[1] if args.data else ""
+    names = sorted({(cell.config() or {})["config"]["data"]["name"] for cell in cells})
+    root = max(typed.place_of(name, args.data) for name in names)
     resources = Resources(
         device=args.device,
         threads=args.threads,

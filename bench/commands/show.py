@@ -22,10 +22,10 @@ def show_reconstructions(args: argparse.Namespace) -> int:
     Raises:
         UsageError: if the runs do not share data, image size and seed, so that masks would differ.
     """
-    root = typed.parse_data(args.data)[1] if args.data else ""
     places = [_place(args, what) for what in args.what]
     configs = [stored_config(folder, args, str(file or what)) for what, folder, file in places]
     _check_comparable(configs)
+    root = typed.place_of(configs[0].data.name, args.data)
 
     from bench.work.pictures import Pictures, draw, file_weights, reconstruct, run_weights
 

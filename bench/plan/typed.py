@@ -198,6 +198,21 @@ SAVED = "dataset_dict.json"
 """What ``save_to_disk`` leaves in a folder of several splits."""
 
 
+def place_of(name: str, data: str | None) -> str:
+    """Where the images of a stored run's data set lie, as ``--data`` says; empty for built-in ones.
+
+    Raises:
+        UsageError: if it says nothing and they lie in files, or names another data set.
+    """
+    given, root = parse_data(data) if data else (name, "")
+    if given != name:
+        raise UsageError(f"--data {given} is not the data set of the run, '{name}'.")
+    if registry.dataset(name).needs_root and not root:
+        where = "FILE" if registry.dataset(name).file else "DIR"
+        raise UsageError(f"the run's images are needed here: add --data {name}:{where}.")
+    return root
+
+
 def _hugging_face(text: str) -> tuple[str, str]:
     """``hfds/NAME`` and its folder, of ``NAME``, ``NAME:DIR`` or a folder of ``save_to_disk``.
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -204,3 +205,11 @@ def test_runs_that_differ_in_their_seed_are_one_line_of_a_plot() -> None:
     mine = lines["mae-digits-e8, epoch 8, 2 seeds"]
     assert (mine.y, mine.low, mine.high) == ((1.5, 4.0), (1.0, 3.0), (2.0, 5.0))
     assert not lines["mae-digits-e16, epoch 8"].low
+
+
+def test_doctor_reads_images_as_a_study_would(tmp_path: Path, shown: Shown) -> None:
+    """Grey ones, and without a test part: sized and held out as told."""
+    grey = np.zeros((40, 8, 8), np.uint8) + np.arange(40, dtype=np.uint8)[:, None, None]
+    np.savez(tmp_path / "own.npz", x_train=grey, y_train=np.arange(40) % 2)
+    said = shown("doctor", "--data", str(tmp_path / "own.npz"), "data.holdout=0.2")
+    assert re.search(r"^ok +data +npz: 32 training and 8 test images, 2 classes", said, re.M)

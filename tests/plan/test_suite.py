@@ -222,3 +222,13 @@ def test_the_baseline_is_named_as_methods_are(typed: str) -> None:
     assert plan_wish(wish).study.baseline == "mae+mto(recal,spa)"
     with pytest.raises(UsageError, match=r"unknown baseline 'mae\+mto'"):
         plan_wish(dataclasses.replace(wish, baseline="mae+mto"))
+
+
+def test_a_stored_runs_images_are_where_its_own_data_set_lies(tmp_path: Path) -> None:
+    assert typed.place_of("digits", None) == typed.place_of("digits", "digits") == ""
+    assert typed.place_of("folder", str(tmp_path)) == str(tmp_path)
+    for name, asked in (("folder", "folder:DIR"), ("npz", "npz:FILE")):
+        with pytest.raises(UsageError, match=f"images are needed here: add --data {asked}"):
+            typed.place_of(name, None)
+    with pytest.raises(UsageError, match="--data digits is not the data set of the run, 'folder'"):
+        typed.place_of("folder", "digits")
