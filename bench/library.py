@@ -28,7 +28,7 @@ from bench.plan.config import Resources, RunConfig
 from bench.plan.cuts import check_runs
 from bench.plan.resolve import run_from_plain
 from bench.plan.study import Study, Task, plain_config
-from bench.plan.wish import Means, Planned, Wish, borrows, leaves_open, plan_wish
+from bench.plan.wish import ALL, Means, Planned, Wish, borrows, leaves_open, plan_wish
 from bench.store import studies
 from bench.store.collect import collect
 from bench.store.mend import mend
@@ -234,7 +234,7 @@ def read(out: str | Path | Store, study: str = "", everything: bool = False) -> 
         NothingMeasuredError: if no cell has finished.
     """
     store = out if isinstance(out, Store) else Store(Path(out).expanduser())
-    folder = studies.folder_of(store, "all") if everything else studies.find(store, study)
+    folder = studies.folder_of(store, ALL) if everything else studies.find(store, study)
     return findings_of(store, folder)
 
 

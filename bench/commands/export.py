@@ -24,7 +24,7 @@ def export_study(args: argparse.Namespace) -> int:
     Raises:
         UsageError: for a name that is not known, or a target that is a folder.
     """
-    if args.to and Path(args.to).is_dir():
+    if args.to and args.format == ARCHIVE and Path(args.to).is_dir():
         raise UsageError(f"--to '{args.to}' is a folder: name a file, as {args.to}/x.tar.gz.")
     store = Store(Path(args.out))
     if args.what in {folder.run_id for folder in store.folders()}:
@@ -44,6 +44,9 @@ def export_study(args: argparse.Namespace) -> int:
 def _hand_over(runs: list[RunFolder], name: str, target: Path) -> int:
     """What each run logged, and its scores, to a tracker that writes into ``target/runs/<id>``."""
     checked([name])
+    there = [r.run_id for r in runs if any((target / "runs" / r.run_id).glob("*"))]
+    if there:
+        raise UsageError(f"'{target}' holds {there[0]} already; give another --to, or remove it.")
     make = registry.TRACKERS.load(name)
     for run in runs:
         folder = target / "runs" / run.run_id

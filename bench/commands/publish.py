@@ -108,9 +108,12 @@ def parts_of(path: Path, study: str = "") -> tuple[str, str]:
         UsageError: as :func:`put_result`.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot read '{path}': {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"'{path}' is no UTF-8 text. Save it as such.") from error
+    text += "" if text.endswith("\n") else "\n"
     own = f"<!-- result {study} -->\n"
     opening = own if own in text else RESULT[0]
     before, opened, rest = text.partition(opening)

@@ -9,6 +9,7 @@ from pathlib import Path
 from bench.commands.flags import add_result_flags, add_study_argument
 from bench.commands.publish import Saying, publish
 from bench.errors import UsageError
+from bench.plan.wish import ALL
 from bench.store import studies
 from bench.store.archive import unpack
 from bench.store.store import Store
@@ -35,7 +36,7 @@ def show_report(args: argparse.Namespace) -> int:
             into = target or Path(args.archive).parent / folder.name
             return publish(store, folder, saying, into)
     store = Store(Path(args.out))
-    folder = studies.folder_of(store, "all") if args.all else studies.find(store, args.study)
+    folder = studies.folder_of(store, ALL) if args.all else studies.find(store, args.study)
     return publish(store, folder, saying, target)
 
 

@@ -62,6 +62,9 @@ def tune(args: argparse.Namespace) -> int:
     if args.prune and len(budgets) < 2:
         raise UsageError("--prune ends trials after a shorter budget: --epochs 50,200 --prune.")
     axes = [parse_axis(text) for text in args.grid]
+    for axis in axes:
+        if sum(other.key == axis.key for other in axes) > 1:
+            raise UsageError(f"--grid {axis.key} is there twice; write {axis.key}=V1,V2 once.")
     seed = request.planned.resolver.suite_seed
     arms = [(a, Search(axes, args.search, args.trials, seed)) for a in request.planned.arms]
     if args.dry_run:

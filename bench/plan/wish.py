@@ -36,6 +36,9 @@ StudyName = Annotated[
 ]
 """Name of a study's folder."""
 
+ALL = "all"
+"""Where ``report --all`` writes, in place of a study's name."""
+
 Words = str | Sequence[str]
 """As typed: ``mae,simmim``, or several such words."""
 
@@ -170,6 +173,8 @@ def plan_wish(
     configs = [c.config for c in cells]
     warnings = [*left_out, *fairness.check(configs, values.get("trials", {}), study.baseline)]
     name = coerce(wish.name or study_name(study), StudyName, "--name")
+    if name == ALL:
+        raise UsageError(f"--name {ALL} is where 'report --all' writes. Give another.")
     return Planned(study, name, resolver, tuple(arms), warnings, root, wish.init)
 
 

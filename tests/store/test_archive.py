@@ -209,3 +209,16 @@ def test_a_readme_without_a_place_for_the_result_is_left_alone(
     )
     assert "<!-- result -->" in capsys.readouterr().err
     assert readme.read_text() == "nothing here\n"
+
+
+def test_a_readme_may_end_without_a_line_break_and_must_be_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- result -->\n<!-- /result -->")
+    words = ["report", "--archive", str(archived_study(tmp_path)), "--readme", str(readme)]
+    assert main(words) == 0
+    assert "mae" in readme.read_text()
+    readme.write_bytes(b"caf\xe9\n<!-- result -->\n<!-- /result -->\n")
+    assert main(words) == 2
+    assert "is no UTF-8 text" in capsys.readouterr().err

@@ -184,6 +184,8 @@ LINES: list[tuple[str, str]] = [
     ("--methods mae --epochs 1 --assert accuracy(mae,target_epochs=1)>1", "takes epochs=E"),
     ("tune --methods mae --epochs 1 --grid pretrain.blr=1 --assert rho", "tune makes none"),
     ("tune --methods mae --epochs 1 --grid pretrain.blr=0", "nothing would be learnt"),
+    ("tune --methods mae --epochs 1 --grid knn.k=1 --grid knn.k=2", "knn.k is there twice"),
+    ("--methods mae --epochs 1 --name all", "where 'report --all' writes"),
     ("tune --methods mae --epochs 1 --grid mae.mask_ratio=0.5,0.999", "hide every patch"),
     ("tune --methods mae --epochs 1 --grid pretrain.epochs=1,2", "would be ignored"),
     ("tune --methods mae --epochs 1 --grid seeds.x=1", "is no section"),
