@@ -55,15 +55,17 @@ def _side(name: str, out: Path, place: Path) -> write.Side:
     if path.is_file():
         unpack(Store(place), path)
         folder = studies.find(Store(place))
+    elif path.is_dir() and ((path / studies.PLAN).is_file() or not _is_study(Store(out), name)):
+        folder = StudyFolder(path.absolute())
     else:
-        there = path.is_dir() and (path / studies.PLAN).is_file()
-        known = {folder.name for folder in studies.planned(Store(out))}
-        alone = path.is_dir() and name not in known
-        given = StudyFolder(path.absolute()) if there or alone else None
-        folder = given or studies.find(Store(out), name)
+        folder = studies.find(Store(out), name)
     if folder.plan() is None:
         raise BenchError(f"'{folder.path}' holds no plan.json, so it is no study.")
     return library.findings_of(Store(folder.path.parent.parent), folder)
+
+
+def _is_study(store: Store, name: str) -> bool:
+    return name in {folder.name for folder in studies.planned(store)}
 
 
 def _has(row: dict[str, Any], columns: Mapping[str, Any]) -> bool:
