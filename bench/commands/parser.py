@@ -178,13 +178,9 @@ def _dashes(argument: str) -> str:
     return name.replace("_", "-") + equals + value
 
 
+@unbroken_stderr()
 def guarded(action: Callable[[], int]) -> int:
     """Runs ``action``; an expected error is printed in one line and becomes its exit code."""
-    with unbroken_stderr():
-        return _guarded(action)
-
-
-def _guarded(action: Callable[[], int]) -> int:
     try:
         code = action()
         sys.stdout.flush()

@@ -19,8 +19,8 @@ def say(text: str) -> None:
 
 def silence(stream: IO[str]) -> None:
     """Lets a stream end nowhere, what it has yet to flush included."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 class _Unbroken:
