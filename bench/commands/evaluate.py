@@ -32,8 +32,9 @@ def evaluate(args: argparse.Namespace) -> int:
     tasks = _tasks(args.tasks, args.overrides)
     store = Store(Path(args.out))
     cells = _cells(store, args.what)
-    names = sorted({(cell.config() or {})["config"]["data"]["name"] for cell in cells})
-    root = max(typed.place_of(name, args.data) for name in names)
+    known = [config for cell in cells if (config := cell.config())]
+    names = {config["config"]["data"]["name"] for config in known}
+    root = max((typed.place_of(name, args.data) for name in sorted(names)), default="")
     resources = Resources(
         device=args.device,
         threads=args.threads,
