@@ -173,20 +173,22 @@ def _check_recipe(request: Request) -> None:
     """Refuses cells that the study has already with other settings: neither run would count."""
     kept = set((request.folder.plan() or {}).get("ids", []))
     added = {c.run_id: _cell(c.config) for c in request.study.cells if c.run_id not in kept}
-    names = {run_id.rpartition("-")[0] for run_id in added}
-    for run_id in sorted(kept):
-        if run_id.rpartition("-")[0] not in names:
-            continue
-        with contextlib.suppress(StoreError, UsageError):
-            plain = (request.store.run(run_id).config() or {}).get("config")
-            if plain and _cell(run_from_plain(plain)) in added.values():
-                break
-    else:
-        return
-    raise UsageError(
-        f"study '{request.folder.name}' has {run_id} with other settings, those in "
-        f"'{request.folder.path / 'resolved.yaml'}'. Give another --name."
-    )
+    stems = {run_id.rpartition("-")[0] for run_id in added}
+    alike = sorted(run_id for run_id in kept if run_id.rpartition("-")[0] in stems)
+    for run_id in alike:
+        if _stored_cell(request.store, run_id) in added.values():
+            raise UsageError(
+                f"study '{request.folder.name}' has {run_id} with other settings, those in "
+                f"'{request.folder.path / 'resolved.yaml'}'. Give another --name."
+            )
+
+
+def _stored_cell(store: Store, run_id: str) -> tuple[object, ...] | None:
+    """The cell that a run is of; None where its folder does not tell."""
+    with contextlib.suppress(StoreError, UsageError):
+        kept = store.run(run_id).config()
+        return None if kept is None else _cell(run_from_plain(kept["config"]))
+    return None
 
 
 def _cell(config: RunConfig) -> tuple[object, ...]:

@@ -56,7 +56,7 @@ def test_a_study_holds_a_cell_with_one_recipe(tmp_path: Path) -> None:
     repeated = frozen("finetune.repeat=1")
     assert len(repeated) == 2
     assert len(frozen("model.depth=1")) == 3, "another model is another cell"
-    assert frozen() == [*repeated, *frozen()[2:]]
+    assert frozen()[:2] == repeated, "the first ones stand"
 
 
 def test_the_home_folder_may_be_written_as_a_shell_writes_it(
