@@ -68,8 +68,8 @@ def answers(section: Section) -> Table | None:
         f"Half: {target / 2:g} epochs against the baseline at {target}, Δ in points of {name} "
         f"accuracy with one-sided limits of 95 % each. {claims.SHOWN.capitalize()} if Δ "
         f"is significantly above -{analysis.margin:g}, {claims.REFUTED} if below, by p adjusted "
-        f"over all comparisons: so it can be "
-        f"open though Δ's limits exclude -{analysis.margin:g}. Bold ρ: significant so too, a claim."
+        f"over all comparisons: so it can be open though Δ's limits exclude -{analysis.margin:g}. "
+        f"Bold ρ: significant so too, a claim."
     )
     claimed = (claims.SAVES, claims.MORE)
     strong = [(i, 1) for i in range(len(rows))]
