@@ -33,7 +33,12 @@ def section_plots(section: Section, logs: LogReader | None) -> list[Plot]:
         if logs is not None:
             plots += _from_logs(section, str(base_arm), logs)
     prefix = "_".join((*section.key[:2], section.key[2][:6]))
-    return [_finished(plot, prefix, caption(section)) for plot in plots if plot.series]
+    return [_finished(plot, prefix, caption(section)) for plot in plots if _shows(plot)]
+
+
+def _shows(plot: Plot) -> bool:
+    """Whether there is anything in it: curves of failed runs alone have no points."""
+    return any(plot.kind == "forest" or series.x for series in plot.series)
 
 
 def _finished(plot: Plot, prefix: str, note: str) -> Plot:

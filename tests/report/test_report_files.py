@@ -54,6 +54,18 @@ def test_the_page_asks_nothing_of_the_network(tmp_path: Path) -> None:
     assert '<select id="data">' in page
 
 
+def test_a_method_whose_runs_all_failed_has_no_curve_to_draw(tmp_path: Path) -> None:
+    failed = [
+        replace(r, status="failed", failure="non-finite", scores={}) if r.method == "simmim" else r
+        for r in runs({"mae": [80, 81, 82], "simmim": [80, 81, 82]})
+    ]
+    paths = report.write_report(report.prepare(failed), tmp_path, ["html", "svg"])
+    names = {path.name for path in paths}
+    assert any("accuracy_mae" in name for name in names)
+    assert not any("simmim" in name for name in names)
+    assert "simmim" in (tmp_path / "report.html").read_text()
+
+
 def test_plots_from_logs_need_the_store(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     for arm in RISING:
