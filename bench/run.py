@@ -6,10 +6,12 @@ import sys
 from collections.abc import Sequence
 
 from bench.commands import parser
+from bench.commands.streams import take_any_character
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code."""
+    take_any_character(sys.stdout)
     arguments = sys.argv[1:] if argv is None else argv
     return parser.guarded(lambda: parser.run(arguments or ["--help"]))
 

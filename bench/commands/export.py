@@ -44,7 +44,7 @@ def export_study(args: argparse.Namespace) -> int:
 def _hand_over(runs: list[RunFolder], name: str, target: Path) -> int:
     """What each run logged, and its scores, to a tracker that writes into ``target/runs/<id>``."""
     checked([name])
-    there = [r.run_id for r in runs if any((target / "runs" / r.run_id).glob("*"))]
+    there = [r.run_id for r in runs if (target / "runs" / r.run_id).exists()]
     if there:
         raise UsageError(f"'{target}' holds {there[0]} already; give another --to, or remove it.")
     make = registry.TRACKERS.load(name)

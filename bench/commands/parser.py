@@ -42,6 +42,9 @@ examples:
 exit codes:
 """ + "".join(f"  {code:<4} {meaning}\n" for code, meaning in EXIT_CODES.items())
 
+PRINTED = frozenset({"help", "help_all", "dry_run", "json", "strict", "assert", "allow_pilot"})
+"""Flags of what a command prints and of its exit code: a notebook has neither."""
+
 OVERRIDE = re.compile(r"[A-Za-z][\w-]*(\.[\w-]+)+=")
 
 
@@ -87,8 +90,8 @@ def spelled(
     names = {option[2:].replace("-", "_") for option in known if option.startswith("--")}
     line = []
     for name, value in flags.items():
-        if name not in names - {"help", "help_all", "dry_run", "json"}:
-            raise unknown("keyword", name, names)
+        if name not in names - PRINTED:
+            raise unknown("keyword", name, names - PRINTED)
         if isinstance(value, Iterable) and not isinstance(value, str | bytes):
             line += [f"--{name}", *map(str, value)]
         elif value is True:

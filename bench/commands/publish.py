@@ -63,8 +63,8 @@ def publish(store: Store, folder: StudyFolder, saying: Saying, target: Path | No
     print(f"saved in {target}: {shown}", file=sys.stderr)
     if saying.readme:
         readme = Path(saying.readme)
-        figures = os.path.relpath(target / "figures", readme.parent)
-        block = write.readme_block(findings, Path(figures).as_posix())
+        figures = Path(os.path.relpath(target / "figures", readme.parent)).as_posix()
+        block = write.readme_block(findings, figures)
         put_result(readme, block, folder.path.name)
     _gates(saying, values)
     return _verdict(findings, saying.strict)
@@ -98,7 +98,8 @@ def put_result(path: Path, summary: str, study: str = "") -> None:
     """
     before, after = parts_of(path, study)
     text = f"{before}{summary.strip()}\n{after}"
-    write_bytes(path, text.encode())
+    ends = "\r\n" if b"\r\n" in path.read_bytes() else "\n"
+    write_bytes(path, text.replace("\n", ends).encode())
 
 
 def parts_of(path: Path, study: str = "") -> tuple[str, str]:

@@ -9,17 +9,21 @@ from pathlib import Path
 from bench.commands.flags import add_result_flags, add_study_argument
 from bench.commands.publish import Saying, publish
 from bench.errors import UsageError
+from bench.plan.typed import split_list
 from bench.plan.wish import ALL
 from bench.store import studies
 from bench.store.archive import unpack
 from bench.store.store import Store
+
+PICTURE = "png"
+"""Format of the plot that a README shows."""
 
 
 def show_report(args: argparse.Namespace) -> int:
     """Rebuilds a study's tables and plots, from its run folders or from an archive of them."""
     target = Path(args.to) if args.to else None
     saying = Saying(
-        formats=tuple(args.format),
+        formats=split_list(args.format) + [PICTURE] * bool(args.readme),
         json=args.json,
         strict=args.strict,
         gates=args.gates,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 
 from bench.commands import study
@@ -17,9 +18,11 @@ def retry(args: argparse.Namespace) -> int:
     Raises:
         UsageError: if the study does not say how it was started.
     """
-    arguments = studies.find(Store(Path(args.out)), args.study).arguments()
-    _, again = args.parse([*arguments, "--retry", "--out", args.out])
-    return study.run_study(again)
+    out = Path(args.out).absolute()
+    folder = studies.find(Store(out), args.study)
+    _, again = args.parse([*folder.arguments(), "--retry", "--out", str(out)])
+    with contextlib.chdir(folder.started_in()):
+        return study.run_study(again)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

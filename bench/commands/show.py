@@ -15,13 +15,20 @@ from bench.store.shapes import CONFIG, read_state
 from bench.store.store import Store
 from bench.work.flags import between
 
+PICTURES = (".png", ".pdf", ".svg")
+"""Endings of what is drawn."""
+
 
 def show_reconstructions(args: argparse.Namespace) -> int:
     """Draws original, masked and reconstructed images of runs or checkpoint files, side by side.
 
     Raises:
-        UsageError: if the runs do not share data, image size and seed, so that masks would differ.
+        UsageError: if the runs do not share data, image size and seed, so that masks would differ,
+            or the picture's name has none of the endings :data:`PICTURES`.
     """
+    target = Path(args.to) if args.to else None
+    if target and target.suffix not in PICTURES:
+        raise UsageError(f"--to '{target}' ends in none of {', '.join(PICTURES)}.")
     places = [_place(args, what) for what in args.what]
     configs = [stored_config(folder, args, str(file or what)) for what, folder, file in places]
     _check_comparable(configs)
@@ -36,7 +43,7 @@ def show_reconstructions(args: argparse.Namespace) -> int:
         shown[title if title not in shown else f"{title} ({len(shown) + 1})"] = reconstruct(
             config, weights, root, args.images
         )[0]
-    target = Path(args.to) if args.to else places[0][1] / "reconstructions.png"
+    target = target or places[0][1] / "reconstructions.png"
     draw(shown, target)
     print(target)
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,12 @@ def silence(stream: IO[str]) -> None:
     """Lets a stream end nowhere, what it has yet to flush included."""
     with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def take_any_character(stream: IO[str]) -> None:
+    """Lets a stream whose encoding lacks a character show ``?`` for it."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")
 
 
 class _Unbroken:

@@ -53,8 +53,7 @@ def tune(args: argparse.Namespace) -> int:
     """Searches, prints the means of all trials and saves them."""
     from bench.work.search import Search, parse_axis
 
-    if args.gates:
-        raise UsageError("--assert is checked on a study's tables, and tune makes none. Leave it.")
+    _refuse_flags_of_tables(args)
     wish = wish_of(args)
     wish = replace(wish, seeds=wish.seeds or f"{TUNING_SEED}-{TUNING_SEED + 1}")
     request = library.outline(wish, args.out, means_of(args))
@@ -82,6 +81,14 @@ def tune(args: argparse.Namespace) -> int:
     write_bytes(path, table.to_csv(index=False).encode())
     print(f"saved: {path}", file=sys.stderr)
     return int(bool(ids - set(table["run_id"])))
+
+
+def _refuse_flags_of_tables(args: argparse.Namespace) -> None:
+    flags = {"assert": args.gates, "allow-pilot": args.allow_pilot, "strict": args.strict}
+    flags |= {"json": args.json, "name": args.name, "calibrate": args.calibrate}
+    for flag, given in flags.items():
+        if given:
+            raise UsageError(f"--{flag} is about a study's tables, and tune makes none. Leave it.")
 
 
 def _count(request: Request, arms: Sequence[tuple[Arm, Search]], budgets: Sequence[int]) -> int:

@@ -71,7 +71,7 @@ PROVENANCE: Shape = {
 
 RESULT: Shape = {"run_id": str}
 
-COMMAND: Shape = {"arguments": list[str]}
+COMMAND: Shape = {"arguments": list[str], "folder": str}
 
 ANY: Shape = {}
 

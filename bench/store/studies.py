@@ -6,6 +6,7 @@ setting, ``command.json`` keeps the arguments.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,13 +56,20 @@ class StudyFolder:
             )
         return list(kept["arguments"])
 
+    def started_in(self) -> Path:
+        """The folder to which the command's paths relate; this one, where it is not there."""
+        kept = read_state(self.path / "command.json", shapes.COMMAND) or {}
+        folder = Path(kept.get("folder", "."))
+        return folder if folder.is_dir() else Path()
+
     def note_arguments(self, arguments: Sequence[str]) -> None:
-        """Keeps the command line; one that cannot be read any more is set aside."""
+        """Keeps the command line and where it was given; one that is damaged is set aside."""
         try:
             read_state(self.path / "command.json", shapes.COMMAND, ("arguments",))
         except DamagedError:
             set_aside(self.path / "command.json")
-        write_json(self.path / "command.json", {"arguments": list(arguments)})
+        kept = {"arguments": list(arguments), "folder": os.getcwd()}
+        write_json(self.path / "command.json", kept)
 
     def freeze(self, plan: Mapping[str, Any], settings: str) -> list[str]:
         """Writes the plan and the resolved settings (YAML), once: the first plan of a study stands.

@@ -15,7 +15,9 @@ import pytest
 
 from bench.commands import analyze
 from bench.commands.tune import ranking
+from bench.plan.study import CELL
 from bench.run import main
+from bench.store import studies
 from bench.store.archive import export
 from bench.store.files import write_json
 from bench.store.record import Record
@@ -213,3 +215,46 @@ def test_doctor_reads_images_as_a_study_would(tmp_path: Path, shown: Shown) -> N
     np.savez(tmp_path / "own.npz", x_train=grey, y_train=np.arange(40) % 2)
     said = shown("doctor", "--data", str(tmp_path / "own.npz"), "data.holdout=0.2")
     assert re.search(r"^ok +data +npz: 32 training and 8 test images, 2 classes", said, re.M)
+
+
+def test_an_import_says_which_cells_the_study_here_does_not_plan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two machines computed seeds of one study; each has its own in the plan."""
+    records = list(runs(RISING))
+    halves = [[r for r in records if (r.seed < 3) is here] for here in (True, False)]
+    stores = [stored(tmp_path / n, "mine", half) for n, half in zip("ab", halves, strict=True)]
+    for store, half in zip(stores, halves, strict=True):
+        for r in half:
+            config = {"stage": CELL, "run_id": r.run_id, "parent": r.pretrain_id, "config": {}}
+            write_json(store.run(r.run_id).path / "config.json", config)
+    archive, out = tmp_path / "b.tar.gz", ["--out", str(tmp_path / "a")]
+    study = tmp_path / "b" / "studies" / "mine"
+    export(stores[1], [study, *(f.path for f in stores[1].folders())], archive)
+    assert main(["import", str(archive), *out]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith(f"warning: the plan of 'mine' stays as it was; {len(halves[1])} of the")
+    assert main(["import", str(archive), *out]) == 0
+    assert capsys.readouterr().err == "", "nothing new came in"
+
+
+def test_a_retry_from_elsewhere_reads_paths_as_the_command_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = tmp_path / "started"
+    for folder in (started / "images", tmp_path / "elsewhere"):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(started)
+    words = ["--methods", "mae", "--epochs", "1", "--data", "folder:images", "--out", "../out"]
+    write_json(tmp_path / "out" / "studies" / "s" / "plan.json", {**PLAN, "ids": []})
+    studies.folder_of(Store(tmp_path / "out"), "s").note_arguments(words)
+    seen = []
+    monkeypatch.setattr(
+        "bench.commands.study.run_study", lambda args: seen.append((Path.cwd(), args.out)) or 0
+    )
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["retry", "s", "--out", "../out"]) == 0
+    ((where, out),) = seen
+    assert where == started
+    assert Path(out).resolve() == tmp_path / "out"
+    assert Path.cwd() == tmp_path / "elsewhere"

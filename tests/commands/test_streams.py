@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,3 +59,15 @@ def test_a_listing_that_nobody_reads_on_ends(
 ) -> None:
     monkeypatch.setattr(sys, "stdout", unread)
     assert main(["ls", "published"]) == 0
+
+
+def test_an_encoding_that_lacks_a_character_shows_another(tmp_path: Path) -> None:
+    stored(tmp_path, "mine", runs(RISING))
+    words = [sys.executable, "-m", "bench.run", "report", "mine", "--out", str(tmp_path)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [*words, "--format", "md"], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mae+mto" in done.stdout
+    assert "?" in done.stdout

@@ -104,6 +104,7 @@ def test_an_encoder_becomes_a_timm_model(study: bench.Study, arm: str) -> None:
         ({"sedes": 5}, "unknown keyword 'sedes'. Did you mean 'seeds'"),
         ({"methods": "maee"}, "unknown method 'maee'. Did you mean 'mae'"),
         ({"json": True}, "unknown keyword 'json'"),
+        ({"assert": "rho(mae+mto)>1"}, "unknown keyword 'assert'"),
         ({"settings": {"pretrain.lbr": 1}}, "blr"),
         ({"track": ["cvs"]}, "unknown tracker 'cvs'"),
     ],

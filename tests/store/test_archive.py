@@ -177,7 +177,8 @@ def test_a_report_comes_from_an_archive_alone(
     above, block, below = re.split(r"<!-- /?result -->\n", readme.read_text())
     assert (above, below) == ("above\n", "below\n")
     assert "| mae+mto | **refuted (p " in block
-    assert '<img src="mine/figures/' in block
+    (picture,) = re.findall(r'<img src="(mine/figures/[^"]*)"', block)
+    assert (tmp_path / picture).exists()
     assert "mae+mto" in (tmp_path / "mine" / "report.md").read_text()
     assert main([*words, "--to", str(tmp_path / "elsewhere")]) == 0
     once, again = (tmp_path / name / "report.md" for name in ("mine", "elsewhere"))
@@ -187,9 +188,14 @@ def test_a_report_comes_from_an_archive_alone(
 def test_a_result_goes_to_the_place_of_its_own_name(tmp_path: Path) -> None:
     archive, readme = archived_study(tmp_path), tmp_path / "README.md"
     other, own, end = "<!-- result -->\n", "<!-- result mine -->\n", "<!-- /result -->\n"
-    readme.write_text(f"{other}of another\n{end}between\n{own}old\n{end}below\n")
-    words = ["report", "--archive", str(archive), "--readme", str(readme), "--format", "md"]
+    text = f"{other}of another\n{end}between\n{own}old\n{end}below\n"
+    readme.write_text(text)
+    words = ["report", "--archive", str(archive), "--readme", str(readme), "--format", "md,csv"]
     assert main(words) == 0
+    lines = readme.read_text()
+    readme.write_bytes(text.replace("\n", "\r\n").encode())
+    assert main(words) == 0
+    assert readme.read_bytes() == lines.replace("\n", "\r\n").encode(), "line ends stay"
     before, _, rest = readme.read_text().partition(own)
     assert before == f"{other}of another\n{end}between\n"
     assert rest.startswith("| method | half of ")

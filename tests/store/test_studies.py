@@ -45,6 +45,10 @@ def test_a_study_says_how_it_was_started(tmp_path: Path) -> None:
         folder.arguments()
     folder.note_arguments(["--methods", "mae"])
     assert folder.arguments() == ["--methods", "mae"]
+    assert folder.started_in() == Path.cwd()
+    for kept in ({}, {"folder": str(tmp_path / "gone")}):  # of an earlier version; moved
+        write_json(folder.path / "command.json", {"arguments": [], **kept})
+        assert folder.started_in() == Path()
 
 
 def test_a_command_that_cannot_be_read_is_kept_beside_the_new_one(tmp_path: Path) -> None:
