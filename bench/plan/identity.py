@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from bench import registry
-from bench.plan.config import RunConfig, Settings
+from bench.plan.config import DataConfig, RunConfig, Settings
 
 RECIPE_VERSION = 1
 """Raised when the meaning of a recipe field changes, so that old results are not reused."""
@@ -42,8 +42,13 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+@lru_cache(maxsize=64)
+def _without_labels(data: DataConfig) -> DataConfig:
+    return dataclasses.replace(data, labels=0)
+
+
 def _pretrain_parts(config: RunConfig) -> tuple[Any, ...]:
-    data = dataclasses.replace(config.data, labels=0)
+    data = _without_labels(config.data)
     identity = (RECIPE_VERSION, config.method, config.alias, config.init)
     seeds = (config.seed, config.suite_seed)
     return (identity, seeds, data, config.model, config.hyper, config.plugins, config.pretrain)
