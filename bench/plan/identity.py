@@ -10,7 +10,8 @@ from functools import lru_cache
 from typing import Any
 
 from bench import registry
-from bench.plan.config import DataConfig, RunConfig, Settings
+from bench.plan.config import RunConfig, Settings
+from bench.plan.sections import DataConfig
 
 RECIPE_VERSION = 1
 """Raised when the meaning of a recipe field changes, so that old results are not reused."""
