@@ -34,6 +34,55 @@ def test_the_readme_shows_both_studies_of_the_variant() -> None:
         assert f"<!-- result {name} -->" in README
 
 
+PAIRS = {
+    "digits": ["mto-digits"],
+    "Fashion-MNIST": ["mto-fashion-mnist", "mto-fashion-mnist-confirm", "mto-fashion-mnist-longer"],
+}
+"""The studies of each data set in the order in which they were planned."""
+
+BASELINES = {
+    **{"mae": "MAE", "simmim": "SimMIM", "data2vec": "data2vec"},
+    **{"bootmae": "BootMAE", "conmim": "ConMIM"},
+}
+
+
+def test_the_readme_opens_with_the_answers_of_all_studies() -> None:
+    heads = ["baseline", *(f"half of {e}" for e in (200, 400, 800)), "ρ to 200", "ρ to 400"]
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    for data, studies in PAIRS.items():
+        found = pd.concat(planned_answers(study) for study in studies)
+        for arm, name in BASELINES.items():
+            mine = found[found["arm"] == f"{arm}+mto"]
+            halves = [half_words(mine[mine["target_epochs"] == e]) for e in (200, 400, 800)]
+            ratios = [rho_words(mine[mine["target_epochs"] == e]) for e in (200, 400)]
+            lines.append(f"| {' | '.join([f'{name}, {data}', *halves, *ratios])} |")
+    assert "\n".join(lines) in README
+
+
+def planned_answers(study: str) -> pd.DataFrame:
+    """The targets of a published study by the endpoint that its plan made primary."""
+    frame = pd.read_csv(ROOT / "results" / study / "targets.csv")
+    return frame[frame["endpoint"] == frame.loc[frame["primary"], "endpoint"].iloc[0]]
+
+
+def half_words(rows: pd.DataFrame) -> str:
+    """Word and gap, those of later seeds behind those of earlier ones."""
+    said = [
+        f"{half if half == 'open' else f'**{half}**'} ({gap:+.1f})"
+        for half, gap in zip(rows["half"], rows["half_difference"], strict=True)
+    ]
+    return ", again ".join(said) or "–"
+
+
+def rho_words(rows: pd.DataFrame) -> str:
+    """Ratios with their intervals; bold where they are significant in their table."""
+    said = [
+        f"**{text}**" if p < 0.05 else str(text)
+        for text, p in zip(rows["rho_words"], rows["p_holm"], strict=True)
+    ]
+    return ", again ".join(said) or "–"
+
+
 def test_an_archive_of_schema_1_gives_the_same_tables(tmp_path: Path) -> None:
     tables_follow(SCHEMA_1 / "study.tar.gz", SCHEMA_1, tmp_path)
 
