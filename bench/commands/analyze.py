@@ -13,7 +13,8 @@ import json
 import os
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -143,20 +144,30 @@ def _join(values: Sequence[float]) -> str:
 
 
 def _label(name: str, point: Mapping[str, Any]) -> str:
-    """What a line of a plot is about; the same for runs that differ in their seed alone."""
+    """What a line of a plot is about; the same for runs whose names differ in their seed alone."""
     if point["epoch"] == "file":
         return Path(name).name
-    return f"{SEED_AND_HASH.sub('', name).removeprefix('pre-')}, epoch {point['epoch']}"
+    return f"{name.removeprefix('pre-')}, epoch {point['epoch']}"
+
+
+def _names(runs: Iterable[str]) -> dict[str, str]:
+    """How a run is named in a plot: without seed and hash, where none has both alike."""
+    short = {name: SEED_AND_HASH.sub("", name) for name in runs}
+    seeds = Counter((short[name], name.rpartition("-")[0]) for name in short)
+    twice = {what for (what, _), count in seeds.items() if count > 1}
+    return {name: name if what in twice else what for name, what in short.items()}
 
 
 def _plot(key: str, title: str, series: Mapping[str, Sequence[Mapping[str, Any]]]) -> figures.Plot:
     """First and last measurement against depth, the mean over seeds with their range."""
-    found: dict[str, list[Sequence[float]]] = {}
+    found: dict[tuple[str, int], list[Sequence[float]]] = {}
+    names = _names(series)
     for name, points in series.items():
         for point in [points[0], *points[1:][-1:]]:
             if key in point:
-                found.setdefault(_label(name, point), []).append(point[key])
-    lines = [_line(label, runs) for label, runs in found.items()]
+                what = _label(names[name], point), len(point[key])  # of one depth
+                found.setdefault(what, []).append(point[key])
+    lines = [_line(label, runs) for (label, _), runs in found.items()]
     return figures.Plot(
         name=key,
         title=title,
@@ -187,4 +198,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="NAME:DIR", help="their data set (default: procedural)")
     parser.add_argument("--method", metavar="M", help="for a released checkpoint: its method")
     parser.add_argument("--preset", default="imagenet", help="and the preset of its size")
-    parser.add_argument("--to", metavar="DIR", help="folder for the plots (OUT/layers)")
+    parser.add_argument(
+        "--to", type=os.path.expanduser, metavar="DIR", help="folder for the plots (OUT/layers)"
+    )

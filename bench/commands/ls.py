@@ -15,7 +15,7 @@ from tabulate import tabulate
 from bench import registry
 from bench.api.rules import Range, hints
 from bench.commands.flags import add_out_flag
-from bench.errors import unknown
+from bench.errors import DamagedError, unknown
 from bench.plan import keys, layers
 from bench.report import reference
 from bench.report.words import number
@@ -51,7 +51,10 @@ def _studies(args: argparse.Namespace) -> str:
     """The studies of a folder, newest last, with what they compare."""
     rows = []
     for folder in studies.planned(Store(Path(args.out))):
-        plan = folder.plan() or {}
+        try:
+            plan = folder.plan() or {}
+        except DamagedError:
+            plan = {"arms": ["(its plan is damaged)"]}
         budgets = ",".join(map(str, plan.get("budgets", [])))
         arms, seeds = ",".join(plan.get("arms", [])), len(plan.get("seeds", []))
         report = "yes" if (folder.path / "report.md").exists() else ""

@@ -98,8 +98,9 @@ def put_result(path: Path, summary: str, study: str = "") -> None:
     """
     before, after = parts_of(path, study)
     text = f"{before}{summary.strip()}\n{after}"
-    ends = "\r\n" if b"\r\n" in path.read_bytes() else "\n"
-    write_bytes(path, text.replace("\n", ends).encode())
+    found = path.read_bytes()
+    ends = "\r\n" if 2 * found.count(b"\r\n") > found.count(b"\n") else "\n"
+    write_bytes(path.resolve(), text.replace("\n", ends).encode())
 
 
 def parts_of(path: Path, study: str = "") -> tuple[str, str]:
@@ -118,8 +119,8 @@ def parts_of(path: Path, study: str = "") -> tuple[str, str]:
     own = f"<!-- result {study} -->\n"
     opening = own if own in text else RESULT[0]
     before, opened, rest = text.partition(opening)
-    _, closed, after = rest.partition(RESULT[1])
-    if not opened or not closed:
+    inside, closed, after = rest.partition(RESULT[1])
+    if not opened or not closed or "<!-- result" in inside:
         names = " and ".join(line.strip() for line in (opening, RESULT[1]))
         raise UsageError(f"'{path}' lacks the lines {names}, between which the result goes.")
     return before + opening, RESULT[1] + after

@@ -27,6 +27,8 @@ def show_reconstructions(args: argparse.Namespace) -> int:
             or the picture's name has none of the endings :data:`PICTURES`.
     """
     target = Path(args.to) if args.to else None
+    if target and not target.suffix:
+        target = target.with_suffix(PICTURES[0])
     if target and target.suffix not in PICTURES:
         raise UsageError(f"--to '{target}' ends in none of {', '.join(PICTURES)}.")
     places = [_place(args, what) for what in args.what]
@@ -94,7 +96,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("--images", type=between(1, 100), default=6, metavar="N", help="how many test images")
-    parser.add_argument("--to", metavar="PNG", help="the picture (default: beside the weights)")
+    parser.add_argument(
+        "--to",
+        type=os.path.expanduser,
+        metavar="PNG",
+        help="the picture (default: beside the weights)",
+    )
     parser.add_argument("--data", metavar="NAME:DIR", help="folder of the run's data set")
     parser.add_argument("--method", metavar="M", help="for a released checkpoint: its method")
     parser.add_argument("--preset", default="imagenet", help="and the preset of its size")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from tabulate import tabulate
 
 from bench.commands.cluster import Scheduled, ask_scheduler
 from bench.commands.flags import add_out_flag
-from bench.errors import NothingMeasuredError
+from bench.errors import DamagedError, NothingMeasuredError
 from bench.launch.slurm.tracking import WAITS
 from bench.report.words import duration
 from bench.store import studies
@@ -38,8 +39,12 @@ def show_status(args: argparse.Namespace) -> int:
 def _studies(store: Store, jobs: dict[str, str]) -> str:
     """Every study with the states of its runs, the time they took, and when one last moved."""
     known: dict[str, list[str]] = {}
+    damaged = []
     for folder in sorted(studies.planned(store), key=lambda f: f.name):
-        known[folder.name] = _ids(store, folder.plan() or {})
+        try:
+            known[folder.name] = _ids(store, folder.plan() or {})
+        except DamagedError as error:
+            damaged.append(f"{folder.name}: {error}")
     inside = {name for names in known.values() for name in names}
     loose = [f.run_id for f in store.folders() if f.run_id not in inside]
     if loose:
@@ -47,7 +52,8 @@ def _studies(store: Store, jobs: dict[str, str]) -> str:
     heads = ["study", "runs", DONE, RUNNING, FAILED, "other", "computed", "last sign"]
     rows = [[name, *_counted(store, ids, jobs)] for name, ids in known.items()]
     table = tabulate(rows, heads, tablefmt="simple", disable_numparse=True)
-    return f"{table}\n\nOne study's runs: status STUDY. A live view: top."
+    more = "One study's runs: status STUDY. A live view: top."
+    return "\n".join([table, "", *damaged, more])
 
 
 def _ids(store: Store, plan: dict[str, Any]) -> list[str]:
@@ -75,15 +81,17 @@ def _seconds(folder: RunFolder) -> float:
     """Time a finished run spent training; of a cell that of its tasks."""
     if not folder.is_done():
         return 0.0
-    record = load_record(folder)
-    if record is not None:
-        return sum(record.seconds.values())
-    return measured(folder).pretrain_s or 0.0
+    with contextlib.suppress(DamagedError):
+        record = load_record(folder)
+        if record is not None:
+            return sum(record.seconds.values())
+        return measured(folder).pretrain_s or 0.0
+    return 0.0
 
 
 def _ago(folders: list[RunFolder]) -> str:
     beats = [beat for f in folders if (beat := f.status().get("beat"))]
-    return f"{duration(now() - max(beats))} ago" if beats else ""
+    return f"{duration(max(0.0, now() - max(beats)))} ago" if beats else ""
 
 
 def _runs(store: Store, study: str, asked: Scheduled) -> str:

@@ -70,7 +70,7 @@ def _row(folder: RunFolder, state: str) -> list[str]:
     status = folder.status()
     step, total, rate = status.get("step", 0), status.get("total", 0), status.get("images_per_s")
     share = f"{step}/{total} {step / total:.0%}" if total else ""
-    silent = now() - status.get("beat", now())
+    silent = max(0.0, now() - status.get("beat", now()))
     beat = f"{silent:.0f} s ago" + (" (silent)" if silent > STALE_S and state == RUNNING else "")
     loss = status.get("loss")
     note = status.get("failure", "") if state == FAILED else status.get("stage", "")

@@ -82,7 +82,7 @@ def _subfolder(root: str, names: Sequence[str]) -> Path | None:
 def _another_layout(root: str, train: Path | None, test: Path | None) -> DataError:
     names = ("train",) if train is None else TEST
     wanted = " or ".join(f"'{n}/'" for n in names)
-    advice = "" if test else f" {ADVICE}"
+    advice = "" if test else f" {ADVICE.removesuffix('.')} to --data folder:DIR."
     return DataError(
         f"'{root}' has no folder {wanted}. Expected ImageNet's layout: train/CLASS/*.jpg and "
         f"val/CLASS/*.jpg.{about_shards(Path(root)) or advice}"

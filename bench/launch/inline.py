@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.errors import StopRequestedError
+from bench.errors import BusyError, StopRequestedError
 from bench.launch.base import Observer, Order, Places, Progress, block_dependents, failed, survey
 from bench.plan.config import Resources
 from bench.plan.study import Task
@@ -35,16 +36,12 @@ class InlineLauncher:
         Raises:
             StopRequestedError: after a signal, once the running task has saved its state.
         """
-        from bench.work.runner import execute
-
         progresses = survey(self.store, tasks, self.retry)
         for progress in progresses:
             block_dependents(self.store, progresses)
             if progress.state == PENDING:
                 try:
-                    while self.store.run(progress.task.run_id).is_locked():
-                        time.sleep(WAIT_S)
-                    execute(self.store, progress.task, self.resources)
+                    self._execute(progress.task)
                     progress.state, progress.share = DONE, 1.0
                     progress.status = self.store.run(progress.task.run_id).status()
                 except StopRequestedError:
@@ -54,6 +51,18 @@ class InlineLauncher:
                     progress.status = failed(self.store.run(progress.task.run_id))
             observe(progresses)
         return progresses
+
+    def _execute(self, task: Task) -> None:
+        """Computes a run once nobody else does."""
+        from bench.work.runner import execute
+
+        while True:
+            with contextlib.suppress(BusyError):  # another command was faster
+                while self.store.run(task.run_id).is_locked():
+                    time.sleep(WAIT_S)
+                execute(self.store, task, self.resources)
+                return
+            time.sleep(WAIT_S)
 
 
 def inline(order: Order) -> InlineLauncher:

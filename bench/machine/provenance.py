@@ -59,12 +59,14 @@ def folders() -> dict[str, Path]:
 def code() -> dict[str, Any]:
     """Commit, and a hash of the uncommitted changes to the code ('' when there are none).
 
-    A snapshot of the code carries both in a file.
+    A snapshot of the code carries both in a file. A repository around the packages that does not
+    hold them, as that of a project with an environment inside, says nothing of them.
     """
     with contextlib.suppress(OSError, ValueError):
         kept: dict[str, Any] = json.loads((ROOT / SNAPSHOT).read_text())
         return kept
-    commit = _git("rev-parse", "HEAD") or ""
+    held = _git("ls-files", "--error-unmatch", str(Path(__file__))) is not None
+    commit = (held and _git("rev-parse", "HEAD")) or ""
     changes = _git("diff", "HEAD", "--", *sources()) if commit else ""
     dirty = hashlib.sha256(changes.encode()).hexdigest()[:12] if changes else ""
     return {"commit": commit[:12] or "unknown", "dirty": dirty}

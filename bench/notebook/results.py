@@ -79,7 +79,8 @@ class Results:
     ) -> list[Path]:
         """Writes tables and pages into a folder, by default the study's own; the files."""
         wanted = formats.replace(",", " ").split() if isinstance(formats, str) else formats
-        return library.report(self.findings(), to or self.folder.path, wanted, self.store)
+        place = Path(to).expanduser() if to else self.folder.path
+        return library.report(self.findings(), place, wanted, self.store)
 
     def _repr_html_(self) -> str:
         return html.brief(self.findings())

@@ -53,7 +53,7 @@ def check(configs: Sequence[RunConfig], trials: Mapping[str, int], baseline: str
         *_step_constants(unique),
         *_several_masks(unique),
         *_recipes(unique),
-        *_tuning(unique, trials),
+        *_tuning(unique, trials, baseline),
         *_borrowed(unique),
         *([] if baseline else _alone(unique)),
     ]
@@ -238,13 +238,16 @@ def _recipes(configs: Sequence[RunConfig]) -> Iterable[str]:
         yield f"{len(recipes)} different evaluation recipes in one study; their tables stay apart"
 
 
-def _tuning(configs: Sequence[RunConfig], trials: Mapping[str, int]) -> Iterable[str]:
+def _tuning(
+    configs: Sequence[RunConfig], trials: Mapping[str, int], baseline: str
+) -> Iterable[str]:
     for config in {c.arm: c for c in configs}.values():
-        if config.arm == config.base_arm:
+        against = baseline or config.base_arm
+        if config.arm == against:
             continue
-        base, own = trials.get(config.base_arm), trials.get(config.arm)
+        base, own = trials.get(against), trials.get(config.arm)
         if own is not None and own != base:
             yield (
-                f"{UNEQUAL}{config.arm} had {own} trials, {config.base_arm} "
+                f"{UNEQUAL}{config.arm} had {own} trials, {against} "
                 f"{'none recorded' if base is None else base}"
             )

@@ -5,6 +5,7 @@ Also of sections that a study does not use: what is misspelt there would be igno
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -74,6 +75,20 @@ def check_typed(layer: Layer) -> None:
             flag = key.replace("_", "-")
             raise UsageError(f"'{key}' is no section of settings. Write --{flag}, or a suite file.")
     check_keys(layer, "the settings")
+
+
+def takes_fractions(key: str) -> bool:
+    """Whether a setting, by its full name, is a number with a fraction; not if there is none."""
+    *path, name = key.split(".")
+    methods = registry.METHODS.names() if len(path) == 1 else ()
+    if not path or path[-1] not in {*_inside(), *methods}:
+        return False
+    of_method = path[-1] in methods
+    cls = registry.METHODS.config(path[-1]) if of_method else _config(path[-1])
+    hint = hints(cls).get(name)
+    while typing.get_args(hint):
+        hint = typing.get_args(hint)[0]
+    return hint is float
 
 
 def _config(name: str) -> type:

@@ -197,9 +197,11 @@ def _ambiguous(runs: pd.DataFrame) -> list[str]:
 
 
 def _failures(runs: pd.DataFrame) -> list[str]:
+    left_out = "it is the baseline, so its seed has no pair at these epochs"
+    missed = "it counts as not reaching the target"
     return [
-        f"{_cell(row)}: failed ({row['failure'] or row['status']}); it counts as not reaching the "
-        "target"
+        f"{_cell(row)}: failed ({row['failure'] or row['status']}); "
+        f"{left_out if row['arm'] == row['base_arm'] else missed}"
         for row in rows_of(runs[~runs["ok"]])
     ]
 

@@ -47,8 +47,10 @@ def obstacles(row: Row) -> Iterator[Obstacle]:
         yield Obstacle(EMPTY, NO_PAIR)
         return
     if matched != words.MATCHED:
-        why = "not compared" if is_missing(matched) else matched
-        yield Obstacle(UNMATCHED, f"no claim: arms not matched ({why})")
+        why = f"arms not matched ({matched})"
+        if is_missing(matched):
+            why = "no seed has a finished run of both arms"
+        yield Obstacle(UNMATCHED, f"no claim: {why}")
     if unfair:
         yield Obstacle(UNFAIR, f"no claim: {unfair}")
     if (few := pilot(row["n"])) is not None:

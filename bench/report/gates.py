@@ -136,7 +136,8 @@ def check(expression: str, values: Mapping[str, Any], allow_pilot: bool = False)
     rows = [row for row in values[frame] if row["arm"] == gate.arm and _matches(row, options)]
     if not rows:
         arms = sorted({row["arm"] for row in values[frame]})
-        raise GateError(f"{expression}: nothing measured for it. Known: {', '.join(arms)}.")
+        has = f"Known: {', '.join(arms)}" if arms else "The study compares nothing"
+        raise GateError(f"{expression}: nothing measured for it. {has}.")
     for row in rows:
         if reason := _barred(gate, row, allow_pilot):
             raise GateError(f"{expression} fails: {reason}")
@@ -153,6 +154,8 @@ def _barred(gate: Gate, row: Mapping[str, Any], allow_pilot: bool) -> str:
     if gate.name == "accuracy":
         pilot = claims.pilot(row["n_ok"])
         return pilot.text if pilot and not allow_pilot else _missing(row, column)
+    if gate.limit == claims.UNMEASURABLE:
+        return ""  # what bars a claim is what this gate asks for
     for barred in claims.obstacles(row):
         if barred.kind == claims.PILOT and allow_pilot:
             continue
@@ -165,7 +168,8 @@ def _barred(gate: Gate, row: Mapping[str, Any], allow_pilot: bool) -> str:
 def _missing(row: Mapping[str, Any], column: str) -> str:
     if row[column] is not None:
         return ""
-    return f"not defined ({row.get('half_words' if column == 'noninferior' else 'rho_words')})"
+    why = row.get("half_words" if column == "noninferior" else "rho_words")
+    return f"not defined ({why or 'too few finished runs'})"
 
 
 def _unbounded(gate: Gate, row: Mapping[str, Any]) -> str:

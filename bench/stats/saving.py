@@ -256,5 +256,7 @@ def rauc(base: Curve, variant: Curve, alpha: float = 0.05) -> tuple[float, float
 
     Both curves hold the same budgets, at least two. Returns the mean and the ends of its interval.
     """
-    found = estimate(area(variant.epochs, variant.scores) / area(base.epochs, base.scores), alpha)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a baseline at 0 everywhere has no ratio
+        ratios = area(variant.epochs, variant.scores) / area(base.epochs, base.scores)
+    found = estimate(ratios, alpha)
     return found.mean, found.low, found.high

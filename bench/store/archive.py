@@ -259,10 +259,25 @@ def _adopt(store: Store, folder: Path) -> tuple[list[str], list[str]]:
     for part in PARTS:
         for found in sorted((folder / part).glob("*")):
             target = store.root / part / found.name
-            if target.exists():
+            if target.exists() and not _only_registered(target):
                 kept.append(found.name)
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(found, target)
+            if target.exists():
+                _fill(target, found)
+            else:
+                shutil.move(found, target)
             taken.append(found.name)
     return taken, kept
+
+
+def _only_registered(folder: Path) -> bool:
+    """Whether a run waits to be computed: its settings are there and nothing else."""
+    return folder.is_dir() and [path.name for path in folder.iterdir()] == ["config.json"]
+
+
+def _fill(target: Path, found: Path) -> None:
+    """Moves what a run lacks into its folder, the record last: with it the run is done."""
+    for path in sorted(found.iterdir(), key=lambda p: p.name == RECORDS[0]):
+        if not (target / path.name).exists():
+            shutil.move(path, target / path.name)

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bench.errors import StoreError
 from bench.store.files import write_bytes
 from bench.store.folder import RunFolder
 from bench.store.record import SCHEMA, Record, load_record
@@ -31,17 +32,23 @@ def load_records(store: Store, ids: Iterable[str] | None = None) -> list[Record]
     """Records of finished cells (all, or those named), by run id; only what is new is read.
 
     Raises:
-        StoreError: if a record has unknown fields or a newer schema.
+        StoreError: if one of these records is damaged, has unknown fields or a newer schema.
     """
     path = store.root / ".index.json"
-    known = _known(path)
-    current = {name: _entry(store, name, stamp, known) for name, stamp in _stamps(store.runs)}
+    known, asked = _known(path), None if ids is None else set(ids)
+    current = {}
+    for name, stamp in _stamps(store.runs):
+        try:
+            current[name] = _entry(store, name, stamp, known)
+        except StoreError:  # a damaged run is no matter of other studies
+            if asked is None or name in asked:
+                raise
     if current != known:
         data = json.dumps({"version": [VERSION, SCHEMA], "runs": current}).encode()
         data = _sum(data) + b"\n" + data
         with contextlib.suppress(OSError):  # a store that may only be read has no index
             write_bytes(path, data)
-    wanted = sorted(current if ids is None else current.keys() & set(ids))
+    wanted = sorted(current if asked is None else current.keys() & asked)
     found = (current[name][2] for name in wanted)
     return [Record(**values) for values in found if values is not None]
 

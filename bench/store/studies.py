@@ -6,6 +6,7 @@ setting, ``command.json`` keeps the arguments.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -115,8 +116,9 @@ def newest_with_results(store: Store) -> StudyFolder:
         NothingMeasuredError: if there is none.
     """
     for folder in reversed(planned(store)):
-        if any(store.run(name).is_done() for name in (folder.plan() or {}).get("ids", [])):
-            return folder
+        with contextlib.suppress(DamagedError):
+            if any(store.run(name).is_done() for name in (folder.plan() or {}).get("ids", [])):
+                return folder
     raise NothingMeasuredError(f"no study in '{store.root / STUDIES}' has a result yet.")
 
 

@@ -17,6 +17,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from bench.errors import UsageError, unknown
+from bench.plan.keys import takes_fractions
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -70,7 +71,7 @@ def parse_axis(text: str) -> Axis:
             f"range '{text}' is empty or not above 0. Write pretrain.blr=1e-4..1e-2:log."
         )
     whole = all(re.fullmatch(r"[+-]?\d+", end) for end in (found[1], found[2]))
-    return Axis(key, (), low, high, log, whole)
+    return Axis(key, (), low, high, log, whole and not takes_fractions(key))
 
 
 @dataclass(frozen=True)

@@ -209,6 +209,46 @@ def test_runs_that_differ_in_their_seed_are_one_line_of_a_plot() -> None:
     assert not lines["mae-digits-e16, epoch 8"].low
 
 
+def test_runs_of_other_settings_or_depth_are_lines_of_their_own() -> None:
+    """No mean is taken over two recipes of one seed, nor over two depths."""
+    names = ["pre-mae-digits-e1-s0-00ff", "pre-mae-digits-e1-s0-11ff", "pre-mae-digits-e2-s1-22ff"]
+    series = {name: [{"epoch": 0, "key": [0.0, float(i)]}] for i, name in enumerate(names)}
+    labels = [line.label for line in analyze._plot("key", "", series).series]
+    assert [label.replace("\n", " ") for label in labels] == [
+        "mae-digits-e1-s0-00ff, epoch 0",
+        "mae-digits-e1-s0-11ff, epoch 0",
+        "mae-digits-e2, epoch 0",
+    ]
+    deeper = {names[0]: [{"epoch": 0, "key": [0.0]}]}
+    deeper["pre-mae-digits-e1-s1-33ff"] = [{"epoch": 0, "key": [0.0, 1.0]}]
+    assert [len(line.x) for line in analyze._plot("key", "", deeper).series] == [1, 2]
+
+
+def test_a_damaged_file_hides_no_other_study(tmp_path: Path, shown: Shown) -> None:
+    store = stored(tmp_path, "mine", runs(RISING))
+    future = store.run("pre-future")
+    future.path.mkdir()
+    future.set_status(RUNNING, step=1, total=2)
+    write_json(future.path / "status.json", {**future.status(), "state": RUNNING, "beat": 4e9})
+    for name in ("torn", "other"):
+        (tmp_path / "studies" / name).mkdir()
+    (tmp_path / "studies" / "torn" / "plan.json").write_text("{")
+    write_json(tmp_path / "studies" / "other" / "plan.json", {**PLAN, "ids": ["fin-torn"]})
+    store.run("fin-torn").path.mkdir()
+    (store.run("fin-torn").path / "config.json").write_text("{")
+    said = shown("status")
+    assert re.search(r"^mine +30 +30 ", said, re.MULTILINE)
+    assert re.search(r"^torn: .*plan\.json' is damaged", said, re.MULTILINE)
+    assert re.search(r"^other: .*config\.json' is damaged", said, re.MULTILINE)
+    assert re.search(r"^\(in no study\) .* 0\.0 \S+ ago$", said, re.MULTILINE), "not before now"
+    with future.lock():
+        write_json(future.path / "status.json", {**future.status(), "beat": 4e9})
+        assert " 0 s ago" in shown("top", "--once")
+    assert re.search(r"^torn +\(its plan is damaged\)", shown("ls", "studies"), re.MULTILINE)
+    (tmp_path / "studies" / "other" / "plan.json").unlink()
+    assert shown("power").startswith("# Power of study mine\n")
+
+
 def test_doctor_reads_images_as_a_study_would(tmp_path: Path, shown: Shown) -> None:
     """Grey ones, and without a test part: sized and held out as told."""
     grey = np.zeros((40, 8, 8), np.uint8) + np.arange(40, dtype=np.uint8)[:, None, None]

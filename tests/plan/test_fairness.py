@@ -106,6 +106,13 @@ def test_every_unequally_tuned_variant_is_named() -> None:
     assert [line.split()[2] for line in found if "tuning" in line] == ["mae+mto", "simmim+mto"]
 
 
+def test_tuning_is_judged_against_the_baseline_that_was_named() -> None:
+    arms, trials = configs("mae,mae+mto,simmim"), {"mae": 8, "mae+mto": 1, "simmim": 8}
+    said = fairness.unfair(fairness.check(arms, trials, baseline="mae+mto"))
+    assert said.keys() == {"mae", "simmim"}
+    assert said["mae"] == "unequal tuning: mae had 8 trials, mae+mto 1"
+
+
 def test_ten_thousand_cells_are_planned_and_checked_quickly() -> None:
     """A sanity bound of ten times the two seconds asked for, so that a busy machine passes."""
     started = time.process_time()

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -87,12 +88,23 @@ def test_a_score_that_is_not_a_number_is_a_failed_run() -> None:
     assert "failed (nan)" in report.results(report.prepare(broken))["warnings"][0]
 
 
+def test_a_variant_whose_runs_all_failed_is_not_called_unmatched() -> None:
+    gone = [
+        replace(r, status="failed", scores={}) if r.arm == "mae+mto" else r for r in runs(RISING)
+    ]
+    row = target(gone)
+    assert row["half_words"] == "no claim: no seed has a finished run of both arms"
+    assert "not matched" not in written(gone, "md")
+
+
 def test_a_failed_baseline_leaves_its_pair_out() -> None:
     failed = with_run(
         runs(RISING), "mae", 200, 1, status="failed", finetune_top1=None, probe_top1=None
     )
     row = target(failed)
     assert (row["n"], row["seeds"]) == (4, 5)
+    said = report.results(report.prepare(failed))["warnings"][0]
+    assert said.endswith("it is the baseline, so its seed has no pair at these epochs")
     assert row["verdict"] == "pilot: no claim (4 of 5 seeds)"
 
 

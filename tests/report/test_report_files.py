@@ -182,6 +182,10 @@ def test_half_the_epochs_can_be_gated() -> None:
     better = report.results(report.prepare(runs({"mae": [80, 81, 82], "mae+mto": [81.2, 82, 83]})))
     assert "holds" in report.gate("noninferior(mae+mto)", better)
     assert "holds: shown" in report.gate("verdict(mae+mto)==shown", better)
+    flat = report.results(report.prepare(runs({"mae": [80, 80, 80], "mae+mto": [80, 80, 80]})))
+    assert "holds" in report.gate("verdict(mae+mto)==not measurable", flat)
+    with pytest.raises(GateError, match="not hold: shown"):
+        report.gate("verdict(mae+mto)==not measurable", better)
 
 
 def test_arms_with_brackets_and_commas_can_be_gated() -> None:

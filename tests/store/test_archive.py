@@ -61,6 +61,19 @@ def test_an_import_overwrites_nothing(tmp_path: Path) -> None:
     assert store.run("fin-a").result() == {"run_id": "mine"}
 
 
+def test_an_import_fills_a_run_that_was_only_registered(tmp_path: Path) -> None:
+    store, other = filled(tmp_path / "a"), Store(tmp_path / "b")
+    for name in ("pre-a", "fin-a"):
+        write_bytes(store.run(name).path / "config.json", b"theirs")
+        write_bytes(other.run(name).path / "config.json", b"mine")
+    write_bytes(other.run("fin-a").checkpoints / "pretrain" / "step-1.pt", b"begun")
+    export(store, [f.path for f in store.folders()], tmp_path / "x.tar.gz")
+    assert unpack(other, tmp_path / "x.tar.gz") == (["pre-a"], ["fin-a"])
+    assert other.run("pre-a").is_done()
+    assert (other.run("pre-a").path / "config.json").read_bytes() == b"mine"
+    assert not other.run("fin-a").is_done()
+
+
 def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, link
@@ -215,6 +228,22 @@ def test_a_readme_without_a_place_for_the_result_is_left_alone(
     )
     assert "<!-- result -->" in capsys.readouterr().err
     assert readme.read_text() == "nothing here\n"
+
+
+def test_a_readme_that_lacks_a_closing_mark_loses_nothing(tmp_path: Path) -> None:
+    archive, readme = archived_study(tmp_path), tmp_path / "README.md"
+    text = "<!-- result mine -->\nold\nprose\n<!-- result other -->\nits\n<!-- /result -->\n"
+    readme.write_text(text)
+    words = ["report", "--archive", str(archive), "--readme", str(readme), "--format", "md"]
+    assert main(words) == 2
+    assert readme.read_text() == text
+    readme.write_text("<!-- result -->\n<!-- /result -->\n")
+    link = tmp_path / "linked.md"
+    link.symlink_to(readme)
+    words[4] = str(link)
+    assert main(words) == 0
+    assert link.is_symlink()
+    assert "mae+mto" in readme.read_text()
 
 
 def test_a_readme_may_end_without_a_line_break_and_must_be_text(

@@ -10,7 +10,7 @@ import pytest
 
 from bench.errors import StoreError
 from bench.store import index
-from bench.store.files import write_json
+from bench.store.files import write_bytes, write_json
 from bench.store.folder import RunFolder
 from bench.store.index import load_records
 from bench.store.record import Record, load_record
@@ -104,6 +104,17 @@ def test_unknown_fields_are_an_error(store: Store) -> None:
     (path / "record.json").write_text(json.dumps({"pretrain_id": "x", "schema": 1, "odd": 1}))
     with pytest.raises(StoreError, match="odd"):
         load_records(store)
+
+
+@pytest.mark.parametrize("content", ['{"run', '{"pretrain_id": "x", "schema": 99}'])
+def test_a_damaged_record_concerns_those_alone_who_ask_for_it(store: Store, content: str) -> None:
+    expected = load_records(store)
+    ids = [record.run_id for record in expected]
+    write_bytes(store.run("fin-foreign").path / "record.json", content.encode())
+    assert load_records(store, ids) == expected
+    for asked in ([*ids, "fin-foreign"], None):
+        with pytest.raises(StoreError, match="fin-foreign"):
+            load_records(store, asked)
 
 
 def test_a_store_that_cannot_be_written_is_still_read(

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from bench.errors import StorageError
+from bench.errors import BusyError, StorageError
 from bench.launch.inline import InlineLauncher
 from bench.launch.local import LocalLauncher, visible_gpus
 from bench.plan import resolve, typed
+from bench.plan.config import Resources
 from bench.plan.identity import pretrain_id
 from bench.plan.layers import load_preset
 from bench.plan.study import PRETRAIN, Task
@@ -247,6 +248,23 @@ def test_inline_waits_too(tmp_path: Path) -> None:
         time.sleep(0.01)
     ended = InlineLauncher(Store(tmp_path), QUICK).launch((PRE,), lambda runs: None)
     first.join()
+    assert ended[0].state == DONE
+
+
+def test_inline_waits_for_a_command_that_was_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took the run between the look at its lock and the start."""
+    tries: list[str] = []
+
+    def execute(store: Store, task: Task, resources: Resources) -> None:
+        tries.append(task.run_id)
+        if len(tries) == 1:
+            raise BusyError("another process computes it")
+
+    monkeypatch.setattr("bench.work.runner.execute", execute)
+    ended = InlineLauncher(Store(tmp_path), QUICK).launch((PRE,), lambda runs: None)
+    assert tries == [PRE.run_id] * 2
     assert ended[0].state == DONE
 
 

@@ -75,6 +75,20 @@ def test_axes_are_values_or_ranges() -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "whole"),
+    [
+        ("pretrain.weight_decay", False),
+        ("simmim.pretrain.weight_decay", False),
+        ("mae.mask_ratio", False),
+        ("mae.decoder_depth", True),
+        ("knn.k", True),
+    ],
+)
+def test_whole_ends_search_whole_numbers_where_a_setting_is_one(key: str, whole: bool) -> None:
+    assert parse_axis(f"{key}=0..1").whole is whole
+
+
+@pytest.mark.parametrize(
     ("axis", "how", "said"),
     [
         ("a.x", "", "cannot read grid axis 'a.x'"),

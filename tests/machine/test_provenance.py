@@ -1,0 +1,26 @@
+"""Which code computed a run."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_repository_around_an_installed_copy_is_not_its_own(tmp_path: Path) -> None:
+    """As with an environment inside a user's project: its commit says nothing of this code."""
+    packages = tmp_path / "env"
+    for name in ("bench", "mto", "baselines"):
+        shutil.copytree(ROOT / name, packages / name, ignore=shutil.ignore_patterns("__pycache__"))
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@x"]
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "theirs"]):
+        subprocess.run([*git, *words], cwd=tmp_path, check=True)
+    script = "from bench.machine.provenance import code; print(code()['commit'])"
+    for add, known in ((["status", "-s"], False), (["add", "env"], True)):
+        subprocess.run([*git, *add], cwd=tmp_path, check=True, capture_output=True)
+        line = [sys.executable, "-c", script]
+        done = subprocess.run(line, cwd=packages, check=True, capture_output=True, text=True)
+        assert (done.stdout.strip() != "unknown") is known
