@@ -35,14 +35,17 @@ def test_the_readme_shows_both_studies_of_the_variant() -> None:
 
 
 PAIRS = {
-    "digits": ["mto-digits"],
+    "digits": ["mto-digits", "mto-digits-longer"],
     "Fashion-MNIST": ["mto-fashion-mnist", "mto-fashion-mnist-confirm", "mto-fashion-mnist-longer"],
 }
 """The studies of each data set in the order in which they were planned."""
 
 BASELINES = {
-    **{"mae": "MAE", "simmim": "SimMIM", "data2vec": "data2vec"},
-    **{"bootmae": "BootMAE", "conmim": "ConMIM"},
+    "mae": "MAE",
+    "simmim": "SimMIM",
+    "data2vec": "data2vec",
+    "bootmae": "BootMAE",
+    "conmim": "ConMIM",
 }
 
 
