@@ -69,10 +69,11 @@ def planned_answers(study: str) -> pd.DataFrame:
 
 
 def half_words(rows: pd.DataFrame) -> str:
-    """Word and gap, those of later seeds behind those of earlier ones."""
+    """Word, gap, and what the baseline itself loses; those of later seeds behind earlier ones."""
+    values = zip(rows["half"], rows["half_difference"], rows["half_base"], strict=True)
     said = [
-        f"{half if half == 'open' else f'**{half}**'} ({gap:+.1f})"
-        for half, gap in zip(rows["half"], rows["half_difference"], strict=True)
+        f"{half if half == 'open' else f'**{half}**'} ({gap:+.1f}; itself {base:+.1f})"
+        for half, gap, base in values
     ]
     return ", again ".join(said) or "–"
 
