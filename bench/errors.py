@@ -32,7 +32,7 @@ DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, er
 
 EXIT_CODES = {
     0: "complete",
-    1: "some runs failed (the table is still written), or a scheduler refused",
+    1: "some runs failed or were stopped (the table is still written), or a scheduler refused",
     2: "nothing started: the request, a file in the results folder or the disk is at fault",
     3: "nothing measured",
     4: "a gate failed",

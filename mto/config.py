@@ -17,8 +17,8 @@ from bench.errors import UsageError, unknown
 TERMS = ("init", "dist", "recal", "spa", "e", "r")
 """The parts that can be switched singly, in the order in which labels name them.
 
-By default ``recal`` is on: one of two that led the last screen in docs/tuning/readings.md, where the losses
-added nothing. ``all`` stands for every part, as the paper has it.
+By default ``recal`` is on: one of two that led the last screen in docs/tuning/readings.md, where
+the losses added nothing. ``all`` stands for every part, as the paper has it.
 """
 
 OURS = ("share", "late")

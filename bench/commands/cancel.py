@@ -32,9 +32,12 @@ def cancel(args: argparse.Namespace) -> int:
         NothingMeasuredError: if there is nothing to stop.
     """
     store = Store(Path(args.out))
-    run_ids = [f.run_id for f in store.folders() if not f.is_done()]
+    folders = store.folders()
+    run_ids = [f.run_id for f in folders if not f.is_done()]
     for name in args.runs:
         if not any(r.startswith(name) for r in run_ids):
+            if any(f.run_id.startswith(name) for f in folders):
+                raise NothingMeasuredError(f"'{name}' has finished: there is nothing to stop.")
             raise unknown("run", name, run_ids[:8])
     if args.runs:
         run_ids = [r for r in run_ids if any(r.startswith(name) for name in args.runs)]

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench import library
 from bench.commands.flags import add_out_flag
-from bench.errors import BenchError, shown
+from bench.errors import BenchError, UsageError, shown
 from bench.report import write
 from bench.store import studies
 from bench.store.archive import unpack
@@ -35,7 +35,10 @@ def show_compare(args: argparse.Namespace) -> int:
             _side(name, Path(args.out), Path(place) / str(i))
             for i, name in enumerate((args.a, args.b))
         ]
-        print(write.compare(sides[0], sides[1], (_called(args.a), _called(args.b))))
+        names = _called(args.a), _called(args.b)
+        if len(set(names)) == 1:  # one study's name in two folders
+            names = str(Path(args.a)), str(Path(args.b))
+        print(write.compare(sides[0], sides[1], names))
     return 0
 
 
@@ -60,7 +63,10 @@ def _side(name: str, out: Path, place: Path) -> write.Side:
     else:
         folder = studies.find(Store(out), name)
     if folder.plan() is None:
-        raise BenchError(f"'{folder.path}' holds no plan.json, so it is no study.")
+        raise UsageError(
+            f"'{folder.path}' holds no plan.json, so it is no study. Name one of a "
+            f"results folder, as {name}/{studies.STUDIES}/STUDY."
+        )
     return library.findings_of(Store(folder.path.parent.parent), folder)
 
 

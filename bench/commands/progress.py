@@ -22,7 +22,7 @@ from rich.text import Text
 from bench.launch.base import Progress as RunProgress
 from bench.plan.study import PRETRAIN
 from bench.store.record import WAIT_LIMIT
-from bench.store.states import BLOCKED, DONE, FAILED, RUNNING
+from bench.store.states import BLOCKED, DONE, FAILED, RUNNING, STOPPED
 from bench.work.estimate import format_seconds
 
 
@@ -108,7 +108,7 @@ class StudyView:
         total, gained = weights(runs)
         self.begun = gained if self.begun is None else self.begun
         silent = now - self.told
-        ended = all(r.state in (DONE, FAILED, BLOCKED) for r in runs)
+        ended = all(r.state in (DONE, FAILED, BLOCKED, STOPPED) for r in runs)
         due = self.news is not None and (silent >= GAP_S or ended)
         if not due and silent < SILENCE_S:
             return

@@ -6,8 +6,10 @@ import argparse
 import contextlib
 from pathlib import Path
 
+from bench import library
 from bench.commands import study
-from bench.commands.flags import add_study_argument
+from bench.commands.flags import add_study_argument, means_of, wish_of
+from bench.errors import UsageError
 from bench.store import studies
 from bench.store.store import Store
 
@@ -16,12 +18,20 @@ def retry(args: argparse.Namespace) -> int:
     """Runs a study's command again; failed and blocked cells are tried anew.
 
     Raises:
-        UsageError: if the study does not say how it was started.
+        UsageError: if the study does not say how it was started, or its command means another now.
     """
     out = Path(args.out).absolute()
     folder = studies.find(Store(out), args.study)
-    _, again = args.parse([*folder.arguments(), "--retry", "--out", str(out)])
+    arguments = folder.arguments()
+    _, again = args.parse([*arguments, "--retry", "--out", str(out)])
+    again.command_line = arguments
     with contextlib.chdir(folder.started_in()):
+        meant = library.outline(wish_of(again), again.out, means_of(again))
+        if meant.name != folder.name:
+            raise UsageError(
+                f"the command of '{folder.name}' means '{meant.name}' now: its images or its suite "
+                "file have changed. Put them back, or give the command itself for a new study."
+            )
         return study.run_study(again)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from bench.library import Request
 from bench.plan.fairness import arm_differences
 from bench.plan.study import Study, Task
 from bench.report.terminal import COLUMNS
-from bench.store.states import DONE, FAILED, PENDING
+from bench.store.states import DONE, FAILED, PENDING, STOPPED
 
 
 def run_study(args: argparse.Namespace) -> int:
@@ -75,13 +76,15 @@ def _switched(study: Study) -> list[str]:
 
 
 def explain(ended: Sequence[Progress], out: str) -> None:
-    """Says on stderr what failed, and what to do about it."""
+    """Says on stderr what failed or was stopped, and what to do about it."""
     failed = [p for p in ended if p.state == FAILED]
+    if stopped := sum(p.state == STOPPED for p in ended):
+        print(f"{stopped} stopped; the same command goes on from their states", file=sys.stderr)
     for failure in sorted({p.status.get("failure", "") for p in failed} - {""}):
         print(f"{failure}: {remedy(failure)}", file=sys.stderr)
     if failed:
         print(
             f"{left_over(ended)}: read one with 'python -m bench.run log "
-            f"{failed[0].task.run_id} --out {Path(out)}', then add --retry.",
+            f"{failed[0].task.run_id} --out {shlex.quote(str(Path(out)))}', then add --retry.",
             file=sys.stderr,
         )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from glob import glob
 from pathlib import Path
+from typing import Any
 
 from bench.errors import NODE, BusyError, StopRequestedError, UsageError, killed_by
 from bench.launch.base import (
@@ -91,17 +95,18 @@ class LocalLauncher:
             self._cancels[run_id] = self.store.run(run_id).cancellation()
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
-        previous = signal.signal(signal.SIGTERM, _interrupt)
-        try:
-            while any(p.state in (PENDING, RUNNING) for p in progresses):
-                self._start_ready(context, progresses)
-                self._reap(progresses)
-                stop_dependents(progresses)
-                observe(progresses)
-                time.sleep(POLL_S)
-        finally:
-            self._stop_all()
-            signal.signal(signal.SIGTERM, previous)
+        with _handled(signal.SIGINT, signal.SIG_IGN):  # the server is none of Ctrl-C's business
+            multiprocessing.forkserver.ensure_running()
+        with _handled(signal.SIGTERM, _interrupt):
+            try:
+                while any(p.state in (PENDING, RUNNING) for p in progresses):
+                    self._start_ready(context, progresses)
+                    self._reap(progresses)
+                    stop_dependents(progresses)
+                    observe(progresses)
+                    time.sleep(POLL_S)
+            finally:
+                self._stop_all()
         observe(progresses)
         return progresses
 
@@ -201,6 +206,19 @@ class LocalLauncher:
 
 def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _handled(number: signal.Signals, handler: Any) -> Iterator[None]:
+    """A signal's handler for a while; in a thread of a notebook nothing, for it may set none."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, previous)
 
 
 def visible_gpus() -> list[str]:

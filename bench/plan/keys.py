@@ -157,5 +157,10 @@ def _check_study_key(key: str, value: Any, where: str) -> None:
             coerce(inner, Natural, f"trials.{name}")
         elif isinstance(inner, Mapping):
             check_keys(inner, f"the recipe '{shown(name)}' of {where}")
+            if ignored := [k for k in STUDY_KEYS if k in inner and k != "tasks"]:
+                raise UsageError(
+                    f"'{ignored[0]}' in the recipe '{shown(name)}' of {where} would be ignored: "
+                    "a recipe holds settings and tasks. Write it at the top."
+                )
         elif inner is not None:
             raise UsageError(f"recipe '{shown(name)}' in {where} must hold sections.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from bench.errors import UsageError, printable
 
 LARGEST, DEEPEST = 1 << 20, 20
 """Bytes of a suite file, and mappings or lists inside one another, at most."""
+
+
+DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 
 
 class _Strict(yaml.SafeLoader):
@@ -50,7 +54,16 @@ def _mapping(loader: _Strict, node: Any) -> dict[Any, Any]:
     return loader.construct_mapping(node, deep=True)
 
 
+def _integer(loader: _Strict, node: Any) -> int:
+    """A decimal number: YAML 1.1 reads 010 as eight and 1:30 as ninety."""
+    if not DECIMAL.fullmatch(node.value):
+        problem = f"'{node.value}' is no plain number: write it in decimal, or in quotes"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+    return int(node.value)
+
+
 _Strict.add_constructor("tag:yaml.org,2002:map", _mapping)
+_Strict.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
 def read_text(text: str, where: str) -> Any:

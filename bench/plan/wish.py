@@ -171,7 +171,10 @@ def plan_wish(
     )
     _check_data(study, root)
     configs = [c.config for c in cells]
-    warnings = [*left_out, *fairness.check(configs, values.get("trials", {}), study.baseline)]
+    trials = values.get("trials") or {}
+    for arm in trials:  # one misspelt would leave uneven tuning unsaid
+        parse_arm(arm)
+    warnings = [*left_out, *fairness.check(configs, trials, study.baseline)]
     name = coerce(wish.name or study_name(study), StudyName, "--name")
     if name == ALL:
         raise UsageError(f"--name {ALL} is where 'report --all' writes. Give another.")

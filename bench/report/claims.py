@@ -49,7 +49,7 @@ def obstacles(row: Row) -> Iterator[Obstacle]:
     if matched != words.MATCHED:
         why = f"arms not matched ({matched})"
         if is_missing(matched):
-            why = "no seed has a finished run of both arms"
+            why = "no seed has finished runs of both arms at equal epochs"
         yield Obstacle(UNMATCHED, f"no claim: {why}")
     if unfair:
         yield Obstacle(UNFAIR, f"no claim: {unfair}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
@@ -118,6 +119,21 @@ def test_compare_reads_relative_folders_and_prefers_studies(
     (elsewhere / "mine").mkdir(parents=True)  # tables alone, as report --archive leaves them
     monkeypatch.chdir(elsewhere)
     assert shown("compare", "mine", "mine").splitlines()[2:] == said.splitlines()[2:]
+
+
+def test_two_studies_of_one_name_are_told_apart(tmp_path: Path, shown: Shown) -> None:
+    for place in ("a", "b"):
+        stored(tmp_path / place, "mine", runs(RISING))
+    a, b = (str(tmp_path / place / "studies" / "mine") for place in ("a", "b"))
+    assert f"# {a} against {b}" in shown("compare", a, b)
+    said = shown("compare", str(tmp_path / "a"), b, code=2)
+    assert said.endswith("a/studies/STUDY.\n")
+
+
+def test_what_has_finished_cannot_be_cancelled(tmp_path: Path, shown: Shown) -> None:
+    stored(tmp_path, "mine", runs(RISING))
+    assert "has finished: there is nothing to stop" in shown("cancel", "fin-mae", code=3)
+    assert "unknown run 'fin-mea'" in shown("cancel", "fin-mea", code=2)
 
 
 def test_ls_settings_tells_default_range_and_source(shown: Shown) -> None:
@@ -282,19 +298,27 @@ def test_a_retry_from_elsewhere_reads_paths_as_the_command_did(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = tmp_path / "started"
-    for folder in (started / "images", tmp_path / "elsewhere"):
+    for folder in (started, tmp_path / "elsewhere"):
         folder.mkdir(parents=True)
+    (started / "mine.yaml").write_text("extends: smoke\n")
     monkeypatch.chdir(started)
-    words = ["--methods", "mae", "--epochs", "1", "--data", "folder:images", "--out", "../out"]
+    words = ["--config", "mine.yaml", "--name", "s", "--out", "../out"]
     write_json(tmp_path / "out" / "studies" / "s" / "plan.json", {**PLAN, "ids": []})
     studies.folder_of(Store(tmp_path / "out"), "s").note_arguments(words)
     seen = []
-    monkeypatch.setattr(
-        "bench.commands.study.run_study", lambda args: seen.append((Path.cwd(), args.out)) or 0
-    )
+
+    def run_study(args: argparse.Namespace) -> int:
+        seen.append((Path.cwd(), args.out))
+        assert args.command_line == words, "as it was given first"
+        return 0
+
+    monkeypatch.setattr("bench.commands.study.run_study", run_study)
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert main(["retry", "s", "--out", "../out"]) == 0
     ((where, out),) = seen
     assert where == started
     assert Path(out).resolve() == tmp_path / "out"
     assert Path.cwd() == tmp_path / "elsewhere"
+    (tmp_path / "out" / "studies" / "s").rename(tmp_path / "out" / "studies" / "t")
+    assert main(["retry", "t", "--out", "../out"]) == 2, "the command means another study"
+    assert len(seen) == 1

@@ -93,7 +93,7 @@ def test_a_variant_whose_runs_all_failed_is_not_called_unmatched() -> None:
         replace(r, status="failed", scores={}) if r.arm == "mae+mto" else r for r in runs(RISING)
     ]
     row = target(gone)
-    assert row["half_words"] == "no claim: no seed has a finished run of both arms"
+    assert row["half_words"] == "no claim: no seed has finished runs of both arms at equal epochs"
     assert "not matched" not in written(gone, "md")
 
 

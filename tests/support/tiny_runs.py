@@ -108,6 +108,7 @@ def forked() -> Any:
 
 
 def _exit_with(function: Callable[..., int], *arguments: Any) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a launcher forks is deaf to it
     sys.exit(function(*arguments))
 
 

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import signal
+import threading
 import time
 from dataclasses import replace
 from multiprocessing import forkserver
@@ -310,6 +311,16 @@ def has_pending(pid: int, number: signal.Signals) -> bool:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd", "ShdPnd"))]
     return any(mask >> (number - 1) & 1 for mask in masks)
+
+
+def test_a_study_is_computed_in_a_thread_too(tmp_path: Path) -> None:
+    """Where no handler of a signal can be set: a notebook's executor, a window's worker."""
+    ended = []
+    launcher = LocalLauncher(Store(tmp_path), QUICK)
+    thread = threading.Thread(target=lambda: ended.extend(launcher.launch((PRE,), lambda r: None)))
+    thread.start()
+    thread.join(120)
+    assert [p.state for p in ended] == [DONE]
 
 
 def test_two_interrupts_end_a_launcher_whose_run_does_not_answer(tmp_path: Path) -> None:
