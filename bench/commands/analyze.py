@@ -198,6 +198,4 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="NAME:DIR", help="their data set (default: procedural)")
     parser.add_argument("--method", metavar="M", help="for a released checkpoint: its method")
     parser.add_argument("--preset", default="imagenet", help="and the preset of its size")
-    parser.add_argument(
-        "--to", type=os.path.expanduser, metavar="DIR", help="folder for the plots (OUT/layers)"
-    )
+    parser.add_argument("--to", metavar="DIR", help="folder for the plots (OUT/layers)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from bench import registry
@@ -76,13 +75,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """What ``export`` takes."""
     add_out_flag(parser)
     parser.add_argument("what", nargs="?", default="", help="study or run (newest study)")
-    parser.add_argument(
-        "--to",
-        type=os.path.expanduser,
-        default="",
-        metavar="PATH",
-        help="archive (.tar.gz) or folder",
-    )
+    parser.add_argument("--to", default="", metavar="PATH", help="archive (.tar.gz) or folder")
     parser.add_argument(
         "--format",
         choices=[ARCHIVE, *registry.TRACKERS.names()],

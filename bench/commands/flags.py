@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,13 +25,7 @@ def add_all(parser: argparse.ArgumentParser) -> None:
 
 def add_out_flag(group: argparse._ActionsContainer) -> None:
     """The results folder."""
-    group.add_argument(
-        "--out",
-        type=os.path.expanduser,
-        default="results",
-        metavar="DIR",
-        help="folder of runs and tables",
-    )
+    group.add_argument("--out", default="results", metavar="DIR", help="folder of runs and tables")
 
 
 def add_study_argument(parser: argparse.ArgumentParser) -> None:
@@ -58,14 +51,11 @@ def add_study_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--tasks", nargs="+", metavar="T", help="evaluations: finetune,probe,knn")
     group.add_argument(
         "--init",
-        type=os.path.expanduser,
         default="",
         metavar="FILE",
         help="evaluate this checkpoint (a release's or our own) instead of pre-training",
     )
-    group.add_argument(
-        "-c", "--config", type=os.path.expanduser, metavar="FILE", help="suite file in YAML"
-    )
+    group.add_argument("-c", "--config", metavar="FILE", help="suite file in YAML")
     group.add_argument("--suite-seed", type=int, default=None, help="seed shared by all runs")
     group.add_argument(
         "--target", type=int, metavar="E", help="budget whose accuracy is the target"
@@ -88,13 +78,7 @@ def add_compute_flags(group: argparse._ArgumentGroup) -> None:
 
 def add_slurm_flags(group: argparse._ArgumentGroup) -> None:
     """What a cluster is asked for."""
-    group.add_argument(
-        "--site",
-        type=os.path.expanduser,
-        default="",
-        metavar="FILE",
-        help="the cluster's settings in TOML",
-    )
+    group.add_argument("--site", default="", metavar="FILE", help="the cluster's settings in TOML")
     group.add_argument("--partition", help="where the jobs run")
     group.add_argument("--nodes", type=int, help="nodes a run")
     group.add_argument(
@@ -112,12 +96,7 @@ def add_slurm_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--exclude", help="nodes to avoid")
     group.add_argument("--comment", help="comment on the jobs")
     group.add_argument("--array-parallelism", type=int, metavar="N", help="runs at once, at most")
-    group.add_argument(
-        "--job-dir",
-        type=os.path.expanduser,
-        metavar="DIR",
-        help="scripts and logs of jobs (OUT/jobs)",
-    )
+    group.add_argument("--job-dir", metavar="DIR", help="scripts and logs of jobs (OUT/jobs)")
     group.add_argument("--poll", type=float, dest="poll_s", metavar="S", help="seconds a look")
     group.add_argument("--detach", action="store_true", help="submit and return at once")
 

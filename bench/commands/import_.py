@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,4 +42,4 @@ def _say_what_it_lacks(store: Store, study: StudyFolder, taken: Sequence[str]) -
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """What ``import`` takes."""
     add_out_flag(parser)
-    parser.add_argument("archive", type=os.path.expanduser, metavar="FILE")
+    parser.add_argument("archive", metavar="FILE")

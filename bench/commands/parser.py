@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -44,6 +45,9 @@ exit codes:
 
 PRINTED = frozenset({"help", "help_all", "dry_run", "json", "strict", "assert", "allow_pilot"})
 """Flags of what a command prints and of its exit code: a notebook has neither."""
+
+PATHS = ("DIR", "FILE", "PATH", "PNG")
+"""What the help calls the value of an option that names a place; ``~`` in it is the user's home."""
 
 OVERRIDE = re.compile(r"[A-Za-z][\w-]*(\.[\w-]+)+=")
 
@@ -152,6 +156,9 @@ def _parser(name: str, everything: bool = False) -> argparse.ArgumentParser:
         parser.add_argument(
             "--help-all", action=_HelpAll, nargs=0, const=name, help="show every option and exit"
         )
+    for action in parser._actions:
+        if action.metavar in PATHS and action.type is None:
+            action.type = os.path.expanduser
     for action in parser._actions if command.study and not everything else ():
         if action.dest not in EVERYDAY:
             action.help = argparse.SUPPRESS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from pathlib import Path
 
@@ -50,19 +49,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_study_argument(parser)
     parser.add_argument("--all", action="store_true", help="every run in the folder, no plan")
     parser.add_argument("--format", nargs="+", default=["md", "csv", "json", "html", "png"])
-    parser.add_argument(
-        "--archive",
-        type=os.path.expanduser,
-        default="",
-        metavar="FILE",
-        help="read an exported study",
-    )
-    parser.add_argument(
-        "--to", type=os.path.expanduser, default="", metavar="DIR", help="folder for the files"
-    )
+    parser.add_argument("--archive", default="", metavar="FILE", help="read an exported study")
+    parser.add_argument("--to", default="", metavar="DIR", help="folder for the files")
     parser.add_argument(
         "--readme",
-        type=os.path.expanduser,
         default="",
         metavar="FILE",
         help="put verdicts and forest plot between its result marks, or those of the study's name",

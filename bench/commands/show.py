@@ -96,12 +96,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("--images", type=between(1, 100), default=6, metavar="N", help="how many test images")
-    parser.add_argument(
-        "--to",
-        type=os.path.expanduser,
-        metavar="PNG",
-        help="the picture (default: beside the weights)",
-    )
+    parser.add_argument("--to", metavar="PNG", help="the picture (default: beside the weights)")
     parser.add_argument("--data", metavar="NAME:DIR", help="folder of the run's data set")
     parser.add_argument("--method", metavar="M", help="for a released checkpoint: its method")
     parser.add_argument("--preset", default="imagenet", help="and the preset of its size")

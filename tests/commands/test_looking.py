@@ -322,3 +322,18 @@ def test_a_retry_from_elsewhere_reads_paths_as_the_command_did(
     (tmp_path / "out" / "studies" / "s").rename(tmp_path / "out" / "studies" / "t")
     assert main(["retry", "t", "--out", "../out"]) == 2, "the command means another study"
     assert len(seen) == 1
+
+
+def test_a_home_in_any_option_that_names_a_place(
+    tmp_path: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in ``--to=~/tables``, where a shell leaves it as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    stored(tmp_path, "mine", runs(RISING))
+    shown("report", "--to=~/tables", "--format", "md")
+    assert (tmp_path / "home" / "tables" / "report.md").exists()
+    shown("export", "--to=~/mine.tar.gz")
+    assert main(["import", "~/mine.tar.gz", "--out", "~/other"]) == 0
+    assert (tmp_path / "home" / "other" / "studies" / "mine").is_dir()
+    said = shown("plan", "--config=~/no.yaml", code=2)
+    assert f"cannot read suite file '{tmp_path}/home/no.yaml'" in said
