@@ -6,6 +6,8 @@ import errno
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -321,6 +323,28 @@ def test_a_study_is_computed_in_a_thread_too(tmp_path: Path) -> None:
     thread.start()
     thread.join(120)
     assert [p.state for p in ended] == [DONE]
+
+
+DEAF = """
+import signal, sys
+from multiprocessing import forkserver
+from pathlib import Path
+from bench.launch.local import LocalLauncher
+from bench.plan.config import Resources
+from bench.store.store import Store
+signal.signal(signal.SIGINT, signal.default_int_handler)
+LocalLauncher(Store(Path(sys.argv[1])), Resources()).launch((), lambda runs: None)
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+status = Path(f"/proc/{forkserver._forkserver._forkserver_pid}/status").read_text()
+print(next(line.split()[1] for line in status.splitlines() if line.startswith("SigIgn")))
+"""
+
+
+def test_ctrl_c_is_nothing_to_the_server_that_forks_runs(tmp_path: Path) -> None:
+    """It shares the terminal, and said so in a traceback while it still imported PyTorch."""
+    line = [sys.executable, "-c", DEAF, str(tmp_path)]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert int(done.stdout, 16) & 1 << (signal.SIGINT - 1)
 
 
 def test_two_interrupts_end_a_launcher_whose_run_does_not_answer(tmp_path: Path) -> None:
