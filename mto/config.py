@@ -218,10 +218,12 @@ class MTOConfig(Ruled, section="mto"):
 
     @property
     def label(self) -> str:
-        """Suffix in row names: empty for the default set of terms, else ``(recal,spa)``."""
+        """Suffix in row names: empty for the default set of terms, else ``(recal)``, ``(all)``."""
         if self.terms == type(self)().terms:
             return ""
-        return f"({','.join(self.terms) or 'off'})"
+        whole = set(TERMS) <= set(self.terms)
+        names = (ALL, *(t for t in self.terms if t in OURS)) if whole else self.terms
+        return f"({','.join(names) or 'off'})"
 
     def with_terms(self, names: Iterable[str]) -> MTOConfig:
         """The configuration with exactly the named terms on; no names switch everything off.

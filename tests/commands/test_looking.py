@@ -337,3 +337,13 @@ def test_a_home_in_any_option_that_names_a_place(
     assert (tmp_path / "home" / "other" / "studies" / "mine").is_dir()
     said = shown("plan", "--config=~/no.yaml", code=2)
     assert f"cannot read suite file '{tmp_path}/home/no.yaml'" in said
+
+
+def test_a_plan_of_many_arms_names_a_few_of_those_it_knows_no_speed_of(tmp_path, capsys):
+    settings = (f"mae+mto(all,lambda_e=0.{number})" for number in range(1, 8))
+    arms = ",".join(["mae", *settings])
+    given = ["--methods", arms, "--epochs", "1", "--preset", "smoke", "--out", str(tmp_path)]
+    assert main([*given, "--dry-run"]) == 0
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("cost")]
+    assert "yet of mae, mae+mto(all" in line
+    assert "and 4 more; add --calibrate" in line

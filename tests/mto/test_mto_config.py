@@ -24,7 +24,9 @@ def test_all_stands_for_every_part():
     config = MTOConfig.only(["all"])
     assert config.terms == TERMS
     assert config == MTOConfig.only(TERMS)
-    assert config.label == "(init,dist,recal,spa,e,r)"
+    assert config.label == "(all)"
+    assert MTOConfig.only(["all", "share"]).label == "(all,share)"
+    assert MTOConfig.only(TERMS[1:]).label == "(dist,recal,spa,e,r)"
     with pytest.raises(UsageError, match="typo"):
         MTOConfig.only(["all", "typo"])
 
