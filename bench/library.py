@@ -24,6 +24,7 @@ from bench import registry
 from bench.errors import NothingMeasuredError, StoreError, UsageError
 from bench.launch.base import Launcher, Observer, Order, Progress, survey
 from bench.machine.compiler import check_compiler
+from bench.machine.cores import usable_cores
 from bench.plan.config import Resources, RunConfig
 from bench.plan.cuts import check_runs
 from bench.plan.resolve import run_from_plain
@@ -103,7 +104,7 @@ def outline(wish: Wish, out: str | Path, means: Means) -> Request:
         UsageError: for anything wrong with the words of the wish or of its means.
     """
     check_means(means)
-    store, own, others = Store(Path(out).expanduser()), leaves_open(wish), borrows(wish)
+    store, own, others = Store(Path(os.path.expanduser(out))), leaves_open(wish), borrows(wish)
     found = sizing.find(*own, store, means, sizing.chosen(wish)) if own else None
     facts = sizing.facts_of(*others, sizing.chosen(wish)) if others and not own else None
     planned = plan_wish(wish, _content(wish.init), found.layer if found else None, facts)
@@ -131,7 +132,7 @@ def vet(request: Request, tasks: Sequence[Task]) -> list[str]:
 
         config, ids = request.study.cells[0].config, [t.run_id for t in tasks]
         check_same_images(config, request.resources, request.store, ids)
-    place = Place(places.here, places.memory_gb, places.processes)
+    place = Place(places.here, places.memory_gb, places.processes, places.unit == "GPU")
     return vetted.vet(missing, request.resources, place)
 
 
@@ -235,7 +236,7 @@ def read(out: str | Path | Store, study: str = "", everything: bool = False) -> 
         UsageError: if there is no study of that name.
         NothingMeasuredError: if no cell has finished.
     """
-    store = out if isinstance(out, Store) else Store(Path(out).expanduser())
+    store = out if isinstance(out, Store) else Store(Path(os.path.expanduser(out)))
     folder = studies.folder_of(store, ALL) if everything else studies.find(store, study)
     return findings_of(store, folder)
 
@@ -328,7 +329,7 @@ def _content(init: str) -> str:
 
 def _resources(planned: Planned, means: Means) -> Resources:
     """Threads and data workers as they suit this machine, unless they were asked for."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     small = planned.study.cells[0].config.model.image_size < SMALL_PX
     workers = 0 if small else max(1, cores - 1)
     return Resources(

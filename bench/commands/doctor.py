@@ -24,6 +24,7 @@ from bench.launch.slurm import scheduler
 from bench.launch.slurm.node import ask_node
 from bench.library import Means, Wish, check_means, outline
 from bench.machine import provenance
+from bench.machine.cores import usable_cores
 from bench.store.folder import RunFolder
 from bench.store.store import Store
 from bench.train.monitor import Monitor
@@ -105,7 +106,7 @@ def _devices(args: argparse.Namespace) -> Iterator[Finding]:
 
     gpus = visible_gpus()
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     if names:
         yield Finding("devices", OK, f"{cores} cores; GPUs: {', '.join(names)}")
     elif gpus:
@@ -127,9 +128,8 @@ def _signals(args: argparse.Namespace) -> Iterator[Finding]:
 def _data(args: argparse.Namespace) -> Iterator[Finding]:
     from bench.data import load
 
-    wish = Wish(
-        methods="mae", epochs="1", seeds="1", data=args.data or "digits", settings=args.overrides
-    )
+    settings = [*args.overrides, "pretrain.warmup_epochs=0"]  # one epoch has no room for more
+    wish = Wish(methods="mae", epochs="1", seeds="1", data=args.data or "digits", settings=settings)
     request = outline(wish, args.out, Means())
     config = request.study.cells[0].config
     name, images = config.data.name, load.load(config, request.resources.data_root)

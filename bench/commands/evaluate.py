@@ -19,7 +19,7 @@ from bench.store import studies
 from bench.store.folder import RunFolder
 from bench.store.record import load_record
 from bench.store.store import Store
-from bench.work.flags import add_resource_flags
+from bench.work.flags import add_device_flags
 
 
 def evaluate(args: argparse.Namespace) -> int:
@@ -45,7 +45,9 @@ def evaluate(args: argparse.Namespace) -> int:
         compile=args.compile,
     )
     from bench.work.adding import add_scores
+    from bench.work.vet import check_device
 
+    check_device(args.device)
     rows = []
     for number, folder in enumerate(cells, 1):
         print(f"{number}/{len(cells)} {folder.run_id}", file=sys.stderr)
@@ -101,4 +103,4 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="tasks to add: see 'ls evaluations'; settings as ridge_all.penalty=0.1",
     )
     parser.add_argument("--data", metavar="NAME:DIR", help="folder of the runs' data set")
-    add_resource_flags(parser)
+    add_device_flags(parser)

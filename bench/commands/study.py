@@ -15,7 +15,7 @@ from bench.commands.plan import check_gates
 from bench.commands.progress import StudyView
 from bench.commands.publish import Saying, publish
 from bench.commands.recipe import recipe_lines
-from bench.errors import DetachedError, StorageError, remedy
+from bench.errors import DetachedError, StorageError, UsageError, remedy
 from bench.launch.base import Progress, left_over
 from bench.library import Request
 from bench.plan.fairness import arm_differences
@@ -26,6 +26,8 @@ from bench.store.states import DONE, FAILED, PENDING, STOPPED
 
 def run_study(args: argparse.Namespace) -> int:
     """Plans, computes what is missing, and prints and saves the table."""
+    if args.calibrate:
+        raise UsageError("--calibrate times a few steps for a plan: add --dry-run, or leave it.")
     request = library.plan(wish_of(args), args.out, means_of(args))
     check_gates(args.gates, request.study)
     for note in library.freeze(request, args.command_line):

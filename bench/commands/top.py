@@ -88,10 +88,12 @@ def _row(folder: RunFolder, state: str) -> list[str]:
 
 
 def eta(status: dict[str, Any]) -> str:
-    """Time left at the average pace of this attempt."""
-    step, total, started = (status.get(k, 0) for k in ("step", "total", "started"))
-    elapsed = now() - started
-    return format_seconds((total - step) * elapsed / step) if step and started else ""
+    """Time left of the stage, at the average pace since this attempt's first word of it."""
+    step, total = status.get("step", 0), status.get("total", 0)
+    first, since = status.get("since_step", step), status.get("since", 0.0)
+    if step <= first or since < status.get("started", 0):
+        return ""
+    return format_seconds((total - step) * (now() - since) / (step - first))
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -10,12 +10,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from glob import glob
 from pathlib import Path
 from typing import Any
 
+from bench import registry
 from bench.errors import NODE, BusyError, StopRequestedError, UsageError, killed_by
 from bench.launch.base import (
     Observer,
@@ -31,8 +32,11 @@ from bench.launch.base import (
     survey,
 )
 from bench.launch.gang import Gang, Seat, seats
+from bench.machine import provenance
+from bench.machine.cores import usable_cores
 from bench.plan.config import Resources
 from bench.plan.study import CELL, Task
+from bench.rows import Row
 from bench.store.states import DONE, FAILED, PENDING, RUNNING, STOPPED
 from bench.store.store import Store
 
@@ -73,6 +77,7 @@ class LocalLauncher:
     _tries: dict[str, int] = field(default_factory=dict)
     _cancels: dict[str, str] = field(default_factory=dict)
     _seen: dict[str, int] = field(default_factory=dict)
+    _code: dict[str, Any] = field(default_factory=dict)
 
     def places(self, runs: int) -> Places:
         """A GPU a run where there are some, else its threads."""
@@ -94,7 +99,8 @@ class LocalLauncher:
             self._seen[run_id] = self._attempts(progress)
             self._cancels[run_id] = self.store.run(run_id).cancellation()
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
+        context.set_forkserver_preload([*PRELOADED, *modules(tasks)])
+        self._code = provenance.code()
         with _handled(signal.SIGINT, signal.SIG_IGN):  # the server is none of Ctrl-C's business
             multiprocessing.forkserver.ensure_running()
         with _handled(signal.SIGTERM, _interrupt):
@@ -136,7 +142,7 @@ class LocalLauncher:
         slot = min(set(range(self.jobs)) - {s for _, _, s in self._running.values()})
         first, count = slot * self.processes, len(self.gpus)
         mine = [self.gpus[(first + i) % count] for i in range(self.processes if count else 0)]
-        shared = (self.store.root, progress.task, self.resources, ",".join(mine))
+        shared = (self.store.root, progress.task, self.resources, ",".join(mine), self._code)
         members = [
             context.Process(target=run_child, args=(*shared, seat))
             for seat in seats(self.processes)
@@ -229,9 +235,28 @@ def visible_gpus() -> list[str]:
     return [str(i) for i in range(len(glob("/dev/nvidia[0-9]*")))]
 
 
-def run_child(root: Path, task: Task, resources: Resources, gpus: str, seat: Seat) -> None:
-    """Body of a child process: computes one task and exits with a code that says how it went."""
+def modules(tasks: Sequence[Task]) -> list[str]:
+    """Modules of the methods, plug-ins, evaluations and data sets of these tasks.
+
+    They too are imported before the first run: whoever edits the code meanwhile changes no run.
+    """
+    rows: list[Row] = []
+    for config in {t.config.arm: t.config for t in tasks}.values():
+        rows += [registry.METHODS.row(config.method), registry.dataset(config.data.name)]
+        rows += [registry.PLUGINS.row(name) for name, _ in config.plugins]
+        rows += [registry.TASKS.row(name) for name, _ in config.tasks]
+    return sorted({row.target.partition(":")[0] for row in rows})
+
+
+def run_child(
+    root: Path, task: Task, resources: Resources, gpus: str, code: Mapping[str, Any], seat: Seat
+) -> None:
+    """Body of a child process: computes one task and exits with a code that says how it went.
+
+    ``code`` is what the launcher found the code to be when it was loaded.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    provenance.told(code)
     if gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
         resources = replace(resources, device="cuda")
@@ -266,7 +291,7 @@ def local(order: Order) -> LocalLauncher:
     resources, asked = order.resources, order.settings.get("gpus_per_node")
     processes = 1 if asked is None else int(asked)
     gpus = visible_gpus() if resources.device in ("auto", "cuda") else []
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     if asked is not None:
         _check_processes(order, processes, len(gpus), cores)
     if processes > 1 and not gpus:

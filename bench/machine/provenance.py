@@ -7,6 +7,7 @@ import hashlib
 import json
 import platform
 import subprocess
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -55,13 +56,24 @@ def folders() -> dict[str, Path]:
     return found
 
 
+_TOLD: dict[str, Any] = {}
+
+
+def told(code: Mapping[str, Any]) -> None:
+    """What :func:`code` says in this process from now on."""
+    _TOLD.update(code)
+
+
 @lru_cache(maxsize=1)
 def code() -> dict[str, Any]:
     """Commit, and a hash of the uncommitted changes to the code ('' when there are none).
 
     A snapshot of the code carries both in a file. A repository around the packages that does not
-    hold them, as that of a project with an environment inside, says nothing of them.
+    hold them, as that of a project with an environment inside, says nothing of them. A launcher
+    that has loaded the code before hands on what it found then (:func:`told`).
     """
+    if _TOLD:
+        return dict(_TOLD)
     with contextlib.suppress(OSError, ValueError):
         kept: dict[str, Any] = json.loads((ROOT / SNAPSHOT).read_text())
         return kept

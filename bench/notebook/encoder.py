@@ -48,11 +48,11 @@ def encoder(
 
 def _folder(run: str | Path, out: str | Path) -> RunFolder:
     """The pre-training that is meant."""
-    path = Path(run).expanduser()
+    path = Path(os.path.expanduser(run))
     if path.is_dir() and (path / "config.json").is_file():
         path = path.absolute()
         return Store(path.parents[1]).pretraining(path.name)
-    return Store(Path(out).expanduser()).pretraining(os.fspath(run))
+    return Store(Path(os.path.expanduser(out))).pretraining(os.fspath(run))
 
 
 def timm_model(config: RunConfig, weights: dict[str, Tensor], pool: str) -> nn.Module:

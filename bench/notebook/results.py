@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import weakref
@@ -79,7 +80,7 @@ class Results:
     ) -> list[Path]:
         """Writes tables and pages into a folder, by default the study's own; the files."""
         wanted = formats.replace(",", " ").split() if isinstance(formats, str) else formats
-        place = Path(to).expanduser() if to else self.folder.path
+        place = Path(os.path.expanduser(to)) if to else self.folder.path
         return library.report(self.findings(), place, wanted, self.store)
 
     def _repr_html_(self) -> str:
@@ -133,7 +134,7 @@ def open_results(path: str | Path = "results", study: str = "") -> Results:
         UsageError: if there is nothing of the kind.
         NothingMeasuredError: for a folder without studies.
     """
-    place = Path(path).expanduser()
+    place = Path(os.path.expanduser(path))
     if place.is_file():
         return _Unpacked(place, study)
     if (place / PLAN).is_file() and place.absolute().parent.name == STUDIES:

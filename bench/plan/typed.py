@@ -184,14 +184,14 @@ def parse_data(text: str) -> tuple[str, str]:
     if row.needs_root and not root:
         kind, place = ("file", "FILE") if row.file else ("folder", "DIR")
         raise UsageError(f"data set '{name}' needs a {kind}: --data {name}:{place}.")
-    if row.file and not os.path.isfile(Path(root).expanduser()):
+    if row.file and not os.path.isfile(os.path.expanduser(root)):
         raise UsageError(f"data file '{shown(root, 200)}' does not exist. Give a path to a file.")
-    if root and not row.file and not os.path.isdir(Path(root).expanduser()):
+    if root and not row.file and not os.path.isdir(os.path.expanduser(root)):
         raise UsageError(
             f"data folder '{shown(root, 200)}' does not exist. "
             "Mount or copy the data, or use --data digits."
         )
-    return name, str(Path(root).expanduser().resolve()) if root else ""
+    return name, str(Path(os.path.expanduser(root)).resolve()) if root else ""
 
 
 SAVED = "dataset_dict.json"
@@ -218,7 +218,7 @@ def _hugging_face(text: str) -> tuple[str, str]:
 
     Without DIR it is the library's own cache.
     """
-    saved = Path(text).expanduser()
+    saved = Path(os.path.expanduser(text))
     if (saved / SAVED).is_file():
         return f"hfds/{saved.resolve().name}", text
     own, _, root = text.partition(":")

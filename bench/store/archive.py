@@ -7,6 +7,7 @@ nothing outside the results folder, overwrites nothing that is there, and execut
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -134,7 +135,9 @@ def unpack(store: Store, source: Path) -> tuple[list[str], list[str]]:
         return _unpack(store, source)
     except BaseException:
         if fresh:
-            shutil.rmtree(store.root, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another command may have begun to fill it
+                store.runs.rmdir()
+                store.root.rmdir()
         raise
 
 

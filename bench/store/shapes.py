@@ -54,6 +54,8 @@ STATUS: Shape = {
     "step": int,
     "total": int,
     "started": float,
+    "since": float,
+    "since_step": int,
     "beat": float,
     "images_per_s": float | None,
     "data_wait_share": float | None,

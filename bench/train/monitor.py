@@ -52,6 +52,8 @@ class Monitor:
     claim: str = ""
     stopping: str = ""
     trackers: Trackers | None = None
+    _at: tuple[str, int] = ("", 0)
+    _since: tuple[int, float] = (0, 0.0)
     _last_beat: float = 0.0
     _last_checkpoint: float = field(default_factory=time.monotonic)
 
@@ -66,7 +68,8 @@ class Monitor:
     ) -> None:
         """Reports progress, at most once a second.
 
-        ``rate`` is in images/s, ``waited`` the share of the time spent waiting for data.
+        ``rate`` is in images/s, ``waited`` the share of the time spent waiting for data. The status
+        also says since when, and since which step, this attempt has reported the stage.
 
         A heartbeat that cannot be written costs nothing but a warning.
 
@@ -78,10 +81,14 @@ class Monitor:
             return
         self._last_beat = now
         self.check()
+        if stage != self._at[0] or step < self._at[1]:
+            self._since = step, time.time()
+        self._at = stage, step
         values = {"step": step, "total": total, "images_per_s": rate, "loss": loss}
         values["data_wait_share"] = waited
+        begun = {"since_step": self._since[0], "since": self._since[1]}
         try:
-            self.folder.set_status(RUNNING, stage=stage, **values)
+            self.folder.set_status(RUNNING, stage=stage, **begun, **values)
         except OSError as error:
             log.warning("no heartbeat: %s", error)
 

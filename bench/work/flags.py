@@ -34,13 +34,19 @@ def positive(text: str) -> float:
 
 
 def add_resource_flags(group: argparse._ActionsContainer) -> None:
-    """Device, threads, workers, memory, states, trackers."""
+    """Device, threads, workers and memory, and for a run states and trackers."""
+    add_device_flags(group)
+    add = group.add_argument
+    add("--checkpoint-every", type=positive, default=60.0, metavar="S", help="seconds a state")
+    add("--track", nargs="+", default=[], metavar="NAME", help="trackers: see 'ls trackers'")
+
+
+def add_device_flags(group: argparse._ActionsContainer) -> None:
+    """Device, threads, workers, memory."""
     add = group.add_argument
     add("--threads", type=natural, default=0, help="CPU threads a run (0: automatic)")
     add("--workers", type=natural, default=None, help="data workers a run")
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--batch-size", type=natural, default=0, help="images at once on a device")
     add("--strict-images", action="store_true", help="an unreadable image file is an error")
-    add("--checkpoint-every", type=positive, default=60.0, metavar="S", help="seconds a state")
     add("--compile", action="store_true", help="compile training steps (torch.compile)")
-    add("--track", nargs="+", default=[], metavar="NAME", help="trackers: see 'ls trackers'")

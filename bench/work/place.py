@@ -9,9 +9,10 @@ from dataclasses import dataclass
 class Place:
     """``here`` on this machine, else on nodes of ``memory_gb`` a process (0: unknown).
 
-    A batch is shared by ``processes``.
+    A batch is shared by ``processes``, which have GPUs each or not.
     """
 
     here: bool = True
     memory_gb: float = 0.0
     processes: int = 1
+    gpus: bool = False

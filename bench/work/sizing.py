@@ -8,7 +8,6 @@ never from how busy the machine is.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import yaml
 from bench import registry
 from bench.errors import DataError
 from bench.machine import memory
+from bench.machine.cores import usable_cores
 from bench.plan import sized
 from bench.plan.identity import digest
 from bench.plan.keys import Layer
@@ -80,7 +80,7 @@ class Sizing:
 
     def machine(self) -> str:
         """What there is to compute with; of it the recipe depends on the GPU alone."""
-        cores, room = len(os.sched_getaffinity(0)), memory.physical() / 2**30
+        cores, room = usable_cores(), memory.physical() / 2**30
         return f"{cores} cores, {room:.0f} GiB, {'a GPU' if self.gpu else 'no GPU'}"
 
 

@@ -40,7 +40,7 @@ def vet(configs: Sequence[RunConfig], resources: Resources, place: Place) -> lis
         UsageError: naming arm and setting.
     """
     if place.here:
-        _check_device(resources.device)
+        check_device(resources.device, place.gpus)
     counts: dict[DataConfig, Counts] = {}
     notes: dict[str, None] = {}
     for config in _distinct(configs, lambda c: (c.data, c.tasks, c.model)):
@@ -58,8 +58,13 @@ def _distinct(configs: Iterable[RunConfig], key: Callable[[RunConfig], Any]) -> 
     return {key(config): config for config in configs}.values()
 
 
-def _check_device(name: str) -> None:
-    if not name.startswith("cuda"):
+def check_device(name: str, on_gpus: bool = False) -> None:
+    """Refuses a GPU that torch does not see; ``on_gpus`` says that ``auto`` would take one.
+
+    Raises:
+        UsageError: naming how many it sees.
+    """
+    if not (name.startswith("cuda") or on_gpus):
         return
     count, number = torch.cuda.device_count(), int(name.partition(":")[2] or 0)
     if number >= count:

@@ -34,7 +34,8 @@ def vet(configs: Sequence[RunConfig], resources: Resources, place: Place) -> lis
     different = list({_parts(c): c for c in configs}.values())
     file = _file()
     on_files = resources.data_root or resources.init_path
-    if file is None or on_files or resources.device.startswith("cuda"):
+    on_gpus = place.gpus or resources.device.startswith("cuda")
+    if file is None or on_files or on_gpus:
         return _vet(different, resources, place)
     kept = _kept(file)
     keys = {_key(c, resources, place): c for c in different}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from bench.commands.progress import StudyView
+from bench.commands.top import eta
 from bench.launch.base import Progress, refresh
 from bench.store.states import DONE, PENDING, RUNNING
 from bench.store.store import Store
+from bench.train.monitor import Monitor
 from tests.support.tiny_runs import tasks
 
 
@@ -84,3 +87,26 @@ def test_a_running_run_has_done_its_share_and_one_that_has_just_begun_nothing(
     progress = Progress(task, RUNNING)
     refresh(store, progress)
     assert progress.share == pytest.approx(share)
+
+
+def test_time_left_is_that_of_this_attempt(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    folder = Store(tmp_path).run("pre-x")
+    folder.path.mkdir(parents=True)
+    folder.set_status(RUNNING, started=1000.0)
+    monitor = Monitor(folder)
+
+    def left(stage: str, step: int, at: float) -> str:
+        clock[0] = at
+        monitor.beat(stage, step, 10_000, 1.0, 0.5)
+        return eta(folder.status())
+
+    assert left("pretrain", 9000, 1010) == ""  # gone on with from a state; no pace yet
+    assert left("pretrain", 9010, 1020) == "16:30"
+    assert left("finetune", 1, 1100) == ""
+    assert left("finetune", 1001, 1200) == "14:59"
+    assert left("finetune", 1, 1300) == ""  # the next draw of labels
+    folder.set_status(RUNNING, started=1400.0)
+    assert eta(folder.status()) == ""

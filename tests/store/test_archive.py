@@ -112,6 +112,23 @@ def test_what_is_no_archive_is_named(tmp_path: Path) -> None:
         unpack(Store(tmp_path / "out"), tmp_path / "x")
 
 
+def test_a_failed_import_leaves_what_others_wrote_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x.tar.gz").write_bytes(b"no archive")
+    other = Store(tmp_path / "b")
+    prove = Store.check_writable
+
+    def check_writable(store: Store) -> None:
+        prove(store)
+        write_bytes(store.run("mine").path / "record.json", b"{}")
+
+    monkeypatch.setattr(Store, "check_writable", check_writable)
+    with pytest.raises(UsageError, match="cannot read archive"):
+        unpack(other, tmp_path / "x.tar.gz")
+    assert (other.run("mine").path / "record.json").exists()
+
+
 def test_a_truncated_archive_is_named(tmp_path: Path) -> None:
     store = filled(tmp_path / "a")
     export(store, [f.path for f in store.folders()], tmp_path / "x.tar.gz")

@@ -19,7 +19,9 @@ import pytest
 
 from bench.errors import BusyError, StorageError
 from bench.launch.inline import InlineLauncher
-from bench.launch.local import LocalLauncher, visible_gpus
+from bench.launch.local import LocalLauncher, modules, visible_gpus
+from bench.machine import provenance
+from bench.machine.cores import usable_cores
 from bench.plan import resolve, typed
 from bench.plan.config import Resources
 from bench.plan.identity import pretrain_id
@@ -285,6 +287,25 @@ def test_a_record_names_the_machine_and_code_of_its_pre_training(tmp_path: Path)
     assert record.commit == "0123456789abcdef"
     assert "another processor" in record.hardware
     assert f"evaluated with other code than pre-trained: {here[:10]}" in record.notes
+
+
+def test_runs_are_of_the_code_that_the_launcher_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever edits or commits while a study runs changes neither its runs nor what they say."""
+    known = modules([PRE, FIN])
+    assert {"baselines.mae.model", "bench.evaluate.finetune"} <= set(known)
+    monkeypatch.setattr(provenance, "code", lambda: {"commit": "loaded", "dirty": ""})
+    ended = LocalLauncher(Store(tmp_path), QUICK).launch([PRE], lambda runs: None)
+    assert [p.state for p in ended] == [DONE]
+    found = read_json(Store(tmp_path).run(PRE.run_id).path / "provenance.json")
+    assert found is not None
+    assert found["code"]["commit"] == "loaded"
+
+
+def test_cores_where_no_process_is_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert usable_cores() == os.cpu_count()
 
 
 def test_visible_gpus_honours_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

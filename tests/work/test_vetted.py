@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bench.errors import UsageError
 from bench.machine import cache
 from bench.plan.config import Resources, RunConfig
 from bench.work import vetted
 from bench.work.place import Place
+from bench.work.vet import check_device
 from tests.conftest import tiny_study
 
 HERE = Place(memory_gb=1.0)
@@ -189,3 +191,19 @@ def test_a_dry_run_imports_no_compiler_and_its_repetition_no_torch(
     assert imported(slow, *line) == "['torch']"
     assert imported(slow, *line) == "[]"
     assert [p.name for p in tmp_path.iterdir()] == ["cache"]
+
+
+def test_what_needs_a_gpu_is_looked_at_each_time(seen: Vetted) -> None:
+    for _ in range(2):
+        vetted.vet(configs(), Resources(), replace(HERE, gpus=True))
+    assert len(seen) == 2
+
+
+def test_a_gpu_that_torch_does_not_see_is_refused_before_any_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    check_device("auto")
+    check_device("cpu")
+    with pytest.raises(UsageError, match=r"auto: torch sees 0 GPU\(s\).*--device cpu"):
+        check_device("auto", on_gpus=True)

@@ -238,10 +238,11 @@ def slurm(order: Order) -> SlurmLauncher:
     site, resources = load_site(order.site, order.settings), order.resources
     processes = site.nodes * site.tasks
     check_shares(order, processes, "--nodes or --ngpus")
-    if "%" in str(order.store.root):
-        raise UsageError(
-            f"--out '{order.store.root}': SLURM reads '%' in the paths of its logs as a code."
-        )
+    for flag, place in (("--out", str(order.store.root)), ("--job-dir", site.job_dir)):
+        if "%" in place:
+            raise UsageError(
+                f"{flag} '{place}': SLURM reads '%' in the paths of its logs as a code."
+            )
     workers = max(1, site.cpus_per_task - 1) if resources.workers else 0
     resources = replace(
         resources,

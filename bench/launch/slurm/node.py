@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import tempfile
@@ -16,6 +15,7 @@ from bench.launch.slurm.scheduler import Job, Scheduler, call
 from bench.launch.slurm.site import Site
 from bench.launch.slurm.submit import Submitter
 from bench.launch.snapshot import take_snapshot
+from bench.machine.cores import usable_cores
 from bench.plan.config import Resources
 from bench.store.files import read_json, write_json
 from bench.store.store import Store
@@ -47,7 +47,7 @@ class NodeCheck:
         answer = {
             "read": written,
             "signal": bool(heard),
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": usable_cores(),
             "gpus": len(visible_gpus()),
             "versions": provenance.versions(),
         }

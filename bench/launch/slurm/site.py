@@ -23,6 +23,9 @@ OURS = frozenset(
 )
 """Options of sbatch that the launcher or submitit set."""
 
+PLACES = ("job_dir", "stage", "stage_from")
+"""Settings that name folders or files."""
+
 VARIABLE = "MTO_BENCH_SITE"
 """Names the site file when --site does not."""
 
@@ -90,6 +93,7 @@ def load_site(path: str, flags: Mapping[str, Any]) -> Site:
         values = dict(table.get("slurm", {}))
         values["additional"] = _options(values.get("additional", {}), name)
     values |= {k: v for k, v in flags.items() if v is not None}
+    values |= {k: _place(values[k]) for k in PLACES if isinstance(values.get(k), str)}
     site: Site = load_section(Site, values, "slurm")
     if site.timeout_min * 60 <= site.signal_delay_s:
         raise UsageError(
@@ -99,6 +103,12 @@ def load_site(path: str, flags: Mapping[str, Any]) -> Site:
     if site.stage_from and not site.stage:
         raise UsageError("stage_from is read with stage = 'FOLDER ON THE NODE' alone: add it.")
     return site
+
+
+def _place(path: str) -> str:
+    """The folder or file meant, of the user who submits: a job starts in a folder of its own."""
+    path = os.path.expanduser(path)
+    return os.path.abspath(path) if path and not path.startswith("$") else path
 
 
 def _options(table: Any, file: str) -> list[list[str]]:

@@ -28,7 +28,7 @@ def staged(source: Path, to: str) -> Path:
     place = os.path.expandvars(to)
     if "$" in place:
         raise UsageError(f"stage = '{to}': a variable of it is not set in the job ('{place}').")
-    target = Path(place) / f"mto-bench-{source.name}-{digest(str(source))}"
+    target = Path(place) / f"mto-bench-{source.name}-{digest(str(source), *_state(source))}"
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.with_name(f"{target.name}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -39,6 +39,16 @@ def staged(source: Path, to: str) -> Path:
     if source.suffix == ARRAYS:
         return target / source.name
     return target if source.is_dir() else _inside(target)
+
+
+def _state(source: Path) -> list[int]:
+    """What changes with the file, or with the folder and those in it: no file of one is read."""
+    if not source.is_dir():
+        about = source.stat()
+        return [about.st_size, about.st_mtime_ns]
+    folders = [source, *(f for f in sorted(source.iterdir()) if f.is_dir())]
+    folders += [f for part in folders[1:] for f in sorted(part.iterdir()) if f.is_dir()]
+    return [folder.stat().st_mtime_ns for folder in folders]
 
 
 def _fill(source: Path, target: Path) -> None:

@@ -10,7 +10,7 @@ import io
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,13 @@ from bench.plan.study import PRETRAIN, Task
 from bench.store.files import read_json, write_json
 from bench.store.states import PENDING
 from bench.store.store import Store
+
+OF_THE_SHELL = ("SLURM_CONF", "SLURM_CLUSTERS")
+"""Variables that say which cluster is meant, in a job as outside of one."""
+
+
+REPORT_GB = 8
+"""Memory that the report asks for at most."""
 
 
 class LimitError(SchedulerError):
@@ -169,13 +176,17 @@ class Submitter:
         parameters = self._parameters(job, "report", ["afterany:" + ":".join(bases)])
         small: dict[str, Any] = {"nodes": 1, "ntasks_per_node": 1, "time": 60}
         small["signal_delay_s"] = min(60, self.site.signal_delay_s)
+        if self.site.mem_gb > REPORT_GB:
+            small["mem"] = f"{REPORT_GB * 1024}MB"
         parameters.pop("gpus_per_node", None)
         write_json(path, {**noted, "report": asdict(job)})
         try:
             job = replace(job, id=self._sbatch([body], {**parameters, **small})[0])
             write_json(path, {**noted, "report": asdict(job)})
-        except LimitError:
+        except SchedulerError as error:  # the runs are queued, and worth more than their report
             write_json(path, noted)
+            if not isinstance(error, LimitError):
+                print(f"the report was not queued, 'report' makes it: {error}", file=sys.stderr)
 
     def _new_job(self, stage: str, place: Place) -> Job:
         return Job(
@@ -196,7 +207,7 @@ class Submitter:
         executor.update_parameters(**parameters)
         spoken = io.StringIO()  # submitit prints what sbatch says, and raises it
         try:
-            with contextlib.redirect_stderr(spoken), executor.batch():
+            with _outside_of_a_job(), contextlib.redirect_stderr(spoken), executor.batch():
                 jobs = [executor.submit(body) for body in bodies]
         except (FailedJobError, FailedSubmissionError, OSError) as error:
             said = refusal(error)
@@ -238,7 +249,7 @@ class Submitter:
             "signal_delay_s": site.signal_delay_s,
             "setup": [*site.setup, path],
             "teardown": teardown(site.kill_retries, self.job_dir / job.token),
-            "srun_args": list(site.srun_args),
+            "srun_args": [*_cores(site), *site.srun_args],
             "additional_parameters": extra,
         }
 
@@ -249,6 +260,29 @@ class Place:
 
     snapshot: Path
     cluster: Cluster
+
+
+def _cores(site: Site) -> list[str]:
+    """Said to srun too: since SLURM 22.05 it does not take it over from sbatch."""
+    return [f"--cpus-per-task={site.cpus_per_task}"] if site.cpus_per_task else []
+
+
+@contextlib.contextmanager
+def _outside_of_a_job() -> Iterator[None]:
+    """Hides from sbatch what an allocation that this process runs in has set for its own steps.
+
+    A job would inherit it, and be bound to cores that it has not got. What a shell says to sbatch
+    stays.
+    """
+    if "SLURM_JOB_ID" not in os.environ:
+        yield
+        return
+    from submitit.helpers import clean_env
+
+    said = {k: v for k, v in os.environ.items() if k.startswith("SBATCH_") or k in OF_THE_SHELL}
+    with clean_env():
+        os.environ.update(said)
+        yield
 
 
 def _base(job_id: str) -> str:

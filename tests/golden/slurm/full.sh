@@ -26,7 +26,7 @@ export PYTHONPATH=OUT/code/SNAPSHOT${PYTHONPATH:+:$PYTHONPATH}
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output OUT/jobs/%A_%a_%t_log.out --error OUT/jobs/%A_%a_%t_log.err --kill-on-bad-exit=1 PYTHON -u -m submitit.core._submit OUT/jobs
+srun --unbuffered --output OUT/jobs/%A_%a_%t_log.out --error OUT/jobs/%A_%a_%t_log.err --cpus-per-task=10 --kill-on-bad-exit=1 PYTHON -u -m submitit.core._submit OUT/jobs
 
 
 # teardown
@@ -69,7 +69,7 @@ export PYTHONPATH=OUT/code/SNAPSHOT${PYTHONPATH:+:$PYTHONPATH}
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output OUT/jobs/%A_%a_%t_log.out --error OUT/jobs/%A_%a_%t_log.err --kill-on-bad-exit=1 PYTHON -u -m submitit.core._submit OUT/jobs
+srun --unbuffered --output OUT/jobs/%A_%a_%t_log.out --error OUT/jobs/%A_%a_%t_log.err --cpus-per-task=10 --kill-on-bad-exit=1 PYTHON -u -m submitit.core._submit OUT/jobs
 
 
 # teardown
@@ -92,7 +92,7 @@ exit "$code"
 #SBATCH --dependency=afterany:100:101
 #SBATCH --error=OUT/jobs/%j_0_log.err
 #SBATCH --job-name=bench-report
-#SBATCH --mem=245760MB
+#SBATCH --mem=8192MB
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
 #SBATCH --open-mode=append
@@ -109,7 +109,7 @@ export PYTHONPATH=OUT/code/SNAPSHOT${PYTHONPATH:+:$PYTHONPATH}
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output OUT/jobs/%j_%t_log.out --error OUT/jobs/%j_%t_log.err --kill-on-bad-exit=1 PYTHON -u -m submitit.core._submit OUT/jobs
+srun --unbuffered --output OUT/jobs/%j_%t_log.out --error OUT/jobs/%j_%t_log.err --cpus-per-task=10 --kill-on-bad-exit=1 PYTHON -u -m submitit.core._submit OUT/jobs
 
 
 # teardown

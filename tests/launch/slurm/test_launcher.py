@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from tests.support.fake_cluster import (
     PRE,
     SITE,
     Fake,
+    detached,
     finish,
     follow,
     grid,
@@ -137,6 +140,36 @@ def test_a_late_refusal_leaves_nothing_queued(fake: Fake, store: Store) -> None:
         launcher(store).launch(ALL, lambda runs: None)
     assert {s for s, _ in fake.read()["jobs"].values()} == {"CANCELLED"}
     assert not list(store.runs.glob("*/job.json"))
+
+
+def test_runs_are_worth_more_than_their_report(fake: Fake, store: Store, capsys: Any) -> None:
+    fake.change(refuse="Batch job submission failed: you must ask for a GPU", refuse_after=2)
+    detached(store, ALL)
+    assert "the report was not queued, 'report' makes it" in capsys.readouterr().err
+    assert {s for s, _ in fake.read()["jobs"].values()} == {"PENDING"}
+    assert all(job(store, task) for task in ALL)
+
+
+def test_the_report_asks_for_little_memory(fake: Fake, store: Store) -> None:
+    detached(store, ALL, site=replace(SITE, mem_gb=200))
+    heads = fake.read()["heads"].values()
+    asked = {h["job-name"]: h["mem"] for h in heads}
+    assert asked == dict.fromkeys(("bench-pretrain", "bench-cell"), "204800MB") | {
+        "bench-report": "8192MB"
+    }
+
+
+def test_a_job_inherits_nothing_of_the_allocation_it_is_submitted_from(
+    fake: Fake, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SLURM_CPU_BIND", "SLURM_CPUS_PER_TASK", "SLURM_CONF", "SBATCH_ACCOUNT"):
+        monkeypatch.setenv(name, "x")
+    detached(store, [PRE])
+    assert fake.read()["heard"]["SLURM_CPU_BIND"] == "x"  # outside of a job a shell means it so
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    detached(store, [OTHER])
+    assert fake.read()["heard"] == {"SLURM_CONF": "x", "SBATCH_ACCOUNT": "x"}
+    assert os.environ["SLURM_JOB_ID"] == "1"
 
 
 def test_no_slurm_here(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from bench.errors import (
     REMEDIES,
@@ -23,7 +24,7 @@ from bench.errors import (
 from bench.launch.slurm import job
 from bench.launch.slurm.job import SlurmRun
 from bench.launch.slurm.scheduler import Job, JobState, expand, parse
-from bench.launch.slurm.site import load_site
+from bench.launch.slurm.site import Site, load_site
 from bench.launch.slurm.submission import Told, judge
 from bench.launch.slurm.submit import Submitter, teardown
 from bench.launch.snapshot import take_snapshot
@@ -236,6 +237,19 @@ def test_doctor_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "none' does not exist" in capsys.readouterr().out
 
 
+def test_doctor_opens_the_images_of_a_preset_with_a_long_warm_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("train", "val"):
+        for name in ("red", "blue"):
+            (folder := tmp_path / "i" / part / name).mkdir(parents=True)
+            Image.new("RGB", (32, 32), name).save(folder / "0.png")
+    words = ["doctor", "--out", str(tmp_path / "o"), "--data", f"imagenet:{tmp_path / 'i'}"]
+    main([*words, "--json"])
+    found = {f["what"]: f for f in json.loads(capsys.readouterr().out)}
+    assert found["data"]["detail"] == "2 of 2 test images are copies of training images"
+
+
 def test_cancel_without_anything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cancel", "--out", str(tmp_path)]) == 3
     assert "nothing to cancel" in capsys.readouterr().err
@@ -321,6 +335,24 @@ def test_site_file_and_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         load_site(str(path), {})
     with pytest.raises(UsageError, match="cannot read"):
         load_site(str(tmp_path / "none.toml"), {})
+
+
+def test_places_of_a_site_are_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "site.toml"
+    path.write_text('[slurm]\njob_dir = "~/jobs"\nstage = "$TMPDIR"\nstage_from = "a.tar"\n')
+    site = load_site(str(path), {})
+    assert site.job_dir == str(tmp_path / "jobs")
+    assert (site.stage, site.stage_from) == ("$TMPDIR", str(tmp_path / "a.tar"))
+
+
+def test_srun_is_told_the_cores_too(tmp_path: Path) -> None:
+    job = Job(token="a", name="b", place="/c", cluster="d", logs="e")
+    for cores, told in ((0, []), (10, ["--cpus-per-task=10"])):
+        submitter = Submitter(Store(tmp_path), QUICK, Site(cpus_per_task=cores), tmp_path)
+        passed = submitter._parameters(job, "pretrain", [])["srun_args"]
+        assert passed == [*told, "--kill-on-bad-exit=1"]
 
 
 def test_further_options_of_sbatch(tmp_path: Path) -> None:

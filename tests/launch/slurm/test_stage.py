@@ -59,3 +59,19 @@ def test_a_copy_that_broke_off_is_made_anew(
         with pytest.raises(OSError, match="no space"):
             staged(source, str(tmp_path / "node"))
     assert [f.name for f in staged(source, str(tmp_path / "node")).iterdir()] == ["0.png"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "gztar"])
+def test_images_that_changed_are_staged_anew(kind: str, tmp_path: Path) -> None:
+    (folder := tmp_path / "images" / "train" / "a").mkdir(parents=True)
+    (folder / "0.png").touch()
+
+    def source() -> Path:
+        if kind == "folder":
+            return tmp_path / "images"
+        return Path(shutil.make_archive(str(tmp_path / "a"), kind, tmp_path, "images"))
+
+    first = staged(source(), str(tmp_path / "node"))
+    (folder / "1.png").touch()
+    second = staged(source(), str(tmp_path / "node"))
+    assert [len(list(place.rglob("*.png"))) for place in (first, second)] == [1, 2]

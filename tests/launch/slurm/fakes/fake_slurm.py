@@ -68,6 +68,7 @@ def sbatch(state: dict, words: list[str]) -> str:
     job = str(state["next"])
     state["next"] += 1
     state["scripts"][job], state["heads"][job] = text, head
+    state["heard"] = {k: v for k, v in os.environ.items() if k.startswith(("SLURM_", "SBATCH_"))}
     after = head.get("dependency", "")
     state["dependencies"][job] = after
     ids = [f"{job}_{i}" for i in range(size)] if array else [job]
