@@ -10,7 +10,7 @@ from typing import Any
 
 from bench import library
 from bench.commands.flags import add_out_flag
-from bench.errors import BenchError, UsageError, shown
+from bench.errors import UsageError, shown
 from bench.report import write
 from bench.store import studies
 from bench.store.archive import unpack
@@ -50,7 +50,7 @@ def _side(name: str, out: Path, place: Path) -> write.Side:
         for frame, columns in REPORT.items():
             rows: Any = values.get(frame)
             if not fits(rows, list[dict[str, Any]]) or not all(_has(row, columns) for row in rows):
-                raise BenchError(
+                raise UsageError(
                     f"'{shown(name)}' is no report.json: its '{frame}' cannot be read."
                 )
         cleaned: dict[str, Any] = clean(values)

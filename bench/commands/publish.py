@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -20,6 +21,9 @@ from bench.store.store import Store
 from bench.store.studies import StudyFolder
 
 TABLES = ("md", "csv", "json")
+
+REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+"""What the system says of a folder that may be read alone."""
 
 RESULT = ("<!-- result -->\n", "<!-- /result -->\n")
 """Lines in a markdown file between which ``report --readme`` puts the printed table.
@@ -56,7 +60,15 @@ def publish(store: Store, folder: StudyFolder, saying: Saying, target: Path | No
         write.check_gate(expression)
     findings = library.findings_of(store, folder)
     target = target or folder.path
-    paths = library.report(findings, target, saying.formats, store)
+    try:
+        paths = library.report(findings, target, saying.formats, store)
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        raise UsageError(
+            f"cannot write tables to '{target}' ({error.strerror}). "
+            "Name another folder: report STUDY --to DIR."
+        ) from error
     values = write.results(findings) if saying.json or saying.gates else {}
     say(json.dumps(values, indent=1) if saying.json else write.summary(findings))
     shown = ", ".join(sorted({p.name for p in paths if p.parent == target}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bench import library
 from bench.commands import analyze
 from bench.commands.tune import ranking
 from bench.plan.study import CELL
@@ -347,3 +349,22 @@ def test_a_plan_of_many_arms_names_a_few_of_those_it_knows_no_speed_of(tmp_path,
     (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("cost")]
     assert "yet of mae, mae+mto(all" in line
     assert "and 4 more; add --calibrate" in line
+
+
+def test_a_report_of_a_folder_that_may_be_read_alone_names_the_way_out(
+    tmp_path, capsys, monkeypatch
+):
+    stored(tmp_path, "s", runs(RISING))
+
+    def refuse(*given: object) -> list[Path]:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(library, "report", refuse)
+    assert main(["report", "s", "--out", str(tmp_path)]) == 2
+    assert "report STUDY --to DIR" in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_read_is_a_wrong_argument(tmp_path, capsys):
+    (broken := tmp_path / "report.json").write_text("{}")
+    assert main(["compare", str(broken), str(broken)]) == 2
+    assert "is no report.json" in capsys.readouterr().err
