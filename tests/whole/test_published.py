@@ -62,6 +62,24 @@ def test_the_readme_opens_with_the_answers_of_all_studies() -> None:
     assert "\n".join(lines) in README
 
 
+WHOLE = {"digits": "mto-digits-whole", "Fashion-MNIST": "mto-fashion-mnist-whole"}
+"""The studies of every part of MTO at once."""
+
+
+def test_the_readme_shows_the_answers_of_the_whole_method() -> None:
+    heads = ["the whole method", "half of 200", "half of 400", "ρ to 200", "ρ to 400"]
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    for data, study in WHOLE.items():
+        found = planned_answers(study)
+        for arm in dict.fromkeys(found["arm"]):
+            mine, name = found[found["arm"] == arm], BASELINES[arm.partition("+")[0]]
+            rows = "all rows" if "rows=all" in arm else "visible rows"
+            halves = [half_words(mine[mine["target_epochs"] == e]) for e in (200, 400)]
+            ratios = [rho_words(mine[mine["target_epochs"] == e]) for e in (200, 400)]
+            lines.append(f"| {' | '.join([f'{name}, {data}, {rows}', *halves, *ratios])} |")
+    assert "\n".join(lines) in README
+
+
 def planned_answers(study: str) -> pd.DataFrame:
     """The targets of a published study by the endpoint that its plan made primary."""
     frame = pd.read_csv(ROOT / "results" / study / "targets.csv")
