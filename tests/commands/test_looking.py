@@ -86,7 +86,9 @@ def test_log_shows_epochs_losses_and_speed_of_a_running_run(tmp_path: Path, show
     for epoch in range(1, 101):
         run.append_metrics({"stage": "pretrain", "epoch": epoch, "step": epoch, "loss": 1 / epoch})
     with run.lock():
-        run.set_status(RUNNING, step=100, total=400, images_per_s=1234.0, started=1.0)
+        run.set_status(
+            RUNNING, step=100, total=400, images_per_s=1234.0, started=1.0, since=2.0, since_step=50
+        )
         text = shown("log", "pre-mae-now")
     assert "1,234 images/s, step 100 of 400, ETA" in text
     losses = re.findall(r"^pretrain +(\d+) +([\d.]+)$", text, re.MULTILINE)
@@ -185,11 +187,11 @@ def test_compare_takes_names_folders_archives_and_report_json(tmp_path: Path, sh
     brief = shown("compare", "mine", str(study / "report.json"))
     assert "| digits | mae | fine-tune top-1 | 100 | 80.00 ± " in brief
     assert "nothing is paired" in brief
-    assert "no report.json" in shown("compare", "mine", str(study / "plan.json"), code=1)
+    assert "no report.json" in shown("compare", "mine", str(study / "plan.json"), code=2)
     odd = tmp_path / "odd.json"
     for was, then in (('"epochs": 100', '"epochs": "x"'), ('"mean"', '"men"'), ("{", "[{")):
         odd.write_text((study / "report.json").read_text().replace(was, then, 1))
-        assert "no report.json" in shown("compare", "mine", str(odd), code=1)
+        assert "no report.json" in shown("compare", "mine", str(odd), code=2)
 
 
 def test_tune_ranks_marks_the_best_and_says_what_the_seeds_tell_apart() -> None:
