@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -50,16 +50,12 @@ BASELINES = {
 
 
 def test_the_readme_opens_with_the_answers_of_all_studies() -> None:
-    heads = ["baseline", *(f"half of {e}" for e in (200, 400, 800)), "ρ to 200", "ρ to 400"]
-    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    rows = {}
     for data, studies in PAIRS.items():
         found = pd.concat(planned_answers(study) for study in studies)
         for arm, name in BASELINES.items():
-            mine = found[found["arm"] == f"{arm}+mto"]
-            halves = [half_words(mine[mine["target_epochs"] == e]) for e in (200, 400, 800)]
-            ratios = [rho_words(mine[mine["target_epochs"] == e]) for e in (200, 400)]
-            lines.append(f"| {' | '.join([f'{name}, {data}', *halves, *ratios])} |")
-    assert "\n".join(lines) in README
+            rows[f"{name}, {data}"] = found[found["arm"] == f"{arm}+mto"]
+    assert answers("baseline", (200, 400, 800), rows) in README
 
 
 WHOLE = {"digits": "mto-digits-whole", "Fashion-MNIST": "mto-fashion-mnist-whole"}
@@ -67,17 +63,25 @@ WHOLE = {"digits": "mto-digits-whole", "Fashion-MNIST": "mto-fashion-mnist-whole
 
 
 def test_the_readme_shows_the_answers_of_the_whole_method() -> None:
-    heads = ["the whole method", "half of 200", "half of 400", "ρ to 200", "ρ to 400"]
-    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    rows = {}
     for data, study in WHOLE.items():
         found = planned_answers(study)
         for arm in dict.fromkeys(found["arm"]):
-            mine, name = found[found["arm"] == arm], BASELINES[arm.partition("+")[0]]
-            rows = "all rows" if "rows=all" in arm else "visible rows"
-            halves = [half_words(mine[mine["target_epochs"] == e]) for e in (200, 400)]
-            ratios = [rho_words(mine[mine["target_epochs"] == e]) for e in (200, 400)]
-            lines.append(f"| {' | '.join([f'{name}, {data}, {rows}', *halves, *ratios])} |")
-    assert "\n".join(lines) in README
+            reading = "all rows" if "rows=all" in arm else "visible rows"
+            name = BASELINES[arm.partition("+")[0]]
+            rows[f"{name}, {data}, {reading}"] = found[found["arm"] == arm]
+    assert answers("the whole method", (200, 400), rows) in README
+
+
+def answers(head: str, halves: Sequence[int], rows: Mapping[str, pd.DataFrame]) -> str:
+    """A table of halves and ratios, one row for each name and its targets."""
+    heads = [head, *(f"half of {e}" for e in halves), "ρ to 200", "ρ to 400"]
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    for name, mine in rows.items():
+        said = [half_words(mine[mine["target_epochs"] == e]) for e in halves]
+        said += [rho_words(mine[mine["target_epochs"] == e]) for e in (200, 400)]
+        lines.append(f"| {' | '.join([name, *said])} |")
+    return "\n".join(lines)
 
 
 def planned_answers(study: str) -> pd.DataFrame:

@@ -31,7 +31,6 @@ from bench.store.store import Store
 OF_THE_SHELL = ("SLURM_CONF", "SLURM_CLUSTERS")
 """Variables that say which cluster is meant, in a job as outside of one."""
 
-
 REPORT_GB = 8
 """Memory that the report asks for at most."""
 
