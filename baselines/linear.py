@@ -1,12 +1,15 @@
 """Linear layers whose fp32 products run in oneDNN where PyTorch's own choice is slow.
 
-On a CPU PyTorch multiplies fp32 matrices by Intel's MKL, which keeps its fastest kernels for
-Intel's processors; on an AMD one with AVX-512 oneDNN, which comes with PyTorch too, takes half the
-time (docs/performance.md). Everywhere else, and on a GPU, these are PyTorch's own linear layers.
+On a CPU PyTorch multiplies fp32 matrices by Intel's MKL, which keeps its kernels of full vector
+width for Intel's processors; on AMD's with full-width AVX-512, from Zen 5 on, oneDNN, which comes
+with PyTorch too, takes half the time (docs/performance.md). On Zen 4, which computes 512 bits in
+two halves, it is the slower of the two on small layers. Everywhere else, and on a GPU, these are
+PyTorch's own linear layers.
 """
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
+
+CPUINFO = Path("/proc/cpuinfo")
+"""Where Linux describes the processor."""
+
+ZEN5_FAMILY = 26
+"""Number of AMD's processor family (1Ah) that Zen 5 began; Zen 3 and 4 are 25."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -44,11 +53,13 @@ def prefers_onednn() -> bool:
     A fixed property of the machine, never a timing: two processes must choose alike.
     """
     try:
-        facts = Path("/proc/cpuinfo").read_text()
+        facts = CPUINFO.read_text()
     except OSError:
         return False
     has_both = torch.backends.mkl.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return has_both and "AuthenticAMD" in facts and "avx512f" in facts
+    family = re.search(r"^cpu family\s*:\s*(\d+)$", facts, re.MULTILINE)
+    recent = family is not None and int(family[1]) >= ZEN5_FAMILY
+    return has_both and recent and "AuthenticAMD" in facts and "avx512f" in facts
 
 
 def _suits_onednn(x: Tensor) -> bool:
@@ -75,13 +86,23 @@ class _OneDnnLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        rows = gradient.reshape(-1, gradient.shape[-1])
+        rows, inputs = (t.reshape(-1, t.shape[-1]) for t in (gradient, x))
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad
         return (
             _product(gradient, weight.t()) if wants_x else None,
-            _product(rows.t(), x.reshape(-1, x.shape[-1]).t()) if wants_weight else None,
+            _weight_gradient(rows, inputs) if wants_weight else None,
             rows.sum(0) if wants_bias else None,
         )
+
+
+def _weight_gradient(rows: Tensor, inputs: Tensor) -> Tensor:
+    """Gradient [N, K] from rows [R, N] and inputs [R, K].
+
+    oneDNN copies the first factor to turn it, so that is the smaller one.
+    """
+    if rows.shape[1] > inputs.shape[1]:
+        return _product(inputs.t(), rows.t()).t()
+    return _product(rows.t(), inputs.t())
 
 
 def _count_operations(x: Any, weight: Any, *rest: Any, **kwargs: Any) -> int:

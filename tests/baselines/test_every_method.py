@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from baselines import linear
 from bench import registry
 from bench.api import ClassifierOptions
 from bench.streams import Streams
@@ -84,13 +82,3 @@ def test_first_values_do_not_depend_on_what_stood_there(name: str) -> None:
     method.reset_parameters(lambda key: streams.generator("init", key))
     for key, value in method.state_dict().items():
         assert torch.equal(value, fresh[key]), key
-
-
-def test_a_machine_that_does_not_tell_its_processor_multiplies_as_pytorch_does(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def unreadable(path: Path) -> str:
-        raise OSError
-
-    monkeypatch.setattr(Path, "read_text", unreadable)
-    assert linear.prefers_onednn.__wrapped__() is False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,8 @@ from baselines.linear import Linear, linear
 pytestmark = pytest.mark.skipif(
     not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="PyTorch without oneDNN"
 )
+
+chosen = module.prefers_onednn.__wrapped__
 
 SHAPES = [((5, 7, 48), 144), ((3, 32), 8), ((6,), 4), ((2, 3, 4, 16), 16)]
 
@@ -80,3 +84,39 @@ def test_whatever_does_not_suit_is_pytorchs_own(case: str) -> None:
         out = layer(x)
     assert "OneDnn" not in type(out.grad_fn).__name__
     assert out.dtype == {"double": torch.float64, "autocast": torch.bfloat16}.get(case, x.dtype)
+
+
+@pytest.mark.parametrize(
+    ("maker", "family", "flags", "wanted"),
+    [
+        ("AuthenticAMD", 26, "avx2 avx512f", True),
+        ("AuthenticAMD", 25, "avx2 avx512f", False),
+        ("AuthenticAMD", 23, "avx2", False),
+        ("GenuineIntel", 6, "avx2 avx512f", False),
+        ("GenuineIntel", 26, "avx2 avx512f", False),
+    ],
+)
+def test_onednn_is_for_amd_processors_from_zen_5_on(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    maker: str,
+    family: int,
+    flags: str,
+    wanted: bool,
+) -> None:
+    told = tmp_path / "cpuinfo"
+    told.write_text(f"vendor_id\t: {maker}\ncpu family\t: {family}\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(module, "CPUINFO", told)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    assert chosen() is wanted
+
+
+@pytest.mark.parametrize("kept", ["nothing", "no family"])
+def test_a_machine_that_does_not_tell_its_processor_multiplies_as_pytorch_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kept: str
+) -> None:
+    told = tmp_path / "cpuinfo"
+    if kept == "no family":
+        told.write_text("vendor_id\t: AuthenticAMD\nflags\t\t: avx512f\n")
+    monkeypatch.setattr(module, "CPUINFO", told)
+    assert chosen() is False
