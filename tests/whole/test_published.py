@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,25 +14,33 @@ from bench.run import main
 ROOT = Path(__file__).parents[2]
 ARCHIVES = sorted((ROOT / "results").glob("*.tar.gz"))
 README = (ROOT / "README.md").read_text()
+RESULTS = (ROOT / "results" / "README.md").read_text()
 SCHEMA_1 = ROOT / "tests" / "golden" / "schema-1"
 """A study computed when records had schema 1, with the tables that it has to give for ever."""
 
 
 @pytest.mark.parametrize("archive", ARCHIVES, ids=lambda path: path.name)
-def test_published_tables_and_the_readmes_follow_from_the_records(
+def test_published_tables_and_the_verdicts_follow_from_the_records(
     archive: Path, tmp_path: Path
 ) -> None:
     name, readme = archive.name.removesuffix(".tar.gz"), tmp_path / "README.md"
-    readme.write_text(README)
-    to = tmp_path / "results" / name  # the figures as seen from the README
-    shown = ["--readme", str(readme)] if f"<!-- result {name} -->" in README else []
+    readme.write_text(RESULTS)
+    to = tmp_path / name  # the figures as seen from results/README.md
+    shown = ["--readme", str(readme)] if f"<!-- result {name} -->" in RESULTS else []
     tables_follow(archive, ROOT / "results" / name, to, shown)
-    assert readme.read_text() == README
+    assert readme.read_text() == RESULTS
 
 
-def test_the_readme_shows_both_studies_of_the_variant() -> None:
+def test_the_verdicts_of_both_studies_of_the_variant_are_shown() -> None:
     for name in ("mto-digits", "mto-fashion-mnist"):
-        assert f"<!-- result {name} -->" in README
+        assert f"<!-- result {name} -->" in RESULTS
+
+
+def test_the_readme_shows_figures_that_are_there() -> None:
+    figures = re.findall(r'<img src="([^"]+)"', README)
+    assert len(figures) == 2
+    for figure in figures:
+        assert (ROOT / figure).is_file(), figure
 
 
 PAIRS = {
