@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -61,42 +62,88 @@ BASELINES = {
 def test_the_readme_opens_with_the_answers_of_all_studies() -> None:
     rows = {}
     for data, studies in PAIRS.items():
-        found = pd.concat(planned_answers(study) for study in studies)
         for arm, name in BASELINES.items():
-            rows[f"{name}, {data}"] = found[found["arm"] == f"{arm}+mto"]
-    assert answers("baseline", (200, 400, 800), rows) in README
+            rows[f"{name}, {data}"] = Answers.of(studies, f"{arm}+mto")
+    assert table("baseline", (200, 400, 800), rows) in README
 
 
-WHOLE = {"digits": "mto-digits-whole", "Fashion-MNIST": "mto-fashion-mnist-whole"}
+WHOLE = {"digits": ["mto-digits-whole"], "Fashion-MNIST": ["mto-fashion-mnist-whole"]}
 """The studies of every part of MTO at once."""
 
 
 def test_the_readme_shows_the_answers_of_the_whole_method() -> None:
     rows = {}
-    for data, study in WHOLE.items():
-        found = planned_answers(study)
-        for arm in dict.fromkeys(found["arm"]):
+    for data, studies in WHOLE.items():
+        for arm in dict.fromkeys(
+            arm for study in studies for arm in frame(study, "targets")["arm"]
+        ):
             reading = "all rows" if "rows=all" in arm else "visible rows"
             name = BASELINES[arm.partition("+")[0]]
-            rows[f"{name}, {data}, {reading}"] = found[found["arm"] == arm]
-    assert answers("the whole method", (200, 400), rows) in README
+            rows[f"{name}, {data}, {reading}"] = Answers.of(studies, arm)
+    assert table("the whole method", (200, 400), rows) in README
 
 
-def answers(head: str, halves: Sequence[int], rows: Mapping[str, pd.DataFrame]) -> str:
-    """A table of halves and ratios, one row for each name and its targets."""
-    heads = [head, *(f"half of {e}" for e in halves), "ρ to 200", "ρ to 400"]
+def test_the_readme_counts_the_halves_it_speaks_of() -> None:
+    pairs = [study for studies in PAIRS.values() for study in studies]
+    found = pd.concat(frame(study, "targets") for study in pairs)
+    words = found.loc[found["arm"].str.endswith("+mto"), "half"].value_counts()
+    assert f"in {words['shown']} of {words.sum()} comparisons of `+mto`" in README
+    assert f"{words['refuted']} refute it, {words['open']} cannot tell" in README
+    whole = pd.concat(frame(study, "targets") for studies in WHOLE.values() for study in studies)
+    refuted = (whole["half"] == "refuted").sum()
+    assert f"{refuted} of its {len(whole)} halves are refuted" in README
+    assert "shown" not in set(whole["half"])
+
+
+def frame(study: str, name: str) -> pd.DataFrame:
+    """A published frame, of the endpoint that the study's plan made primary."""
+    folder = ROOT / "results" / study
+    targets, found = (pd.read_csv(folder / f"{n}.csv") for n in ("targets", name))
+    return found[found["endpoint"] == targets.loc[targets["primary"], "endpoint"].iloc[0]]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the studies of a pair say of an arm, in the order in which they were planned."""
+
+    targets: pd.DataFrame
+    differences: pd.DataFrame
+    levels: pd.DataFrame
+
+    @classmethod
+    def of(cls, studies: Sequence[str], arm: str) -> Answers:
+        """Of all these studies that have the arm."""
+        targets, differences, accuracy = (
+            pd.concat(frame(study, name) for study in studies)
+            for name in ("targets", "differences", "accuracy")
+        )
+        base = accuracy[accuracy["arm"] == arm.partition("+")[0]]
+        own = (found[found["arm"] == arm] for found in (targets, differences))
+        return cls(*own, base)
+
+
+def table(head: str, halves: Sequence[int], rows: Mapping[str, Answers]) -> str:
+    """A table of levels, halves and ratios, one row for each name."""
+    heads = [head, "top-1 at 200, Δ", *(f"half of {e}" for e in halves), "ρ to 200", "ρ to 400"]
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
-    for name, mine in rows.items():
-        said = [half_words(mine[mine["target_epochs"] == e]) for e in halves]
+    for name, row in rows.items():
+        mine = row.targets
+        said = [level_words(row, 200)]
+        said += [half_words(mine[mine["target_epochs"] == e]) for e in halves]
         said += [rho_words(mine[mine["target_epochs"] == e]) for e in (200, 400)]
         lines.append(f"| {' | '.join([name, *said])} |")
     return "\n".join(lines)
 
 
-def planned_answers(study: str) -> pd.DataFrame:
-    """The targets of a published study by the endpoint that its plan made primary."""
-    frame = pd.read_csv(ROOT / "results" / study / "targets.csv")
-    return frame[frame["endpoint"] == frame.loc[frame["primary"], "endpoint"].iloc[0]]
+def level_words(row: Answers, epochs: int) -> str:
+    """The baseline's accuracy, and what the arm differs by at as many epochs."""
+    levels, differences = (f[f["epochs"] == epochs] for f in (row.levels, row.differences))
+    values = zip(
+        levels["mean"],
+        *(differences[c] for c in ("difference", "low", "high")),
+        strict=True,
+    )
+    return ", again ".join(f"{m:.1f}, {d:+.1f} [{a:+.1f}, {b:+.1f}]" for m, d, a, b in values)
 
 
 def half_words(rows: pd.DataFrame) -> str:
