@@ -171,9 +171,7 @@ def plan_wish(
     )
     _check_data(study, root)
     configs = [c.config for c in cells]
-    trials = values.get("trials") or {}
-    for arm in trials:  # one misspelt would leave uneven tuning unsaid
-        parse_arm(arm)
+    trials = _trials(values.get("trials") or {}, cells, resolver)
     warnings = [*left_out, *fairness.check(configs, trials, study.baseline)]
     name = coerce(wish.name or study_name(study), StudyName, "--name")
     if name == ALL:
@@ -227,12 +225,19 @@ def _preset_of(wish: Wish, data: str) -> str:
 
 
 def _check_read(typed: Mapping[str, Any], tasks: Sequence[str], arms: Sequence[Arm]) -> None:
-    """A setting of a task or plug-in that the study does not have would silently do nothing."""
+    """A setting of what the study does not have would silently do nothing."""
+    methods = {a.method for a in arms}
+    followed = methods | {registry.recipe_of(method) for method in methods}
     for name in typed:
         if name in registry.TASKS.ordered() and name not in tasks:
             raise UsageError(
                 f"'{name}' is not among the evaluations of this study ({', '.join(tasks)}). "
                 f"Add it: --tasks {','.join([*tasks, name])}."
+            )
+        if name in registry.METHODS.names() and name not in followed:
+            raise UsageError(
+                f"'{name}' would be ignored: no arm of this study is of {name} "
+                f"({', '.join(sorted(methods))} are). Add one to --methods, or leave it."
             )
     there = {(method, wrap.name) for a in arms for wrap in a.plugins for method in ("", a.method)}
     sections = [("", name) for name in typed]
@@ -284,14 +289,35 @@ def _target(target: Any, budgets: Sequence[int]) -> int | None:
     return target
 
 
+def _trials(given: Mapping[str, int], cells: Sequence[Cell], resolver: Resolver) -> dict[str, int]:
+    """Trials by the names of tables: an arm in another spelling would leave uneven tuning unsaid.
+
+    Arms that this study does not have may be among them: a suite file may be cut down.
+    """
+    trials: dict[str, int] = {}
+    for name, count in given.items():
+        arm = _called(name, cells, resolver)
+        if trials.setdefault(arm, count) != count:
+            raise UsageError(f"trials names '{arm}' twice, with {trials[arm]} and {count}.")
+    return trials
+
+
+def _called(name: str, cells: Sequence[Cell], resolver: Resolver) -> str:
+    """What tables call an arm in any spelling."""
+    first = cells[0].config
+    if name in {c.config.arm for c in cells}:
+        return name
+    return resolver.resolve(parse_arm(name), first.pretrain.epochs, first.seed).arm
+
+
 def _baseline(name: str, cells: Sequence[Cell], resolver: Resolver) -> str:
     """The arm that ``--baseline`` names in any spelling, as tables call it; empty for none."""
     arms = list(dict.fromkeys(c.config.arm for c in cells))
-    if not name or name in arms:
+    if not name:
         return name
-    first, called = cells[0].config, ""
+    called = ""
     with contextlib.suppress(UsageError):
-        called = resolver.resolve(parse_arm(name), first.pretrain.epochs, first.seed).arm
+        called = _called(name, cells, resolver)
     if called not in arms:
         raise unknown("baseline", name, arms, "It must be an arm of this study: see --methods.")
     return called

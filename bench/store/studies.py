@@ -1,7 +1,8 @@
 """Study folders: what was planned, how it was started, and the tables; ``<out>/studies/<name>/``.
 
 ``plan.json`` fixes cells and analysis before there are results, ``resolved.yaml`` lists every
-setting, ``command.json`` keeps the arguments.
+setting of the first plan (those of cells added later lie in their runs), ``command.json`` keeps
+the arguments.
 """
 
 from __future__ import annotations
@@ -75,8 +76,9 @@ class StudyFolder:
     def freeze(self, plan: Mapping[str, Any], settings: str) -> list[str]:
         """Writes the plan and the resolved settings (YAML), once: the first plan of a study stands.
 
-        New cells are added to a plan that is there; its seeds, budgets, arms and analysis stay, and
-        a report lists what was added as deviations.
+        New cells are added to a plan that is there, and so is what it warns of: an arm tuned
+        unlike the others must not join unsaid. Its seeds, budgets, arms and analysis stay, and a
+        report lists what was added as deviations.
 
         Returns:
             What was asked for otherwise and does not count.
@@ -87,9 +89,11 @@ class StudyFolder:
         if kept is None:
             write_json(self.path / PLAN, dict(plan))
             return []
-        ids = list(dict.fromkeys([*kept["ids"], *plan["ids"]]))
-        if ids != kept["ids"]:
-            write_json(self.path / PLAN, {**kept, "ids": ids})
+        lists = {key: [*kept.get(key, []), *plan.get(key, [])] for key in ("ids", "warnings")}
+        grown = {key: list(dict.fromkeys(both)) for key, both in lists.items()}
+        grown = {key: both for key, both in grown.items() if both != kept.get(key, [])}
+        if grown:
+            write_json(self.path / PLAN, {**kept, **grown})
         return [
             f"this study was planned with {key}={kept.get(key)}, which stands; "
             f"give another --name to plan one with {plan.get(key)}"

@@ -40,3 +40,31 @@ def test_a_preset_beside_a_suite_of_another_is_refused(tmp_path: Path) -> None:
         plan_wish(Wish(config=str(suite), preset="digits"))
     suite.write_text("methods: [mae]\nepochs: [1]\n")
     assert plan_wish(Wish(config=str(suite), preset="digits")).study.preset == "digits"
+
+
+@pytest.mark.parametrize(
+    ("arm", "written"),
+    [
+        ("mae+mto", "mae+mto(recal)"),
+        ("mae+mto(rows=all)", "mae+mto:rows=all"),
+        ("mae+mto(rows=all)", "mae+mto(rows=all,keep_self=false)"),
+    ],
+)
+def test_trials_of_an_arm_count_in_any_spelling(arm: str, written: str, tmp_path: Path) -> None:
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(f"extends: smoke\ntrials: {{mae: 4, '{written}': 99, simmim: 7}}\n")
+    wish = Wish(config=str(suite), methods=f"mae,{arm}", epochs="1", seeds="1")
+    assert f"unequal tuning: {arm} had 99 trials, mae 4" in plan_wish(wish).warnings
+
+
+def test_trials_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    suite = tmp_path / "suite.yaml"
+    suite.write_text("extends: smoke\ntrials: {mae: 4, mae+mto: 4, 'mae+mto(recal)': 9}\n")
+    wish = Wish(config=str(suite), methods="mae,mae+mto", epochs="1", seeds="1")
+    with pytest.raises(UsageError, match=r"trials names 'mae\+mto' twice, with 4 and 9"):
+        plan_wish(wish)
+
+
+def test_settings_of_the_method_whose_recipe_an_arm_takes_are_read() -> None:
+    wish = Wish(methods="crossmae", epochs="1", settings=["mae.pretrain.lr=1e-3"], preset="smoke")
+    assert plan_wish(wish).study.cells[0].config.pretrain.lr == 1e-3

@@ -26,6 +26,17 @@ def test_the_first_plan_stands_and_new_cells_are_added(tmp_path: Path) -> None:
     ]
 
 
+def test_what_is_wrong_with_cells_that_join_is_kept_with_the_plan(tmp_path: Path) -> None:
+    folder = studies.folder_of(Store(tmp_path), "s")
+    folder.freeze({**PLAN, "warnings": ["first"]}, "")
+    unequal = "unequal tuning: mae+mto had 99 trials, mae 4"
+    folder.freeze({**PLAN, "ids": ["c"], "warnings": ["first", unequal]}, "")
+    kept = folder.plan()
+    assert kept is not None
+    assert kept["warnings"] == ["first", unequal]
+    assert kept["ids"] == ["a", "b", "c"]
+
+
 def test_a_study_is_found_by_name_or_as_the_newest(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with pytest.raises(NothingMeasuredError, match="no studies"):
