@@ -13,7 +13,7 @@ from bench.commands.flags import add_out_flag
 from bench.errors import UsageError, shown
 from bench.report import write
 from bench.store import studies
-from bench.store.archive import unpack
+from bench.store.archive import opened
 from bench.store.files import read_json
 from bench.store.shapes import clean, fits
 from bench.store.store import Store
@@ -56,8 +56,7 @@ def _side(name: str, out: Path, place: Path) -> write.Side:
         cleaned: dict[str, Any] = clean(values)
         return cleaned
     if path.is_file():
-        unpack(Store(place), path)
-        folder = studies.find(Store(place))
+        _, folder = opened(place, path)
     elif path.is_dir() and ((path / studies.PLAN).is_file() or not _is_study(Store(out), name)):
         folder = StudyFolder(path.absolute())
     else:

@@ -20,7 +20,7 @@ ODD = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 PATH_ERRORS = frozenset(
     {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM}
-    | {errno.ENOENT, errno.EINVAL}
+    | {errno.ENOENT, errno.EINVAL, errno.EEXIST}
 )
 """Numbers of errors that say that a path given is of no use."""
 
@@ -206,6 +206,8 @@ def guarded(action: Callable[[], int]) -> int:
             raise
         what = f"'{error.filename}': {error.strerror}" if error.filename else str(error)
         todo = "Check the path."
+        if error.errno == errno.EEXIST:
+            todo = "A folder is needed there: name another place, or move the file."
         if error.errno in DISK_ERRORS:
             todo = "Check the disk; the same command goes on from here."
         print(f"error: {shown(what, 200)}. {todo}", file=sys.stderr)

@@ -39,7 +39,7 @@ MOST_NAMES = 4
 def show_plan(args: argparse.Namespace) -> int:
     """Prints arms and cells with their ids and states; computes nothing."""
     request = library.plan(wish_of(args), args.out, means_of(args))
-    check_gates(args.gates, request.study)
+    check_gates(args.gates, request)
     states = {p.task.run_id: p.state for p in survey(request.store, request.study.tasks(), False)}
     if args.json:
         print(json.dumps({**request.study.to_plain(), "states": states}, indent=1))
@@ -57,7 +57,7 @@ def show_plan(args: argparse.Namespace) -> int:
     return 0
 
 
-def check_gates(expressions: Sequence[str], study: Study) -> None:
+def check_gates(expressions: Sequence[str], request: library.Request) -> None:
     """Refuses gates that cannot be read, or that ask for what the study will not measure.
 
     Raises:
@@ -67,7 +67,7 @@ def check_gates(expressions: Sequence[str], study: Study) -> None:
         from bench.report import write
 
         for expression in expressions:
-            write.check_gate(expression, study)
+            write.check_gate(expression, request.study, request.folder.plan())
 
 
 def arm_lines(study: Study) -> list[str]:

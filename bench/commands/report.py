@@ -12,7 +12,7 @@ from bench.errors import UsageError
 from bench.plan.typed import split_list
 from bench.plan.wish import ALL
 from bench.store import studies
-from bench.store.archive import unpack
+from bench.store.archive import opened
 from bench.store.store import Store
 
 PICTURE = "png"
@@ -34,9 +34,7 @@ def show_report(args: argparse.Namespace) -> int:
         raise UsageError("--archive holds one study; leave out --all.")
     if args.archive:
         with tempfile.TemporaryDirectory() as place:
-            store = Store(Path(place))
-            unpack(store, Path(args.archive))
-            folder = studies.find(store, args.study)
+            store, folder = opened(Path(place), Path(args.archive), args.study)
             into = target or Path(args.archive).parent / folder.name
             return publish(store, folder, saying, into)
     store = Store(Path(args.out))

@@ -29,7 +29,7 @@ def run_study(args: argparse.Namespace) -> int:
     if args.calibrate:
         raise UsageError("--calibrate times a few steps for a plan: add --dry-run, or leave it.")
     request = library.plan(wish_of(args), args.out, means_of(args))
-    check_gates(args.gates, request.study)
+    check_gates(args.gates, request)
     for note in library.freeze(request, args.command_line):
         print(f"warning: {note}", file=sys.stderr)
     tasks = request.study.tasks()

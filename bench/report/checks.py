@@ -66,7 +66,7 @@ def unlike(runs: pd.DataFrame, settings: Settings) -> dict[str, str]:
     pairs = run_pairs(runs)
     found: dict[str, dict[str, None]] = {}
     for arm, one, two in zip(pairs["arm"], pairs["run_id_base"], pairs["run_id"], strict=True):
-        base, ours = _flat(settings(one)), _flat(settings(two))
+        base, ours = flat(settings(one)), flat(settings(two))
         other = base.get("method") != ours.get("method")  # then the methods are what is compared
         declared = (*DECLARED, "method", "hyper.") if other else DECLARED
         for key in sorted(base.keys() & ours.keys()):
@@ -75,11 +75,12 @@ def unlike(runs: pd.DataFrame, settings: Settings) -> dict[str, str]:
     return {arm: f"arms differ in {'; '.join(said)}" for arm, said in found.items()}
 
 
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as ``section.key`` to value."""
     found: dict[str, Any] = {}
     for key, value in nested.items():
         inner = isinstance(value, Mapping)
-        found |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+        found |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
     return found
 
 

@@ -70,6 +70,11 @@ def obstacle(row: Row) -> Obstacle | None:
     return next(obstacles(row), None)
 
 
+def unanswerable(row: Row) -> Obstacle | None:
+    """The gravest obstacle but few seeds, which leave a question open: nothing is measured."""
+    return next((found for found in obstacles(row) if found.kind != PILOT), None)
+
+
 def differs(row: Row) -> bool:
     """Whether a difference at equal budgets may be set apart: its interval excludes 0."""
     low, high = row["low"], row["high"]
@@ -130,31 +135,42 @@ class Half:
         return self.why or self.word
 
 
-def half(row: Row, analysis: Analysis) -> Half:
+def half(row: Row, analysis: Analysis, tests: int) -> Half:
     """Non-inferiority at half the epochs: its limit clears the margin, or it is refuted.
 
     Both directions are one-sided tests at the plan's level, adjusted over all comparisons of the
     endpoint.
+
+    Args:
+        row: a row of the frame ``targets``.
+        analysis: the plan's margin and level.
+        tests: comparisons of the endpoint that were tested at half their epochs.
     """
-    barred, low = obstacle(row), row.get("half_low")
-    if barred is not None and barred.kind != PILOT:
+    if (barred := unanswerable(row)) is not None:
         return Half(UNMEASURABLE, barred.text)
-    if is_missing(low):
+    few = pilot(row["n"])
+    if is_missing(row.get("half_low")):
         missing = f"no cells at {row['target_epochs'] / 2:g} epochs"
-        return Half(UNMEASURABLE, f"{missing}; {barred.text}" if barred else missing)
-    seeds = _settling(row, analysis)
-    if barred is not None:
-        return Half(OPEN, barred.text, seeds)
+        return Half(UNMEASURABLE, f"{missing}; {few.text}" if few else missing)
+    seeds = _settling(row, analysis, tests)
+    if few is not None:
+        return Half(OPEN, few.text, seeds)
     if is_missing(row["half_p_holm"]) or row["half_p_holm"] > analysis.alpha:
         return Half(OPEN, seeds=seeds)
     return Half(SHOWN if row["half_difference"] > -analysis.margin else REFUTED)
 
 
-def _settling(row: Row, analysis: Analysis) -> int | None:
+def judged(row: Row) -> Half:
+    """What :func:`half` has said of a row of a report, from the columns that keep it."""
+    word, said, seeds = row["half"], row["half_words"], row["half_seeds"]
+    return Half(word, "" if said == word else said, None if is_missing(seeds) else int(seeds))
+
+
+def _settling(row: Row, analysis: Analysis, tests: int) -> int | None:
     """Seeds that settle it with power 80 %, at the level that the adjustment leaves at most."""
     if is_missing(row["half_sd"]):
         return None
-    level = analysis.alpha / max(1.0, row["comparisons"])
+    level = analysis.alpha / max(1, tests)
     gap = row["half_difference"] + analysis.margin
     found = seeds_to_settle(gap, row["half_sd"], alpha=level)
     return None if found is None else max(found, MIN_SEEDS, row["n"] + 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from bench.plan.study import Study
 from bench.plan.typed import example_arm
 from bench.report import claims
 from bench.report.words import TIMES
+from bench.stats.analysis import Analysis
 
 QUANTITIES = {
     "rho": ("targets", "rho"),
@@ -37,6 +38,12 @@ QUANTITIES = {
 
 TO_TARGET = ("rho", "rho_time", "saved_epochs", "saved_share")
 """Estimates at a target: not defined where only a bound is known or the baseline is flat."""
+
+AT_HALF = ("noninferior", "verdict")
+"""Answers about half of a target's epochs: not defined where that budget is not run."""
+
+AREAS = "areas take two budgets that both arms have run"
+"""Why there may be no RAUC."""
 
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
@@ -99,11 +106,16 @@ def _suits(name: str, sign: str, limit: str) -> bool:
     return NUMBER.fullmatch(limit) is not None
 
 
-def foresee(expression: str, study: Study) -> None:
+def foresee(expression: str, study: Study, standing: Mapping[str, Any] | None = None) -> None:
     """Refuses a gate on what a study will not measure, before it is computed.
 
+    Args:
+        expression: as it was typed.
+        study: what was asked for.
+        standing: the plan that stands, if the study was planned before.
+
     Raises:
-        UsageError: naming what the study has.
+        UsageError: naming what the study has, or what would do.
     """
     gate, configs = parse(expression), [cell.config for cell in study.cells]
     frame = QUANTITIES[gate.name][0]
@@ -113,9 +125,12 @@ def foresee(expression: str, study: Study) -> None:
     if gate.arm not in arms:
         kind = "arm" if frame == "accuracy" else "variant"
         raise unknown(kind, gate.arm, arms, f"The gate is '{shown(expression)}'.")
+    plan = standing or study.to_plain()
+    budgets = sorted({*plan.get("budgets", []), *(c.pretrain.epochs for c in configs)})
+    targets = Analysis.of(plan).targets(budgets)
     has: dict[str, set[str]] = {
         "endpoint": {registry.endpoint(name) for name, _ in configs[0].tasks},
-        BUDGETS[frame]: {str(c.pretrain.epochs) for c in configs},
+        BUDGETS[frame]: {str(epochs) for epochs in (targets if frame == "targets" else budgets)},
         "data": {c.data.name for c in configs},
         "model": {c.model.name for c in configs},
         "recipe": {recipe_digest(c) for c in configs},
@@ -123,9 +138,30 @@ def foresee(expression: str, study: Study) -> None:
     for key, value in gate.options.items():
         if value not in has[key]:
             known = ", ".join(sorted(has[key], key=lambda text: (len(text), text)))
+            other = " Another of its budgets: --target E." if key == "target_epochs" else ""
             raise UsageError(
-                f"'{shown(expression)}': the study has no {key}={value}. Known: {known}."
+                f"'{shown(expression)}': the study has no {key}={value}. Known: {known}.{other}"
             )
+    if lacking := _lacking(gate, budgets, targets):
+        raise UsageError(f"'{shown(expression)}': {lacking}")
+
+
+def _lacking(gate: Gate, budgets: Sequence[int], targets: Sequence[int]) -> str:
+    """Which budget a gate needs and a study does not run, and what would do; else empty."""
+    if gate.name == "rauc" and len(budgets) < 2:
+        return f"{AREAS}, and the study runs {budgets[0]} alone. Add another to --epochs."
+    if gate.name not in AT_HALF or gate.limit == claims.UNMEASURABLE:
+        return ""
+    target = int(gate.options.get("target_epochs", targets[0]))
+    if target / 2 in budgets:
+        return ""
+    ways = [f"{target // 2} among --epochs, with --target {target}"] if target % 2 == 0 else []
+    ways += [f"--target {epochs}" for epochs in budgets if epochs / 2 in budgets]
+    return (
+        f"it asks about half of {target} epochs, which the study does not run; it runs "
+        f"{', '.join(map(str, budgets))}. What would do: "
+        f"{'; '.join(ways) or 'a --target whose half is among --epochs'}."
+    )
 
 
 def check(expression: str, values: Mapping[str, Any], allow_pilot: bool = False) -> str:
@@ -166,9 +202,10 @@ def _barred(gate: Gate, row: Mapping[str, Any], allow_pilot: bool) -> str:
 
 
 def _missing(row: Mapping[str, Any], column: str) -> str:
-    if row[column] is not None:
-        return ""
-    why = row.get("half_words" if column == "noninferior" else "rho_words")
+    if row.get(column) is not None:
+        return ""  # a statistic that no row has is no column
+    whys = {"noninferior": row.get("half_words"), "rauc": AREAS}
+    why = whys.get(column, row.get("rho_words"))
     return f"not defined ({why or 'too few finished runs'})"
 
 

@@ -81,6 +81,7 @@ class Findings:
     warnings: list[str]
     deviations: list[str]
     missing: list[str]
+    folders: Folders | None = None
 
     @cached_property
     def sections(self) -> list[Section]:
@@ -165,6 +166,7 @@ def find(
         warnings=[*analysis.warnings, *checks.warnings(runs)],
         deviations=deviations,
         missing=checks.missing(runs, analysis),
+        folders=folders,
     )
 
 
@@ -192,7 +194,8 @@ def _judged(targets: pd.DataFrame, runs: pd.DataFrame, analysis: Analysis) -> pd
     frame = targets.merge(checks.mixed_hardware(runs), on=[*SECTION, "base_arm", "arm"], how="left")
     frame["mixed_hardware"] = frame["mixed_hardware"].eq(True)
     rows = rows_of(frame)
-    halves = [claims.half(row, analysis) for row in rows]
+    tests = frame.groupby("endpoint")["half_p_holm"].transform("count")
+    halves = [claims.half(row, analysis, int(n)) for row, n in zip(rows, tests, strict=True)]
     frame["half"] = [found.word for found in halves]
     frame["noninferior"] = [NONINFERIOR.get(found.word) for found in halves]
     frame["half_words"] = [found.text for found in halves]

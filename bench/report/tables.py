@@ -232,11 +232,11 @@ def half_table(section: Section) -> Table:
     columns += ["p", "half the epochs", "RAUC [95 %]"]
     note = (
         f"Half the epochs suffice if the method there is at most {margin:g} {unit} worse: the "
-        f"lower limit lies above -{margin:g}; they do not if the upper one lies below it. Each "
-        "limit is one-sided; beside them stands what the baseline itself loses there. p is that of "
-        "the nearer side, adjusted over all comparisons of an endpoint (Holm). RAUC is the ratio "
-        "of the areas under accuracy against log2 epochs, method over baseline, on the budgets "
-        "that both have."
+        f"lower limit lies above {words.minus(margin)}; they do not if the upper one lies below "
+        "it. Each limit is one-sided; beside them stands what the baseline itself loses there. p "
+        "is that of the nearer side, adjusted over all comparisons of an endpoint (Holm). RAUC is "
+        "the ratio of the areas under accuracy against log2 epochs, method over baseline, on the "
+        "budgets that both have."
     )
     return Table("half_the_epochs", "Half the epochs", columns, rows, note)
 

@@ -55,11 +55,12 @@ def answers(section: Section) -> Table | None:
     """The verdicts as one table; None unless each is measured, at one target for all."""
     analysis = section.analysis
     rows = sorted((r for r in _asked(section) if r["main_target"]), key=lambda r: r["arm"])
-    found = [claims.half(row, analysis) for row in rows]
+    found = [claims.judged(row) for row in rows]
     targets = {row["target_epochs"] for row in rows}
     if len(targets) != 1 or claims.UNMEASURABLE in {half.word for half in found}:
         return None
     (target,) = targets
+    limit = words.minus(analysis.margin)
     name = endpoint_label(rows[0]["endpoint"]).removesuffix(" top-1")
     columns = ["method", f"half of {target} epochs", "Δ there", "the baseline itself"]
     columns += [f"epochs to its accuracy at {target}", "ρ epochs [95 %]", "ρ wall time"]
@@ -67,8 +68,8 @@ def answers(section: Section) -> Table | None:
     note = (
         f"Half: {target / 2:g} epochs against the baseline at {target}, Δ in points of {name} "
         f"accuracy with one-sided limits of 95 % each. {claims.SHOWN.capitalize()} if Δ "
-        f"is significantly above -{analysis.margin:g}, {claims.REFUTED} if below, by p adjusted "
-        f"over all comparisons: so it can be open though Δ's limits exclude -{analysis.margin:g}. "
+        f"is significantly above {limit}, {claims.REFUTED} if below, by p adjusted "
+        f"over all comparisons: so it can be open though Δ's limits exclude {limit}. "
         f"Bold ρ: significant so too, a claim."
     )
     claimed = (claims.SAVES, claims.MORE)
@@ -113,8 +114,8 @@ def _endpoint(section: Section) -> str:
 
 def _verdict(rows: list[Row], analysis: Analysis) -> Verdict:
     row = next(row for row in rows if row["main_target"])
-    found = claims.half(row, analysis)
-    defined = [r for r in rows if claims.half(r, analysis).word != claims.UNMEASURABLE]
+    found = claims.judged(row)
+    defined = [r for r in rows if claims.judged(r).word != claims.UNMEASURABLE]
     other = max(defined, key=lambda r: r["target_epochs"], default=None)
     beside = found.word == claims.UNMEASURABLE and other is not None
     return Verdict(
@@ -124,15 +125,14 @@ def _verdict(rows: list[Row], analysis: Analysis) -> Verdict:
         sentence=_sentence(row, analysis),
         target_epochs=row["target_epochs"],
         beside=f"Beside it: {_sentence(other, analysis)}" if beside and other else "",
-        beside_word=claims.half(other, analysis).word if beside and other else "",
+        beside_word=claims.judged(other).word if beside and other else "",
         seeds=found.seeds,
     )
 
 
 def _sentence(row: Row, analysis: Analysis) -> str:
     name = endpoint_label(row["endpoint"]).removesuffix(" top-1")
-    barred = claims.obstacle(row)
-    if barred is not None and barred.kind != claims.PILOT:
+    if (barred := claims.unanswerable(row)) is not None:
         target = "planned target" if analysis.planned and row["main_target"] else "target"
         goal = f"{row['base_arm']}'s {name} accuracy at {row['target_epochs']} epochs"
         return f"{row['arm']} cannot be measured at its {target}, {goal}: {barred.text}."
@@ -141,7 +141,7 @@ def _sentence(row: Row, analysis: Analysis) -> str:
 
 def _half(row: Row, name: str, analysis: Analysis) -> str:
     """The variant at half the epochs against the baseline: the gap, its limit and the test."""
-    found = claims.half(row, analysis)
+    found = claims.judged(row)
     if found.word == claims.UNMEASURABLE:
         return f": half the epochs cannot be measured ({_flowing(found.why)})"
     at, target = f"{row['target_epochs'] / 2:g}", row["target_epochs"]
@@ -162,8 +162,6 @@ def _half(row: Row, name: str, analysis: Analysis) -> str:
 def _epochs(row: Row) -> str:
     """Epochs of both arms to the target and its time, under the claim if there is one."""
     goal = f"{row['base_arm']}'s accuracy at {row['target_epochs']} epochs"
-    if row["state"] == "flat":
-        return f"Epochs to {goal}: {words.FLAT}"
     claim = next((c for c in (claims.SAVES, claims.MORE) if row["verdict"].startswith(c)), "")
     head = f"It {claim}: " if claim else ""
     ratio, time = _flowing(words.factor(row)), words.factor(row, "pretrain_s")

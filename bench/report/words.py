@@ -31,6 +31,11 @@ def number(value: Any, digits: int = 2, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}.{digits}f}"
 
 
+def minus(margin: float) -> str:
+    """The limit that a margin sets, as short as it can be; zero has no sign."""
+    return f"{-margin or 0:g}"
+
+
 def mean_sd(mean: Any, sd: Any) -> str:
     """``mean ± sample sd``; without the sd where there is only one value."""
     return number(mean) if is_missing(sd) else f"{number(mean)} ± {number(sd)}"
@@ -45,7 +50,8 @@ def interval(low: Any, high: Any, digits: int = 2, sign: bool = False) -> str:
 
 def counts(frame: pd.DataFrame) -> str:
     """``5/5``, or the range of finished over all seeds: ``4/5 to 5/5``."""
-    found = sorted({f"{ok}/{n}" for ok, n in zip(frame["n_ok"], frame["n"], strict=True)})
+    each = sorted({*zip(frame["n_ok"], frame["n"], strict=True)})
+    found = [f"{ok}/{n}" for ok, n in each]
     return " to ".join(dict.fromkeys([*found[:1], *found[-1:]]))
 
 

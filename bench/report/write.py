@@ -34,6 +34,9 @@ FRAMES = ("accuracy", "differences", "targets", "costs")
 
 FORMATS = ("md", "csv", "json", "tex", "html", "png", "svg")
 
+SEEDS = (3, 5, 8, 10)
+"""How many seeds ``power`` speaks of, whatever a study has."""
+
 Plan = Mapping[str, Any] | None
 Plots = dict[Key, list[Plot]]
 Side = Findings | Mapping[str, Any]
@@ -77,8 +80,10 @@ def gate(expression: str, values: Mapping[str, Any], allow_pilot: bool = False) 
     return gates.check(expression, values, allow_pilot)
 
 
-def check_gate(expression: str, study: Study | None = None) -> None:
+def check_gate(expression: str, study: Study | None = None, standing: Plan = None) -> None:
     """Refuses what is no gate, or one on what ``study`` will not measure, before it is computed.
+
+    ``standing`` is the plan of an earlier command of this study, whose budgets and target count.
 
     Raises:
         UsageError: naming what is wrong.
@@ -86,7 +91,7 @@ def check_gate(expression: str, study: Study | None = None) -> None:
     if study is None:
         gates.parse(expression)
     else:
-        gates.foresee(expression, study)
+        gates.foresee(expression, study, standing)
 
 
 def compare(a: Side, b: Side, names: tuple[str, str] = ("A", "B")) -> str:
@@ -101,9 +106,18 @@ def compare(a: Side, b: Side, names: tuple[str, str] = ("A", "B")) -> str:
     return contrast.brief(values[0], values[1], names)
 
 
-def power(findings: Findings, seeds: Iterable[int] = (3, 5, 8, 10)) -> str:
-    """Markdown: from the spread of these runs, what n seeds would resolve and what they cost."""
-    return advice.text(findings, list(seeds))
+def power(findings: Findings, seeds: Iterable[int] | None = None) -> str:
+    """Markdown: from the spread of these runs, what n seeds would resolve and what they cost.
+
+    Without ``seeds`` these are :data:`SEEDS` and, where a study has as many, its own and twice
+    those: some are always more than it has.
+    """
+    return advice.text(findings, _advised(findings) if seeds is None else list(seeds))
+
+
+def _advised(findings: Findings) -> list[int]:
+    own = 0 if findings.differences.empty else int(findings.differences["pairs"].max())
+    return sorted({*SEEDS, *([own, 2 * own] if own >= SEEDS[-1] else [])})
 
 
 def write_report(

@@ -22,8 +22,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from bench.errors import UsageError, printable
-from bench.store.files import file_mode
+from bench.store import studies
+from bench.store.files import file_mode, is_temporary, temporary
 from bench.store.store import Store
+from bench.store.studies import StudyFolder
 
 PARTS = ("runs", "studies")
 LEFT_OUT = ("checkpoints", "run.lock", ".index.json")
@@ -49,36 +51,51 @@ def export(store: Store, folders: Iterable[Path], target: Path, records_only: bo
     """Packs folders of the store into a .tar.gz, atomically; returns how many.
 
     ``records_only`` takes :data:`RECORDS` alone: enough for every table and plot, not to go on.
+    Files that are being written are left out, and the archive itself where it lies in a folder.
     """
     folders, wanted = list(folders), _record if records_only else _clean
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    own = os.path.realpath(target)
+    handle, half = temporary(target)
     os.close(handle)
     try:
-        with tarfile.open(temporary, "w:gz") as archive:
+        with tarfile.open(half, "w:gz") as archive:
             index: dict[str, Any] = {}
-            for path in (p for f in folders for p in (f, *sorted(f.rglob("*")))):
+            for path in (p for f in folders for p in _found(f) if os.path.realpath(p) != own):
                 member = wanted(archive.gettarinfo(path, path.relative_to(store.root).as_posix()))
                 if member is not None and (member.isfile() or member.isdir()):
                     _add(archive, member, path, index)
             _add_index(archive, index)
-        os.chmod(temporary, file_mode())
-        os.replace(temporary, target)
+        os.chmod(half, file_mode())
+        os.replace(half, target)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        Path(half).unlink(missing_ok=True)
         raise
     return len(folders)
+
+
+def _found(folder: Path) -> list[Path]:
+    """A folder and all in it, sorted; what a run may remove at any time is not looked at."""
+    found = [folder]
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in LEFT_OUT]
+        kept = [name for name in files if name not in LEFT_OUT and not is_temporary(name)]
+        found += [Path(place, name) for name in (*folders, *kept)]
+    return sorted(found)
 
 
 def _add(
     archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path, index: dict[str, Any]
 ) -> None:
-    """Adds a file or folder, and a file's size and sum as they were read to the index."""
+    """Adds a file or folder, and a file's size and sum as they were read to the index.
+
+    The size is that of the file that was opened: a status is replaced while its run is computed.
+    """
     if member.isdir():
         archive.addfile(member)
         return
     with path.open("rb") as file:
-        source = _Summed(file)
+        member.size, source = os.fstat(file.fileno()).st_size, _Summed(file)
         archive.addfile(member, source)
     index[member.name] = {"size": member.size, "sha256": source.digest.hexdigest()}
 
@@ -139,6 +156,24 @@ def unpack(store: Store, source: Path) -> tuple[list[str], list[str]]:
                 store.runs.rmdir()
                 store.root.rmdir()
         raise
+
+
+def opened(place: Path, source: Path, study: str = "") -> tuple[Store, StudyFolder]:
+    """A study of an archive, by name or its newest, unpacked into a folder ``place`` to be read.
+
+    Raises:
+        UsageError: as :func:`unpack`; or if the archive holds no study, or none of that name.
+    """
+    store = Store(place)
+    unpack(store, source)
+    if not studies.planned(store):
+        runs = [folder.run_id for folder in store.folders()]
+        holds = f"run '{runs[0]}'" if len(runs) == 1 else f"{len(runs)} runs"
+        raise UsageError(
+            f"archive '{source}' holds {holds} and no study. Bring it into a results folder, as "
+            f"'import {source} --out DIR', and see 'report --all --out DIR'."
+        )
+    return store, studies.find(store, study)
 
 
 def _unpack(store: Store, source: Path) -> tuple[list[str], list[str]]:

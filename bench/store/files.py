@@ -6,10 +6,24 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
+"""Name of a file that is being written: its later name between points, and eight signs."""
+
+
+def temporary(path: Path) -> tuple[int, str]:
+    """A new file beside ``path``, open, to be renamed to it once it is whole; and its name."""
+    return tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file of this name is being written, or was when its writer died."""
+    return TEMPORARY.fullmatch(name) is not None
 
 
 def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
@@ -18,7 +32,7 @@ def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
     ``durable`` also waits until the disk has it, so that it survives a power cut.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, half = temporary(path)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -26,10 +40,10 @@ def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
             os.fchmod(file.fileno(), file_mode())
             if durable:
                 os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(half, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            os.unlink(half)
         raise
 
 

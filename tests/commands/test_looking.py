@@ -370,3 +370,15 @@ def test_a_report_that_cannot_be_read_is_a_wrong_argument(tmp_path, capsys):
     (broken := tmp_path / "report.json").write_text("{}")
     assert main(["compare", str(broken), str(broken)]) == 2
     assert "is no report.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line", ["report s --format md --to {}", "export s --to {}/x.tgz", "export s --to {}/y/x.tgz"]
+)
+def test_a_file_where_a_folder_is_needed_is_told(line: str, tmp_path: Path, shown: Shown) -> None:
+    stored(tmp_path, "s", runs(RISING))
+    (tmp_path / "a.log").write_text("a file")
+    said = shown(*line.format(tmp_path / "a.log").split(), code=2)
+    assert re.match(r"error: '.*a\.log.*': (File exists\. A folder|Not a directory)", said)
+    assert said.count("\n") == 1
+    assert (tmp_path / "a.log").read_text() == "a file"

@@ -116,6 +116,17 @@ def test_a_readme_has_one_row_a_variant_where_all_are_measured_and_sentences_els
     assert flat.startswith("- **not measurable** · ")
 
 
+def test_a_margin_of_nothing_has_no_sign() -> None:
+    """Minus it is the limit that the answers and the table of halves name."""
+    curves = {"mae": [80.0, 81.0, 82.0], "mae+mto": [81.2, 82.0, 83.0]}
+    for margin, limit in ((0, "0"), (0.0, "0"), (0.1, "-0.1"), (1, "-1")):
+        found = report.prepare(runs(curves), {**PLAN, "margin": margin})
+        block = report.readme_block(found, "figures")
+        assert f"significantly above {limit}, refuted if below" in block
+        assert f"limits exclude {limit}. " in block
+        assert f"lower limit lies above {limit};" in markdown.document(found, {})
+
+
 def test_the_terminal_keeps_within_eighty_columns() -> None:
     long = {"mae": [80.0, 81.0, 82.0], "mae+mto(init,recal,spa,entropy)": [80.6, 81.7, 82.3]}
     text = report.summary(report.prepare(runs(long)))

@@ -17,6 +17,7 @@ from bench.report import claims, html, latex, markdown
 from bench.report import write as report
 from bench.report.sections import find
 from bench.stats.means import MIN_SEEDS
+from bench.stats.power import seeds_to_settle
 from bench.store.files import write_json
 from bench.store.record import Record
 from bench.store.store import Store
@@ -129,6 +130,39 @@ def test_seeds_that_would_settle_it_do() -> None:
     many = runs({"mae": [80, 81, 82], "mae+mto": [80.85, 81.9, 82.9]}, seeds=range(2 * n))
     (row,) = [row for row in report.results(report.prepare(many))["targets"] if row["primary"]]
     assert row["half"] != "open"
+
+
+@pytest.mark.parametrize("budgets", [(100, 200), (100, 200, 400)])
+def test_the_seeds_told_count_the_tests_of_halves_alone(budgets: tuple[int, ...]) -> None:
+    """Of two budgets one has its half among them, though both have a test of rho; of three, two."""
+    whole = {"mae": [80.0, 81.0, 82.0], "mae+mto": [80.88, 81.88, 82.9]}
+    curves = {arm: means[: len(budgets)] for arm, means in whole.items()}
+    found = report.prepare(runs(curves, budgets=budgets))
+    frame = found.targets[found.targets["endpoint"] == "finetune_top1"]
+    row = frame[frame["primary"]].iloc[0]
+    assert row["half"] == "open"
+    tests = len(budgets) - 1
+    assert (row["comparisons"], frame["half_p"].notna().sum()) == (2, tests)
+    gap = row["half_difference"] + 0.1
+    wanted = seeds_to_settle(gap, row["half_sd"], alpha=0.05 / tests)
+    assert row["half_seeds"] == wanted != seeds_to_settle(gap, row["half_sd"], alpha=0.05 / 3)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 5])
+def test_a_flat_baseline_leaves_nothing_to_measure_however_few_the_seeds(n: int) -> None:
+    """More seeds would not tell: the accuracy to reach is noise."""
+    found = report.prepare(runs({"mae": [80, 80, 82], "mae+mto": [80, 81, 82]}, range(n)), PLAN)
+    row = next(row for row in report.results(found)["targets"] if row["primary"])
+    assert (row["state"], row["half"], row["half_words"]) == (
+        "flat",
+        "not measurable",
+        "curve flat: not defined",
+    )
+    assert (row["half_seeds"], row["noninferior"]) == (None, None)
+    assert row["verdict"].startswith("pilot" if n < MIN_SEEDS else "curve flat")
+    text = " ".join(report.summary(found).split())
+    assert text.startswith("NOT MEASURABLE mae+mto cannot be measured at its planned target")
+    assert "would tell" not in text.partition("Beside it")[0]
 
 
 def spoken(path: Path) -> set[str]:

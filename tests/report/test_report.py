@@ -9,11 +9,13 @@ import random
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.errors import NothingMeasuredError
+from bench.report import words
 from bench.report import write as report
 from bench.store.record import Record
 from tests.support.synthetic import PLAN, RISING, changed, record, runs, target, written
@@ -211,6 +213,19 @@ def test_runs_that_waited_for_data_are_warned_about() -> None:
     )
     close = with_run(runs(RISING), "mae", 400, 4, data_wait_share=0.049)
     assert "waiting" not in "\n".join(report.results(report.prepare(close))["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("counted", "said"),
+    [
+        ([(10, 12), (9, 12), (12, 12)], "9/12 to 12/12"),
+        ([(5, 5), (4, 5)], "4/5 to 5/5"),
+        ([(9, 10), (9, 9)], "9/9 to 9/10"),
+        ([(8, 8), (8, 8)], "8/8"),
+    ],
+)
+def test_a_range_of_seeds_goes_from_few_to_many(counted: list[tuple[int, int]], said: str) -> None:
+    assert words.counts(pd.DataFrame(counted, columns=["n_ok", "n"])) == said
 
 
 def test_recipes_never_meet_in_a_table() -> None:

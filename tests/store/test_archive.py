@@ -196,6 +196,25 @@ def archived_study(folder: Path) -> Path:
     return folder / "mine.tar.gz"
 
 
+@pytest.mark.parametrize("command", [["report", "--archive"], ["compare", "mine"]])
+def test_an_archive_of_runs_alone_says_so_and_what_to_do(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archived_study(tmp_path)
+    store, packed = Store(tmp_path / "there"), tmp_path / "run.tar.gz"
+    out = [] if command[0] == "report" else ["--out", str(store.root)]
+    for number, holds in ((1, "holds run 'fin-mae"), (2, "holds 2 runs")):
+        export(store, [f.path for f in store.folders()][:number], packed)
+        assert main([*command, str(packed), *out]) == 2
+        said = capsys.readouterr().err
+        assert f"archive '{packed}' {holds}" in said
+        assert "and no study." in said
+        assert f"'import {packed} --out DIR'" in said
+        assert said.count("\n") == 1
+    assert main(["import", str(packed), "--out", str(tmp_path / "b")]) == 0
+    assert main(["report", "--all", "--format", "md", "--out", str(tmp_path / "b")]) == 0
+
+
 def test_a_report_comes_from_an_archive_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

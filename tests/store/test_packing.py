@@ -7,13 +7,14 @@ import json
 import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.errors import UsageError
 from bench.store import archive
 from bench.store.archive import export, unpack
-from bench.store.files import write_bytes
+from bench.store.files import is_temporary, write_bytes
 from bench.store.store import Store
 
 KEPT = {
@@ -83,6 +84,56 @@ def test_the_index_names_size_and_sum_of_each_file(store: Store, run: Path, tmp_
     files = {"runs/r/record.json": {"size": 2, "sha256": empty}}
     assert last.name == "index.json"
     assert json.loads(data) == {"schema": 1, "files": files}
+
+
+def test_an_archive_inside_the_study_packs_neither_itself_nor_halves(
+    store: Store, run: Path, tmp_path: Path
+) -> None:
+    """Nor what another command is writing, nor the archive that was there before."""
+    (run / ".status.json.a1_b2c3d").write_bytes(b"half")
+    (run / ".hidden").write_bytes(b"kept")
+    for _ in range(2):
+        export(store, [run], run / "x.tar.gz")
+        names = {m.name for m, _ in members(run / "x.tar.gz") if m.isfile()}
+        assert names == {*KEPT, "runs/r/.hidden", "index.json"}
+    unpack(Store(tmp_path / "b"), run / "x.tar.gz")
+
+
+def test_what_is_being_written_has_a_name_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr("bench.store.files.os.replace", lambda half, _: seen.append(Path(half)))
+    write_bytes(tmp_path / "status.json", b"x")
+    export(Store(tmp_path), [], tmp_path / "x.tar.gz")
+    assert [path.parent for path in seen] == [tmp_path, tmp_path]
+    assert all(is_temporary(path.name) for path in seen)
+    real = ("status.json", ".index.json", ".drawn.json", "a.12345678", ".12345678", ".a.1234567")
+    assert not any(map(is_temporary, real))
+
+
+def test_a_run_that_is_being_computed_can_be_packed(
+    store: Store, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its half-written status and its states come and go, its status is replaced in between."""
+    half, state = run / ".status.json.a1b2c3d4", run / "checkpoints" / "a.pt"
+    half.write_bytes(b"half")
+    write_bytes(run / "status.json", b"{}")
+    look = tarfile.TarFile.gettarinfo
+
+    def gone(archive: tarfile.TarFile, *given: Any) -> tarfile.TarInfo:
+        for path in (half, state):
+            path.unlink(missing_ok=True)
+        found = look(archive, *given)
+        write_bytes(run / "status.json", b'{"state": "running"}')
+        return found
+
+    monkeypatch.setattr(tarfile.TarFile, "gettarinfo", gone)
+    write_bytes(run / "status.json", b"{}")
+    export(store, [run], tmp_path / "x.tar.gz")
+    other = Store(tmp_path / "b")
+    unpack(other, tmp_path / "x.tar.gz")
+    assert (other.root / "runs/r/status.json").read_bytes() == b'{"state": "running"}'
 
 
 @pytest.mark.parametrize("gone", [False, True], ids=["full", "its temporary file is gone"])
