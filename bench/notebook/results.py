@@ -17,7 +17,7 @@ from bench.report import html
 from bench.report.sections import Findings
 from bench.report.verdicts import NO_COMPARISON, verdicts
 from bench.store import studies
-from bench.store.archive import unpack
+from bench.store.archive import opened
 from bench.store.store import Store
 from bench.store.studies import PLAN, STUDIES, StudyFolder
 
@@ -100,9 +100,7 @@ class _Unpacked(Results):
     def __init__(self, archive: Path, study: str) -> None:
         place = Path(tempfile.mkdtemp(prefix="mto-bench-"))
         weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
-        store = Store(place)
-        unpack(store, archive)
-        super().__init__(store, studies.find(store, study))
+        super().__init__(*opened(place, archive, study))
         self._archive = archive
 
     def _place(self) -> Path:

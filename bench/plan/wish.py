@@ -225,19 +225,12 @@ def _preset_of(wish: Wish, data: str) -> str:
 
 
 def _check_read(typed: Mapping[str, Any], tasks: Sequence[str], arms: Sequence[Arm]) -> None:
-    """A setting of what the study does not have would silently do nothing."""
-    methods = {a.method for a in arms}
-    followed = methods | {registry.recipe_of(method) for method in methods}
+    """A setting of a task or plug-in that the study does not have would silently do nothing."""
     for name in typed:
         if name in registry.TASKS.ordered() and name not in tasks:
             raise UsageError(
                 f"'{name}' is not among the evaluations of this study ({', '.join(tasks)}). "
                 f"Add it: --tasks {','.join([*tasks, name])}."
-            )
-        if name in registry.METHODS.names() and name not in followed:
-            raise UsageError(
-                f"'{name}' would be ignored: no arm of this study is of {name} "
-                f"({', '.join(sorted(methods))} are). Add one to --methods, or leave it."
             )
     there = {(method, wrap.name) for a in arms for wrap in a.plugins for method in ("", a.method)}
     sections = [("", name) for name in typed]

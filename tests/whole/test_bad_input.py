@@ -117,7 +117,6 @@ LINES: list[tuple[str, str]] = [
     ("--methods mae --epochs 1 mto.lambda_spa=1", "no arm of this study is METHOD+mto"),
     ("--methods mae,simmim+mto --epochs 1 mae.mto.lambda_spa=1", "'mae.mto' would be ignored"),
     ("--methods mae,mae+mto --epochs 1 null.draw=3", "'null' would be ignored"),
-    ("--methods mae --epochs 1 simmim.pretrain.lr=1", "no arm of this study is of simmim"),
     ("--methods mae --epochs 1 --name ../x", "--name"),
     ("--methods mae --epochs 1 --name a/b", "--name"),
     ("--methods mae --epochs 1 --name ..", "--name"),
