@@ -205,6 +205,11 @@ def test_the_instruments_tables_are_of_the_same_records(data: str, tmp_path: Pat
     same_tables(plan.with_suffix(""), tmp_path / "tables")
 
 
+def test_what_was_asked_again_of_the_instrument_follows_from_its_records(tmp_path: Path) -> None:
+    published = ROOT / "results" / "instrument" / "digits-simmim-again"
+    tables_follow(published.with_suffix(".tar.gz"), published, tmp_path)
+
+
 @pytest.mark.parametrize("archive", ARCHIVES, ids=lambda path: path.name)
 def test_published_pages_load_fast(archive: Path) -> None:
     page = ROOT / "results" / archive.name.removesuffix(".tar.gz") / "report.html"
