@@ -252,8 +252,11 @@ def test_the_instruments_tables_are_of_the_same_records(data: str, tmp_path: Pat
     same_tables(plan.with_suffix(""), tmp_path / "tables")
 
 
-def test_what_was_asked_again_of_the_instrument_follows_from_its_records(tmp_path: Path) -> None:
-    published = ROOT / "results" / "instrument" / "digits-simmim-again"
+@pytest.mark.parametrize("study", ["digits-simmim-again", "fashion-mnist-mae-again"])
+def test_what_was_asked_again_of_the_instrument_follows_from_its_records(
+    study: str, tmp_path: Path
+) -> None:
+    published = ROOT / "results" / "instrument" / study
     tables_follow(published.with_suffix(".tar.gz"), published, tmp_path)
 
 
