@@ -95,7 +95,7 @@ def accuracy_table(section: Section) -> Table:
         f"{_excluding(section)} Mean ± sample sd over seeds, in per cent, after the last epoch. Δ "
         "is method - baseline on the same seeds at equal epochs, with its paired t interval; bold "
         "where that excludes 0."
-    )
+    ).lstrip()
     title = "Accuracy by method and budget"
     return Table("accuracy", title, columns, rows, note, frozenset(strong))
 

@@ -54,7 +54,7 @@ def differences(scores: pd.DataFrame, alpha: float) -> pd.DataFrame:
                 "pairs": len(group),
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=None if rows else [*ARM, "endpoint", "epochs"])
 
 
 def curves(group: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -101,7 +101,7 @@ def targets(
                 | line(base, variant, reference)
                 for rank, reference in enumerate(wanted)
             ]
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows, columns=None if rows else [*ARM, "endpoint", "target_epochs"])
     if frame.empty:
         return frame
     frame["primary"] = (frame["endpoint"] == analysis.endpoint) & frame["main_target"]

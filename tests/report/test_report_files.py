@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from bench.errors import UsageError
@@ -60,6 +61,17 @@ def test_a_method_whose_runs_all_failed_has_no_curve_to_draw(tmp_path: Path) -> 
     assert any("accuracy_mae" in name for name in names)
     assert not any("simmim" in name for name in names)
     assert "simmim" in (tmp_path / "report.html").read_text()
+
+
+def test_a_baseline_alone_has_tables_that_pandas_can_read(tmp_path: Path) -> None:
+    report.write_report(report.prepare(runs({"mae": RISING["mae"]})), tmp_path, ["md", "csv"])
+    frames = {path.stem: pd.read_csv(path) for path in tmp_path.glob("*.csv")}
+    assert set(frames) == {"accuracy", "costs", "differences", "targets"}
+    assert len(frames["accuracy"])
+    for name in ("differences", "targets"):
+        assert frames[name].empty
+        assert "arm" in frames[name]
+    assert "\n " not in (tmp_path / "report.md").read_text()
 
 
 def test_plots_from_logs_need_the_store(tmp_path: Path) -> None:
