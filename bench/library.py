@@ -18,8 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from bench import registry
 from bench.errors import NothingMeasuredError, StoreError, UsageError
 from bench.launch.base import Launcher, Observer, Order, Progress, survey
@@ -152,8 +150,8 @@ def freeze(request: Request, arguments: Sequence[str] = ()) -> list[str]:
     """Mends the study's runs and writes its plan into its folder, before there are results.
 
     Returns:
-        What was mended, and what of the plan does not count, because the study was planned
-        otherwise before.
+        Which settings act on no arm, what was mended, and what of the plan does not count, because
+        the study was planned otherwise before.
 
     Raises:
         UsageError: if the folder cannot be written, or the study has cells of another recipe.
@@ -163,11 +161,11 @@ def freeze(request: Request, arguments: Sequence[str] = ()) -> list[str]:
     if request.sizing:
         request.sizing.keep()
     mended = mend_runs(request, request.study.tasks())
-    configs = {c.config.arm: plain_config(c.config) for c in request.study.cells}
-    settings = yaml.safe_dump(configs, sort_keys=False)
+    settings = {c.config.arm: plain_config(c.config) for c in request.study.cells}
     if arguments:
         request.folder.note_arguments(arguments)
-    return mended + request.folder.freeze(request.planned.to_plain(), settings)
+    unlike = request.folder.freeze(request.planned.to_plain(), settings)
+    return [*request.planned.idle, *mended, *unlike]
 
 
 def _check_recipe(request: Request) -> None:

@@ -59,6 +59,18 @@ def test_a_study_holds_a_cell_with_one_recipe(tmp_path: Path) -> None:
     assert frozen()[:2] == repeated, "the first ones stand"
 
 
+def test_what_of_a_wish_does_not_count_is_told_before_it_is_computed(tmp_path: Path) -> None:
+    def told(tasks: str, *settings: str) -> list[str]:
+        wish = Wish(methods="mae", epochs="1", seeds="1", name="s", tasks=tasks, settings=settings)
+        return freeze(outline(wish, tmp_path, MEANS))
+
+    assert told("finetune,probe", "simmim.mask_ratio=0.5") == [
+        "simmim.mask_ratio changes nothing here: no arm is of simmim"
+    ]
+    (note,) = told("probe")
+    assert note.startswith("this study was planned with the tasks finetune, probe, which stand")
+
+
 def test_the_home_folder_may_be_written_as_a_shell_writes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,8 @@ def show_plan(args: argparse.Namespace) -> int:
     """Prints arms and cells with their ids and states; computes nothing."""
     request = library.plan(wish_of(args), args.out, means_of(args))
     check_gates(args.gates, request)
+    for note in request.planned.idle:
+        print(f"warning: {note}", file=sys.stderr)
     states = {p.task.run_id: p.state for p in survey(request.store, request.study.tasks(), False)}
     if args.json:
         print(json.dumps({**request.study.to_plain(), "states": states}, indent=1))

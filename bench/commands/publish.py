@@ -99,6 +99,10 @@ def _verdict(findings: Findings, strict: bool) -> int:
         for fault in faults:
             print(f"strict: {fault}", file=sys.stderr)
         return int(bool(faults) or not findings.complete)
+    runs = findings.runs
+    if broken := list(runs.loc[runs["failure"] == "nan", "run_id"]):
+        names = ", ".join(broken[:3]) + ", ..." * (len(broken) > 3)
+        print(f"{len(broken)} cell(s) failed, their score is no number: {names}", file=sys.stderr)
     return int(not findings.complete)
 
 

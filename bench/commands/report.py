@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.commands.flags import add_result_flags, add_study_argument
 from bench.commands.publish import Saying, publish
-from bench.errors import UsageError
+from bench.errors import UsageError, shown
 from bench.plan.typed import split_list
 from bench.plan.wish import ALL
 from bench.store import studies
@@ -32,6 +32,10 @@ def show_report(args: argparse.Namespace) -> int:
     )
     if args.archive and args.all:
         raise UsageError("--archive holds one study; leave out --all.")
+    if args.all and args.study:
+        raise UsageError(
+            f"--all is every run in the folder; leave it out, or '{shown(args.study)}'."
+        )
     if args.archive:
         with tempfile.TemporaryDirectory() as place:
             store, folder = opened(Path(place), Path(args.archive), args.study)

@@ -57,6 +57,8 @@ def tune(args: argparse.Namespace) -> int:
     wish = wish_of(args)
     wish = replace(wish, seeds=wish.seeds or f"{TUNING_SEED}-{TUNING_SEED + 1}")
     request = library.outline(wish, args.out, means_of(args))
+    for note in request.planned.idle:
+        print(f"warning: {note}", file=sys.stderr)
     budgets = sorted({c.config.pretrain.epochs for c in request.study.cells})
     if args.prune and len(budgets) < 2:
         raise UsageError("--prune ends trials after a shorter budget: --epochs 50,200 --prune.")

@@ -76,7 +76,7 @@ class Study(Results):
         """
         request = self._checked()
         frame = _states(request)
-        frame.attrs["warnings"] = list(request.planned.warnings)
+        frame.attrs["warnings"] = [*request.planned.warnings, *request.planned.idle]
         return frame
 
     def run(self) -> Study:

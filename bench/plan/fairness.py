@@ -16,7 +16,7 @@ from bench.api import needs_of
 from bench.errors import UsageError
 from bench.plan.config import RunConfig
 from bench.plan.identity import recipe_digest, to_plain
-from bench.plan.layers import has_recipes
+from bench.plan.layers import flat, has_recipes
 from bench.plan.sections import warmup
 from bench.plan.study import plain_config
 
@@ -93,24 +93,9 @@ def unfair(warnings: Iterable[str]) -> dict[str, str]:
     return {text.removeprefix(UNEQUAL).partition(" had ")[0]: text for text in found}
 
 
-def flat(config: RunConfig) -> dict[str, Any]:
-    """The configuration as ``section.key`` to value."""
-    found: dict[str, Any] = {}
-
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                walk(f"{prefix}.{key}" if prefix else key, inner)
-        else:
-            found[prefix] = value
-
-    walk("", plain_config(config))
-    return found
-
-
 def differences(one: RunConfig, two: RunConfig) -> dict[str, tuple[Any, Any]]:
     """Settings in which two configurations differ, by name."""
-    a, b = flat(one), flat(two)
+    a, b = flat(plain_config(one)), flat(plain_config(two))
     return {k: (a.get(k), b.get(k)) for k in sorted({*a, *b}) if a.get(k) != b.get(k)}
 
 

@@ -104,6 +104,15 @@ def merge(base: Layer, over: Layer) -> dict[str, Any]:
     return merged
 
 
+def flat(nested: Layer, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as ``section.key`` to value."""
+    found: dict[str, Any] = {}
+    for key, value in nested.items():
+        inner = isinstance(value, Mapping)
+        found |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return found
+
+
 def rivals(section: str) -> Mapping[str, str]:
     """Settings of a section, each with the one that would silently win over it unless it is 0."""
     if section in registry.TASKS.ordered():

@@ -84,14 +84,14 @@ class Resolver:
         """All layers merged for one method; its own settings lie at the top level."""
         merged: dict[str, Any] = {"pretrain": {"epochs": 1}}
         for layer in map(clear_rivals, self.layers):
-            own = merge(_followed(method, layer), layer.get(method, {}))
+            own = merge(followed(method, layer), layer.get(method, {}))
             common = {k: v for k, v in layer.items() if k not in registry.METHODS.names()}
             merged = merge(merge(merged, common), {"own": own})
             merged = merge(merged, {k: v for k, v in own.items() if isinstance(v, Mapping)})
         return merged
 
 
-def _followed(method: str, layer: Layer) -> Layer:
+def followed(method: str, layer: Layer) -> Layer:
     """What a layer says of the method whose recipe this one takes, as far as both have it."""
     config = registry.METHODS.config(method)
     followed = layer.get(registry.recipe_of(method), {})

@@ -16,9 +16,9 @@ from bench.plan import fairness
 from bench.plan.config import RunConfig
 from bench.plan.identity import digest
 from bench.plan.keys import Layer, Margin, check_keys, check_typed
-from bench.plan.layers import load_preset, load_recipe, load_yaml, merged
+from bench.plan.layers import flat, load_preset, load_recipe, load_yaml, merged
 from bench.plan.loading import coerce
-from bench.plan.resolve import Resolver
+from bench.plan.resolve import Resolver, followed
 from bench.plan.sized import LARGE, OWN, Facts, fitted
 from bench.plan.study import Cell, Study, make_study, plain_config
 from bench.plan.typed import (
@@ -97,7 +97,8 @@ class Means:
 class Planned:
     """A wish that has been resolved and checked: its study, and from what it was made.
 
-    ``data_root`` is the folder of the images, ``init`` the path of a given checkpoint.
+    ``data_root`` is the folder of the images, ``init`` the path of a given checkpoint, ``idle`` a
+    line on settings that act on no arm.
     """
 
     study: Study
@@ -107,6 +108,7 @@ class Planned:
     warnings: list[str]
     data_root: str
     init: str
+    idle: list[str]
 
     def to_plain(self) -> dict[str, Any]:
         """What a study's folder freezes."""
@@ -157,7 +159,8 @@ def plan_wish(
     suite_seed = coerce(_first(wish.suite_seed, values.get("suite_seed"), 0), Seed, "suite_seed")
     resolver = Resolver(tuple(layers), suite_seed, init_hash)
     arms = parse_arms(_wanted(wish.methods, values, "methods"))
-    _check_read(parse_overrides(wish.settings), resolver.tasks(), arms)
+    typed = parse_overrides(wish.settings)
+    _check_read(typed, resolver.tasks(), arms)
     budgets = parse_epochs(_wanted(wish.epochs, values, "epochs"))
     seeds = parse_seeds(_wanted(wish.seeds, _one_seed(values), "seeds"))
     _check_init(wish.init, arms, budgets)
@@ -176,7 +179,8 @@ def plan_wish(
     name = coerce(wish.name or study_name(study), StudyName, "--name")
     if name == ALL:
         raise UsageError(f"--name {ALL} is where 'report --all' writes. Give another.")
-    return Planned(study, name, resolver, tuple(arms), warnings, root, wish.init)
+    idle = _idle(merged([*_base(wish, data, sized)[2], typed]), arms)
+    return Planned(study, name, resolver, tuple(arms), warnings, root, wish.init, idle)
 
 
 def _layers(
@@ -232,15 +236,44 @@ def _check_read(typed: Mapping[str, Any], tasks: Sequence[str], arms: Sequence[A
                 f"'{name}' is not among the evaluations of this study ({', '.join(tasks)}). "
                 f"Add it: --tasks {','.join([*tasks, name])}."
             )
+    for method, name in _unread(typed, arms):
+        raise UsageError(
+            f"'{method}{'.' * bool(method)}{name}' would be ignored: no arm of this study is "
+            f"{method or 'METHOD'}+{name}. Add one to --methods, or leave it."
+        )
+
+
+def _unread(layer: Layer, arms: Sequence[Arm]) -> list[tuple[str, str]]:
+    """Sections of plug-ins that no arm has, each with the method inside which it stands, if any."""
     there = {(method, wrap.name) for a in arms for wrap in a.plugins for method in ("", a.method)}
-    sections = [("", name) for name in typed]
-    sections += [(m, n) for m in typed if m in registry.METHODS.names() for n in typed[m]]
-    for method, name in sections:
-        if name in registry.PLUGINS.names() and (method, name) not in there:
-            raise UsageError(
-                f"'{method}{'.' * bool(method)}{name}' would be ignored: no arm of this study is "
-                f"{method or 'METHOD'}+{name}. Add one to --methods, or leave it."
-            )
+    sections = [("", name) for name in layer]
+    sections += [(m, n) for m in layer if m in registry.METHODS.names() for n in layer[m]]
+    return [s for s in sections if s[1] in registry.PLUGINS.names() and s not in there]
+
+
+def _idle(given: Layer, arms: Sequence[Arm]) -> list[str]:
+    """Which settings act on no arm, in one line: those of methods and plug-ins that none has.
+
+    They are told and not refused: scripts share settings, and suite files are cut down.
+    """
+    methods = {a.method for a in arms}
+    idle: list[tuple[Layer, str]] = []
+    for name in (m for m in given if m in registry.METHODS.names() and m not in methods):
+        takers = [m for m in methods if registry.recipe_of(m) == name]
+        taken = {key for m in takers for key in followed(m, given)}
+        left = {k: v for k, v in given[name].items() if k not in taken}
+        idle.append(({name: left}, f"no arm is of {name}"))
+    for method, name in _unread(given, arms):
+        if method in methods:
+            idle.append(({method: {name: given[method][name]}}, f"no arm is {method}+{name}"))
+        elif not method:
+            idle.append(({name: given[name]}, f"no arm is METHOD+{name}"))
+    said = [
+        f"{', '.join(names)} change{'s' * (len(names) == 1)} nothing here: {why}"
+        for settings, why in idle
+        if (names := flat(settings))
+    ]
+    return ["; ".join(said)] if said else []
 
 
 def _sizes_of_another(name: str, values: Mapping[str, Any]) -> tuple[Layer, list[str]]:

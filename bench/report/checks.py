@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bench.plan.fairness import DECLARED
+from bench.plan.layers import flat
 from bench.report import words
 from bench.stats.analysis import CELL, SECTION, Analysis, measured_endpoints, rows_of
 from bench.store.record import WAIT_LIMIT
@@ -73,15 +74,6 @@ def unlike(runs: pd.DataFrame, settings: Settings) -> dict[str, str]:
             if base[key] != ours[key] and not key.startswith(declared):
                 found.setdefault(arm, {})[f"{key} ({base[key]} and {ours[key]})"] = None
     return {arm: f"arms differ in {'; '.join(said)}" for arm, said in found.items()}
-
-
-def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as ``section.key`` to value."""
-    found: dict[str, Any] = {}
-    for key, value in nested.items():
-        inner = isinstance(value, Mapping)
-        found |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
-    return found
 
 
 def run_pairs(runs: pd.DataFrame) -> pd.DataFrame:

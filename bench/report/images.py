@@ -10,8 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from bench.report.checks import run_pairs
-from bench.stats.analysis import ARM, Analysis
+from bench.stats.analysis import ARM, Analysis, endpoints_of
 from bench.stats.images import image_gap
+from bench.store.correct import FILE
 
 Flags = npt.NDArray[np.bool_]
 Correct = Callable[[str], Mapping[str, Flags]]
@@ -19,6 +20,9 @@ Correct = Callable[[str], Mapping[str, Flags]]
 
 COLUMNS = ("image_low", "image_high", "discordant", "image_pairs", "images")
 KEY = [*ARM, "endpoint", "epochs"]
+
+MOST_NAMES = 3
+"""Runs that a line lists."""
 
 
 def image_gaps(runs: pd.DataFrame, correct: Correct | None, analysis: Analysis) -> pd.DataFrame:
@@ -32,6 +36,27 @@ def image_gaps(runs: pd.DataFrame, correct: Correct | None, analysis: Analysis) 
                 found = _gap(ours, theirs, endpoint, analysis.alpha)
                 rows += [{**named, "endpoint": endpoint, **found}] if found else []
     return pd.DataFrame(rows, columns=[*KEY, *COLUMNS])
+
+
+def lost_bits(runs: pd.DataFrame, correct: Correct | None) -> list[str]:
+    """Which runs of pairs lack bits that others have of the same task, in one line."""
+    if correct is None:
+        return []
+    pairs, scores = run_pairs(runs), runs.set_index("run_id")
+    found = {i: correct(i) for i in sorted({*pairs["run_id"], *pairs["run_id_base"]})}
+    known = {e for bits in found.values() for e in bits} & set(endpoints_of(runs))
+    bare = [
+        i
+        for i, bits in found.items()
+        if any(pd.notna(scores.at[i, e]) for e in known - bits.keys())
+    ]
+    if not bare:
+        return []
+    names = ", ".join(bare[:MOST_NAMES]) + ", ..." * (len(bare) > MOST_NAMES)
+    return [
+        f"{len(bare)} of {len(found)} runs lack bits in their '{FILE}' (lost, or of an older "
+        f"version), so their differences have no interval over images: {names}"
+    ]
 
 
 def _gap(

@@ -14,7 +14,7 @@ from bench import registry
 from bench.errors import NothingMeasuredError
 from bench.plan import fairness
 from bench.report import checks, claims, words
-from bench.report.images import COLUMNS, KEY, Correct, image_gaps
+from bench.report.images import COLUMNS, KEY, Correct, image_gaps, lost_bits
 from bench.rows import ConfiguredRow
 from bench.stats import compare, frames
 from bench.stats.analysis import SECTION, Analysis, measured_endpoints, rows_of
@@ -150,7 +150,9 @@ def find(
     matching = checks.matching(runs)
     targets = compare.cost_ratios(compare.targets(scores, analysis, statistics), costs)
     differences = compare.differences(scores, analysis.alpha)
-    gaps = image_gaps(runs, folders.correct if folders else None, analysis)
+    correct = folders.correct if folders else None
+    gaps = image_gaps(runs, correct, analysis)
+    said = [*checks.warnings(runs), *lost_bits(runs, correct)]
     unfair = fairness.unfair(analysis.warnings)
     unfair |= checks.unlike(runs, folders.settings) if folders else {}
     return Findings(
@@ -163,11 +165,16 @@ def find(
         targets=_judged(_known(targets, matching, unfair), runs, analysis),
         costs=costs,
         matching=matching,
-        warnings=[*analysis.warnings, *checks.warnings(runs)],
+        warnings=[*_unsaid(analysis.warnings, said), *said],
         deviations=deviations,
         missing=checks.missing(runs, analysis),
         folders=folders,
     )
+
+
+def _unsaid(planned: Iterable[str], said: Iterable[str]) -> list[str]:
+    """The plan's warnings but for those on images that runs noted too, with their data set."""
+    return [text for text in planned if not any(one.endswith(f": {text}") for one in said)]
 
 
 def _with_images(differences: pd.DataFrame, gaps: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bench.report import checks, words
+from bench.plan.layers import flat
+from bench.report import words
 from bench.report.sections import Findings
 
 Row = tuple[str, str]
@@ -30,7 +31,7 @@ def settings_of(study: Findings) -> dict[Row, Values]:
     runs = study.runs[study.runs["ok"] & ~study.runs["ambiguous"]]
     for data, arm, run_id in zip(runs["data"], runs["arm"], runs["run_id"], strict=True):
         config = study.folders.settings(run_id) if study.folders else {}
-        for key, value in checks.flat(_as_typed(config)).items():
+        for key, value in flat(_as_typed(config)).items():
             if key not in OF_A_CELL and not key.endswith(".repeat"):
                 found.setdefault((data, arm), {}).setdefault(key, set()).add(_said(value))
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ def prepare(records: Iterable[Record], plan: Plan = None, store: Store | None = 
 
 def _of(store: Store) -> Folders:
     return Folders(
-        correct=lambda run_id: read_correct(store.run(run_id)),
+        correct=cache(lambda run_id: read_correct(store.run(run_id))),
         settings=lambda run_id: (store.run(run_id).config() or {}).get("config", {}),
     )
 

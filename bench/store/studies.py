@@ -1,8 +1,7 @@
 """Study folders: what was planned, how it was started, and the tables; ``<out>/studies/<name>/``.
 
 ``plan.json`` fixes cells and analysis before there are results, ``resolved.yaml`` lists every
-setting of the first plan (those of cells added later lie in their runs), ``command.json`` keeps
-the arguments.
+setting of each arm as it was first planned, ``command.json`` keeps the arguments.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from bench.errors import DamagedError, NothingMeasuredError, UsageError, unknown
 from bench.store import shapes
@@ -73,8 +74,8 @@ class StudyFolder:
         kept = {"arguments": list(arguments), "folder": os.getcwd()}
         write_json(self.path / "command.json", kept)
 
-    def freeze(self, plan: Mapping[str, Any], settings: str) -> list[str]:
-        """Writes the plan and the resolved settings (YAML), once: the first plan of a study stands.
+    def freeze(self, plan: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+        """Writes the plan and the arms' resolved settings, once: the first plan of a study stands.
 
         New cells are added to a plan that is there, and so is what it warns of: an arm tuned
         unlike the others must not join unsaid. Its seeds, budgets, arms and analysis stay, and a
@@ -84,8 +85,7 @@ class StudyFolder:
             What was asked for otherwise and does not count.
         """
         kept = self.plan()
-        if not (self.path / "resolved.yaml").exists():
-            write_bytes(self.path / "resolved.yaml", settings.encode())
+        self._add_settings(settings)
         if kept is None:
             write_json(self.path / PLAN, dict(plan))
             return []
@@ -99,7 +99,36 @@ class StudyFolder:
             f"give another --name to plan one with {plan.get(key)}"
             for key in FIXED
             if kept.get(key) != plan.get(key)
+        ] + self._other_tasks(kept, plan)
+
+    def _add_settings(self, settings: Mapping[str, Any]) -> None:
+        """Adds arms to the resolved settings, a block of YAML each; one that is there stays."""
+        path = self.path / "resolved.yaml"
+        text = path.read_bytes() if path.exists() else b""
+        there = text.splitlines()
+        blocks = [yaml.safe_dump({a: s}, sort_keys=False).encode() for a, s in settings.items()]
+        joined = [block for block in blocks if block.splitlines()[0] not in there]
+        if joined:
+            write_bytes(path, text + b"".join(joined))
+
+    def _other_tasks(self, kept: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
+        """What holds, and what to do, where other tasks are asked for than were planned."""
+        planned, asked = ([e.removesuffix("_top1") for e in _endpoints(p)] for p in (kept, plan))
+        if not planned or planned == asked:
+            return []
+        more = " ".join(name for name in asked if name not in planned)
+        todo = "ask for the same, or"
+        if more:
+            todo = f"to add scores to its cells, 'evaluate {self.name} --with {more}'; else"
+        return [
+            f"this study was planned with the tasks {', '.join(planned)}, which stand; cells with "
+            f"{', '.join(asked)} come into tables apart: {todo} give another --name"
         ]
+
+
+def _endpoints(plan: Mapping[str, Any]) -> list[str]:
+    """The endpoints of a plan, the primary one first."""
+    return [plan["endpoint"], *plan.get("secondary", [])] if "endpoint" in plan else []
 
 
 def folder_of(store: Store, name: str) -> StudyFolder:

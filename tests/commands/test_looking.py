@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import math
 import re
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from bench.store.files import write_json
 from bench.store.record import Record
 from bench.store.states import FAILED, RUNNING
 from bench.store.store import Store
-from tests.support.synthetic import PLAN, RISING, runs
+from tests.support.synthetic import PLAN, RISING, changed, runs
 
 Shown = Callable[..., str]
 
@@ -52,6 +53,26 @@ def shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Shown:
         return printed.out if code == 0 else printed.err
 
     return call
+
+
+def test_a_score_that_is_no_number_is_in_the_last_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table's own remarks are cut after some, and the exit code is that of a whole study."""
+    first, *rest = runs(RISING)
+    stored(tmp_path, "odd", [changed(first, finetune_top1=math.nan), *rest])
+    assert main(["report", "--format", "md", "--out", str(tmp_path)]) == 0
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"1 cell(s) failed, their score is no number: {first.run_id}"
+
+
+def test_settings_of_a_method_that_no_arm_has_are_told_by_a_dry_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--preset", "smoke", "--methods", "mae", "--epochs", "1", "simmim.mask_ratio=0.5"]
+    assert main([*words, "--dry-run", "--json", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().err
+    assert said == "warning: simmim.mask_ratio changes nothing here: no arm is of simmim\n"
 
 
 def test_power_of_one_arm_says_what_is_missing(tmp_path: Path, shown: Shown) -> None:

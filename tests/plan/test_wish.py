@@ -68,3 +68,42 @@ def test_trials_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
 def test_settings_of_the_method_whose_recipe_an_arm_takes_are_read() -> None:
     wish = Wish(methods="crossmae", epochs="1", settings=["mae.pretrain.lr=1e-3"], preset="smoke")
     assert plan_wish(wish).study.cells[0].config.pretrain.lr == 1e-3
+
+
+SUITE = """extends: smoke
+epochs: [1]
+mae: {mask_ratio: 0.6, decoder_depth: 1}
+simmim: {mask_ratio: 0.5, pretrain: {lr: 0.001}}
+mto: {tau: 0.2}
+"""
+
+
+@pytest.mark.parametrize(
+    ("methods", "settings", "told"),
+    [
+        ("mae", "simmim.mask_ratio=0.5", "simmim.mask_ratio changes nothing here: no arm is of"),
+        ("mae", "simmim.pretrain.lr=1e-3", "simmim.pretrain.lr changes nothing here"),
+        ("mae,simmim", "simmim.mask_ratio=0.5", ""),
+        ("crossmae", "mae.mask_ratio=0.6", ""),
+        ("crossmae", "mae.norm_pix_loss=false simmim.mask_ratio=0.5", "simmim.mask_ratio changes"),
+        ("mae,mae+mto", "mto.tau=0.2 mae.mto.rows=all", ""),
+    ],
+)
+def test_settings_that_act_on_no_arm_are_told(methods: str, settings: str, told: str) -> None:
+    """The preset's own, of which it has some for every method, are not."""
+    wish = Wish(methods=methods, epochs="1", settings=settings.split(), preset="digits")
+    idle = plan_wish(wish).idle
+    assert len(idle) == bool(told)
+    assert not told or idle[0].startswith(told)
+
+
+def test_those_of_a_suite_file_are_told_in_the_same_line(tmp_path: Path) -> None:
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(SUITE)
+    told = plan_wish(Wish(config=str(suite), methods="mae", settings=["conmim.momentum=0.9"])).idle
+    assert told == [
+        "simmim.mask_ratio, simmim.pretrain.lr change nothing here: no arm is of simmim; "
+        "conmim.momentum changes nothing here: no arm is of conmim; "
+        "mto.tau changes nothing here: no arm is METHOD+mto"
+    ]
+    assert plan_wish(Wish(config=str(suite), methods="mae,mae+mto,simmim")).idle == []

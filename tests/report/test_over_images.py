@@ -57,6 +57,20 @@ def test_pairs_that_left_no_bits_or_other_images_have_none(lost: str, tmp_path: 
     assert rows.loc[~at & (rows["endpoint"] == "finetune_top1"), "images"].notna().all()
 
 
+@pytest.mark.parametrize("left", [{}, {"probe_top1": [pack(np.ones(3, bool))]}])
+def test_bits_that_one_run_alone_lacks_are_told(left: dict[str, list[str]], tmp_path: Path) -> None:
+    records, store = with_bits(tmp_path)
+    assert report.prepare(records, None, store).warnings == []
+    folder = store.run(records[0].run_id)
+    write_correct(folder, left)
+    if not left:
+        (folder.path / FILE).unlink()
+    records = [changed(r, probe_top1=None) for r in records]
+    (told,) = report.prepare(records, None, store).warnings
+    assert told.startswith(f"1 of {len(records)} runs lack bits in their '{FILE}'")
+    assert told.endswith(records[0].run_id)
+
+
 def test_without_bits_there_is_no_column() -> None:
     found = report.prepare(runs(RISING), None)
     assert "| test images |" not in markdown.document(found, {})

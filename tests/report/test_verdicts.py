@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from bench.report import write as report
-from tests.support.synthetic import RISING, runs, target
+from tests.support.synthetic import PLAN, RISING, runs, target
 
 
 def test_epochs_without_time_is_no_saving_of_time() -> None:
@@ -86,3 +86,11 @@ def test_what_runs_noted_of_their_images_is_a_warning() -> None:
     shown = report.summary(report.prepare(records))
     assert shown.count("2 unreadable training image(s) replaced: cat/3.png") == 1
     assert "no concern" not in shown
+
+
+def test_what_the_plan_and_the_runs_noted_of_their_images_is_said_once() -> None:
+    note = "2 training file(s) left out: 2 .txt"
+    records = [dataclasses.replace(r, notes=[note]) for r in runs(RISING)]
+    planned = {**PLAN, "warnings": ["what the plan alone says", note]}
+    found = report.prepare(records, planned).warnings
+    assert found == ["what the plan alone says", f"digits: {note}"]

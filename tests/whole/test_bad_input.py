@@ -198,6 +198,7 @@ LINES: list[tuple[str, str]] = [
     ("tune --methods mae --epochs 1 --grid seeds.x=1", "is no section"),
     ("tune --methods mae --epochs 1 --grid pretrain.blr=1 --nodes 2", "--nodes is read"),
     ("doctor --nodes 2", "--nodes is read"),
+    ("report --all s", "--all is every run in the folder; leave it out, or 's'"),
     ("--methods mae --epochs 1 --out studies/s/plan.json", "is no folder that can be written"),
     ("--methods mae --epochs 1 --out studies/s/plan.json/x --dry-run", "is no folder that can"),
     ("--methods mae --epochs 100 --data torch/:.", "timm cannot open 'torch/'"),
