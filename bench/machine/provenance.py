@@ -21,6 +21,9 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "
 ROOT = Path(__file__).parents[2]
 """Folder of the packages."""
 
+CPUINFO = Path("/proc/cpuinfo")
+"""Where Linux describes the processor."""
+
 SNAPSHOT = "bench/SNAPSHOT.json"
 """In a snapshot of the code: what :func:`code` says."""
 
@@ -102,14 +105,20 @@ def _outside() -> list[str]:
 
 
 def cpu_name() -> str:
-    """The processor's model name."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    """The processor's model name, with its family and model, as ``AMD EPYC (family 25 model 17)``.
+
+    Clouds cut the name short, so that generations of different speed share it.
+    """
+    told: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for line in CPUINFO.read_text().splitlines():
+            key, _, value = line.partition(":")
+            told.setdefault(key.strip(), value.strip())
+    if "model name" not in told:
+        return platform.processor() or platform.machine()
+    if not {"cpu family", "model"} <= told.keys():
+        return told["model name"]
+    return f"{told['model name']} (family {told['cpu family']} model {told['model']})"
 
 
 def hardware(device: Any, threads: int) -> dict[str, Any]:

@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from bench.machine import provenance
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -24,3 +28,25 @@ def test_a_repository_around_an_installed_copy_is_not_its_own(tmp_path: Path) ->
         line = [sys.executable, "-c", script]
         done = subprocess.run(line, cwd=packages, check=True, capture_output=True, text=True)
         assert (done.stdout.strip() != "unknown") is known
+
+
+def test_processors_of_one_name_and_two_generations_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, names = tmp_path / "cpuinfo", set[str]()
+    monkeypatch.setattr(provenance, "CPUINFO", told)
+    for model in (1, 17):
+        told.write_text(f"cpu family\t: 25\nmodel\t\t: {model}\nmodel name\t: AMD EPYC\n" * 2)
+        names.add(provenance.cpu_name())
+    assert names == {"AMD EPYC (family 25 model 1)", "AMD EPYC (family 25 model 17)"}
+
+
+def test_a_processor_without_such_numbers_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "cpuinfo"
+    monkeypatch.setattr(provenance, "CPUINFO", told)
+    told.write_text("model name\t: Some Core\n")
+    assert provenance.cpu_name() == "Some Core"
+    told.unlink()
+    assert provenance.cpu_name()
