@@ -71,7 +71,7 @@ BASELINES = {
 }
 
 WHOLE = {
-    "digits": ["mto-digits-whole", "mto-digits-whole-confirm"],
+    "digits": ["mto-digits-whole", "mto-digits-whole-confirm", "mto-digits-whole-more"],
     "Fashion-MNIST": ["mto-fashion-mnist-whole", "mto-fashion-mnist-whole-confirm"],
 }
 """The studies of every part of MTO at once, likewise."""
@@ -174,14 +174,15 @@ def short_words(row: Mapping[str, Any] | None) -> tuple[str, str]:
 
 def epochs_words(row: Mapping[str, Any]) -> str:
     target, low, high = row["target_epochs"], row["rho_low"], row["rho_high"]
+    bold = "**" if row["p_holm"] < 0.05 else ""
     if row["state"] == "missed":
-        return f"not by {target / row['bound']:.0f} (at least {target / high:.0f})"
+        within = f" (at least {target / high:.0f})" if high > row["bound"] else ""
+        return f"{bold}not by {target / row['bound']:.0f}{bold}{within}"
     if low > 0 and high < float("inf"):
         interval = f"[{target / high:.0f}, {target / low:.0f}]"
     else:
         words = f"at least {target / high:.0f}" if low == 0 else f"at most {target / low:.0f}"
         interval = f"({words})"
-    bold = "**" if row["p_holm"] < 0.05 else ""
     return f"{bold}{row['epochs_variant']:.0f}{bold} {interval}"
 
 
