@@ -9,7 +9,7 @@ import difflib
 import errno
 import re
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that steer a terminal, end a line, or stand for bytes that are no text."""
@@ -24,6 +24,12 @@ def shown(value: object, most: int = 80) -> str:
     """A value as messages name it: on one line, and not endless."""
     text = printable(str(list(value)) if isinstance(value, tuple) else str(value))
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def few(names: Sequence[str], most: int = 4) -> str:
+    """The first of these names, and how many more there are."""
+    left = len(names) - most
+    return ", ".join(names[:most]) + (f" and {left} more" if left > 0 else "")
 
 
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS})

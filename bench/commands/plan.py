@@ -14,6 +14,7 @@ from tabulate import tabulate
 from bench import library, registry
 from bench.commands.flags import means_of, wish_of
 from bench.commands.recipe import recipe_lines
+from bench.errors import few
 from bench.launch.base import survey
 from bench.library import Request
 from bench.plan.config import RunConfig
@@ -31,9 +32,6 @@ from bench.work.estimate import (
 
 MOST_S = 600.0
 """Seconds after which no further arm is timed."""
-
-MOST_NAMES = 4
-"""Names that a line lists."""
 
 
 def show_plan(args: argparse.Namespace) -> int:
@@ -128,19 +126,13 @@ def _cost_line(request: Request, measure: bool, states: Mapping[str, str]) -> st
             f"about {format_seconds(found.wall_s)} with {places.jobs} side by side; "
             f"{found.disk_mib:.3g} MiB on disk"
         )
-    names = _shortened(found.unknown)
+    names = few(found.unknown)
     if names and not places.here and places.unit == "GPU":
         unknown = [t for t in missing if speed_key(t) not in speeds]
         lines.append(_counted_line(names, unknown, request))
     elif names:
         lines.append(f"cost: no measured speed yet of {names}; add --calibrate to time a few steps")
     return "\n".join(lines)
-
-
-def _shortened(names: Sequence[str]) -> str:
-    """The first of these names, and how many more there are."""
-    left = len(names) - MOST_NAMES
-    return ", ".join(names[:MOST_NAMES]) + (f" and {left} more" if left > 0 else "")
 
 
 def _counted_line(names: str, tasks: Sequence[Task], request: Request) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench import library
 from bench.commands.streams import say
-from bench.errors import GateError, UsageError
+from bench.errors import GateError, UsageError, few
 from bench.report import write
 from bench.report.sections import Findings
 from bench.store.files import write_bytes
@@ -101,8 +101,8 @@ def _verdict(findings: Findings, strict: bool) -> int:
         return int(bool(faults) or not findings.complete)
     runs = findings.runs
     if broken := list(runs.loc[runs["failure"] == "nan", "run_id"]):
-        names = ", ".join(broken[:3]) + ", ..." * (len(broken) > 3)
-        print(f"{len(broken)} cell(s) failed, their score is no number: {names}", file=sys.stderr)
+        said = f"{len(broken)} cell(s) failed, their score is no number: {few(broken)}"
+        print(said, file=sys.stderr)
     return int(not findings.complete)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from bench.errors import few
 from bench.report.checks import run_pairs
 from bench.stats.analysis import ARM, Analysis, endpoints_of
 from bench.stats.images import image_gap
@@ -20,9 +21,6 @@ Correct = Callable[[str], Mapping[str, Flags]]
 
 COLUMNS = ("image_low", "image_high", "discordant", "image_pairs", "images")
 KEY = [*ARM, "endpoint", "epochs"]
-
-MOST_NAMES = 3
-"""Runs that a line lists."""
 
 
 def image_gaps(runs: pd.DataFrame, correct: Correct | None, analysis: Analysis) -> pd.DataFrame:
@@ -52,10 +50,9 @@ def lost_bits(runs: pd.DataFrame, correct: Correct | None) -> list[str]:
     ]
     if not bare:
         return []
-    names = ", ".join(bare[:MOST_NAMES]) + ", ..." * (len(bare) > MOST_NAMES)
     return [
         f"{len(bare)} of {len(found)} runs lack bits in their '{FILE}' (lost, or of an older "
-        f"version), so their differences have no interval over images: {names}"
+        f"version), so their differences have no interval over images: {few(bare)}"
     ]
 
 
