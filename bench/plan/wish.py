@@ -155,7 +155,7 @@ def plan_wish(
         UsageError: for anything wrong with the wish.
     """
     data, root = parse_data(wish.data) if wish.data else ("", "")
-    preset, layers, values, left_out = _layers(wish, data, sized, facts)
+    preset, layers, values, given, left_out = _layers(wish, data, sized, facts)
     suite_seed = coerce(_first(wish.suite_seed, values.get("suite_seed"), 0), Seed, "suite_seed")
     resolver = Resolver(tuple(layers), suite_seed, init_hash)
     arms = parse_arms(_wanted(wish.methods, values, "methods"))
@@ -179,14 +179,16 @@ def plan_wish(
     name = coerce(wish.name or study_name(study), StudyName, "--name")
     if name == ALL:
         raise UsageError(f"--name {ALL} is where 'report --all' writes. Give another.")
-    idle = _idle(merged([*_base(wish, data, sized)[2], typed]), arms)
+    idle = _idle(given, arms)
     return Planned(study, name, resolver, tuple(arms), warnings, root, wish.init, idle)
 
 
 def _layers(
     wish: Wish, data: str, sized: Layer | None, facts: Facts | None
-) -> tuple[str, list[Layer], dict[str, Any], list[str]]:
-    """The preset's name, all layers of settings, what they say beside those, what is dropped."""
+) -> tuple[str, list[Layer], dict[str, Any], Layer, list[str]]:
+    """The preset's name, all layers of settings, what they say beside those, which of it a user
+    gave, what is dropped.
+    """
     preset, base, file = _base(wish, data, sized)
     changes, left_out = fitted(merged(base), facts) if facts else ({}, [])
     base = (*base, changes)
@@ -199,7 +201,7 @@ def _layers(
     layers: list[Layer] = [*base, *file, recipe, sizes, typed]
     layers += [{"data": {"name": data}}] if data else []
     layers += [{"tasks": wish.tasks}] if wish.tasks else []
-    return preset, layers, values, [*left_out, *dropped]
+    return preset, layers, values, merged([*file, typed]), [*left_out, *dropped]
 
 
 def _base(
