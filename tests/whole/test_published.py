@@ -168,11 +168,12 @@ def short_table() -> str:
 
 
 def short_words(row: Mapping[str, Any] | None) -> tuple[str, str]:
-    """Epochs to the target with their 95 % interval, bold where ρ is significant; and half."""
+    """Epochs to the target, and whether half of them suffice; dashes where nothing was run."""
     return (epochs_words(row), row["half"]) if row else ("–", "–")
 
 
 def epochs_words(row: Mapping[str, Any]) -> str:
+    """Epochs to the target with their 95 % interval, in bold where ρ is significant."""
     target, low, high = row["target_epochs"], row["rho_low"], row["rho_high"]
     bold = "**" if row["p_holm"] < 0.05 else ""
     if row["state"] == "missed":
