@@ -39,6 +39,7 @@ examples:
   python -m bench.run --methods '{METHOD},{ARM},{ARM}(TERM,KEY=VALUE)' --epochs 100,200
   python -m bench.run --methods {METHOD},{ARM} --epochs 100,200 --data cifar10:DIR
   python -m bench.run --methods {METHOD},{ARM} --epochs 100,200 --dry-run
+  python -m bench.run tune --methods {METHOD} --epochs 100 --grid pretrain.lr=2e-3,4e-3
 
 exit codes:
 """ + "".join(f"  {code:<4} {meaning}\n" for code, meaning in EXIT_CODES.items())
@@ -125,19 +126,8 @@ class _HelpAll(argparse.Action):
 
 EVERYDAY = (
     *("help", "help_all", "methods", "epochs", "seeds", "data", "preset", "config", "launcher"),
-    *(
-        "jobs",
-        "out",
-        "name",
-        "dry_run",
-        "calibrate",
-        "retry",
-        "gates",
-        "grid",
-        "search",
-        "trials",
-        "prune",
-    ),
+    *("jobs", "out", "name", "dry_run", "calibrate", "retry", "gates"),
+    *("grid", "search", "trials", "prune"),
 )
 """Options of a study's commands that ``--help`` shows; ``--help-all`` shows all."""
 

@@ -28,6 +28,7 @@ from bench.plan.identity import digest
 from bench.plan.keys import check_typed
 from bench.plan.study import Study, Task, make_study
 from bench.plan.typed import Arm
+from bench.plan.wish import idle_settings
 from bench.registry import endpoint
 from bench.report import words
 from bench.stats.analysis import endpoint_label, endpoints_of
@@ -39,6 +40,9 @@ if TYPE_CHECKING:  # the search imports Optuna
     from bench.work.search import Asked, Search
 
 TUNING_SEED = 1000
+
+OF_TABLES = ("gates", "allow_pilot", "strict", "json", "name", "calibrate")
+"""Flags that every command of a study has and that say nothing here: refused, not in the help."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ def tune(args: argparse.Namespace) -> int:
     for axis in axes:
         if sum(other.key == axis.key for other in axes) > 1:
             raise UsageError(f"--grid {axis.key} is there twice; write {axis.key}=V1,V2 once.")
+        if said := idle_settings(typed.parse_overrides([f"{axis.key}=0"]), request.planned.arms):
+            raise UsageError(f"--grid {said[0]}. Add that arm to --methods, or leave the axis.")
     seed = request.planned.resolver.suite_seed
     arms = [(a, Search(axes, args.search, args.trials, seed)) for a in request.planned.arms]
     if args.dry_run:
@@ -86,10 +92,9 @@ def tune(args: argparse.Namespace) -> int:
 
 
 def _refuse_flags_of_tables(args: argparse.Namespace) -> None:
-    flags = {"assert": args.gates, "allow-pilot": args.allow_pilot, "strict": args.strict}
-    flags |= {"json": args.json, "name": args.name, "calibrate": args.calibrate}
-    for flag, given in flags.items():
-        if given:
+    for name in OF_TABLES:
+        if getattr(args, name):
+            flag = "assert" if name == "gates" else name.replace("_", "-")
             raise UsageError(f"--{flag} is about a study's tables, and tune makes none. Leave it.")
 
 
@@ -230,13 +235,16 @@ def _rows(request: Request, trial: Trial) -> list[dict[str, object]]:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """What ``tune`` takes."""
     add_all(parser)
+    for action in parser._actions:
+        if action.dest in OF_TABLES:
+            action.help = argparse.SUPPRESS
     group = parser.add_argument_group("search")
     group.add_argument(
         "--grid",
         action="append",
         required=True,
         metavar="KEY=V1,V2",
-        help="one axis: values, or a range LOW..HIGH, LOW..HIGH:log",
+        help="one axis: values as pretrain.lr=1e-3,2e-3, or a range LOW..HIGH, LOW..HIGH:log",
     )
     group.add_argument(
         "--search", default="", metavar="HOW", help="grid, random or tpe (tpe where a range is)"

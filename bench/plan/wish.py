@@ -179,7 +179,7 @@ def plan_wish(
     name = coerce(wish.name or study_name(study), StudyName, "--name")
     if name == ALL:
         raise UsageError(f"--name {ALL} is where 'report --all' writes. Give another.")
-    idle = _idle(given, arms)
+    idle = idle_settings(given, arms)
     return Planned(study, name, resolver, tuple(arms), warnings, root, wish.init, idle)
 
 
@@ -253,10 +253,10 @@ def _unread(layer: Layer, arms: Sequence[Arm]) -> list[tuple[str, str]]:
     return [s for s in sections if s[1] in registry.PLUGINS.names() and s not in there]
 
 
-def _idle(given: Layer, arms: Sequence[Arm]) -> list[str]:
+def idle_settings(given: Layer, arms: Sequence[Arm]) -> list[str]:
     """Which settings act on no arm, in one line: those of methods and plug-ins that none has.
 
-    They are told and not refused: scripts share settings, and suite files are cut down.
+    A study tells them and does not refuse: scripts share settings, and suite files are cut down.
     """
     methods = {a.method for a in arms}
     idle: list[tuple[Layer, str]] = []

@@ -1,13 +1,27 @@
-"""What `tune` says of its trials, and which runs `analyze` draws as one line."""
+"""What `tune` offers and says of its trials, and which runs `analyze` draws as one line."""
 
 from __future__ import annotations
 
 import re
 
 import pandas as pd
+import pytest
 
-from bench.commands import analyze
+from bench.commands import analyze, tune
 from bench.commands.tune import ranking
+from bench.run import main
+
+
+@pytest.mark.parametrize("how", ["--help", "--help-all"])
+def test_the_help_of_tune_offers_nothing_that_it_refuses(
+    how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["tune", how])
+    offered = set(re.findall(r"--[a-z-]+", capsys.readouterr().out.split("settings:")[0]))
+    refused = {"assert" if f == "gates" else f.replace("_", "-") for f in tune.OF_TABLES}
+    assert not offered & {f"--{flag}" for flag in refused}
+    assert "--grid" in offered
 
 
 def test_tune_ranks_marks_the_best_and_says_what_the_seeds_tell_apart() -> None:

@@ -188,6 +188,8 @@ LINES: list[tuple[str, str]] = [
     ("--methods mae --epochs 1 --assert accuracy(mae,target_epochs=1)>1", "takes epochs=E"),
     ("tune --methods mae --epochs 1 --grid pretrain.blr=1 --assert rho", "tune makes none"),
     ("tune --methods mae --epochs 1 --grid pretrain.blr=1 --json", "--json is about a study's"),
+    ("tune --methods mae --epochs 1 --grid simmim.mask_ratio=0.5,0.6", "no arm is of simmim"),
+    ("tune --methods mae --epochs 1 --grid mto.tau=1..2", "no arm is METHOD+mto. Add that arm"),
     ("tune --methods mae --epochs 1 --grid pretrain.blr=1 --name x", "--name is about a study's"),
     ("show nothing --to x.gif", "ends in none of .png, .pdf, .svg"),
     ("tune --methods mae --epochs 1 --grid pretrain.blr=0", "nothing would be learnt"),
