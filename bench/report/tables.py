@@ -69,7 +69,7 @@ def sentences(section: Section) -> list[tuple[str, str]]:
 
 
 def accuracy_table(section: Section) -> Table:
-    """Accuracy by method and budget, with the paired difference from the baseline."""
+    """Accuracy by method and budget, with the paired difference where there is a baseline."""
     measured = {row["endpoint"] for row in section.rows["accuracy"]}
     endpoints = [e for e in section.analysis.endpoints if e in measured]
     gains = _gains(section)
@@ -82,20 +82,22 @@ def accuracy_table(section: Section) -> Table:
         for endpoint in endpoints:
             found, gain = scores.get(endpoint, {}), gains.get((arm, epochs, endpoint))
             row.append(words.mean_sd(found.get("mean"), found.get("sd")))
-            row.append(words.gain(gain) if gain else "")
+            row += [words.gain(gain) if gain else ""] if gains else []
             if gain and claims.differs(gain):
                 strong.add((len(rows), len(row) - 1))
         shown = scores.get(section.analysis.endpoint) or next(iter(scores.values()))
         mine = rate[arm, epochs]
         row += [f"{shown['n_ok']}/{shown['n']}", words.number(mine["images_per_s"], 0)]
         rows.append([*row, words.duration(mine["pretrain_s"])])
-    heads = [h for e in endpoints for h in (endpoint_label(e), "Δ [95 %]")]
+    compared = ["Δ [95 %]"] if gains else []
+    heads = [h for e in endpoints for h in (endpoint_label(e), *compared)]
     columns = ["method", "epochs", *heads, "n ok/n", "images/s", "pre-training"]
-    note = (
-        f"{_excluding(section)} Mean ± sample sd over seeds, in per cent, after the last epoch. Δ "
-        "is method - baseline on the same seeds at equal epochs, with its paired t interval; bold "
-        "where that excludes 0."
-    ).lstrip()
+    note = "Mean ± sample sd over seeds, in per cent, after the last epoch."
+    if compared:
+        note = (
+            f"{_excluding(section)} {note} Δ is method - baseline on the same seeds at equal "
+            "epochs, with its paired t interval; bold where that excludes 0."
+        )
     title = "Accuracy by method and budget"
     return Table("accuracy", title, columns, rows, note, frozenset(strong))
 
@@ -103,8 +105,6 @@ def accuracy_table(section: Section) -> Table:
 def _excluding(section: Section) -> str:
     """How many intervals exclude 0, and how many would by chance alone."""
     rows = section.rows["differences"]
-    if not rows:
-        return ""
     asked = [row for row in rows if claims.obstacle(row) is None]
     barred = len(rows) - len(asked)
     lines = []

@@ -51,12 +51,13 @@ def _table(section: Section) -> str:
             _name(row["arm"]),
             str(row["epochs"]),
             words.mean_sd(row["mean"], row["sd"]),
-            gains.get((row["arm"], row["epochs"]), ""),
+            *([gains.get((row["arm"], row["epochs"]), "")] if gains else []),
             f"{row['n_ok']}/{row['n']}",
         ]
         for row in rows
     ]
-    heads = ["method", "epochs", endpoint_label(endpoint), "Δ [95 %]", "n"]
+    compared = ["Δ [95 %]"] if gains else []
+    heads = ["method", "epochs", endpoint_label(endpoint), *compared, "n"]
     drawn = tabulate(shown, heads, tablefmt="simple", disable_numparse=True)
     return f"{_wrapped(_about(section))}\n{drawn}"
 

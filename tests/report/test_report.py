@@ -359,9 +359,11 @@ def test_nothing_measured(records: list[Record]) -> None:
 
 @pytest.mark.parametrize("arm", ["mae", "mae+mto"])
 def test_one_arm_alone_is_shown_without_a_comparison(arm: str) -> None:
-    text = report.summary(report.prepare([record(arm, 100, 0, 80.0)]))
-    assert "No comparison" in text
-    assert "80.00" in text
+    records = [record(arm, 100, 0, 80.0)]
+    for text in (report.summary(report.prepare(records)), written(records, "md")):
+        assert "No comparison" in text
+        assert "80.00" in text
+        assert "Δ" not in text
 
 
 def test_a_study_without_fine_tuning_still_compares_the_probe() -> None:
