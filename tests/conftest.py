@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -28,6 +29,7 @@ settings.load_profile("repeatable")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["MTO_BENCH_CACHE"] = ""  # what one test vets, the next one vets anew
 torch.set_num_threads(1)
+gc.set_threshold(20_000, 20, 50)  # what is imported stays; walking it takes a tenth of the time
 pd.set_option("mode.string_storage", "python")  # as where pyarrow, which needs longer, is not
 
 MEMORY = Path("/dev/shm")

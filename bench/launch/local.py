@@ -40,7 +40,7 @@ from bench.rows import Row
 from bench.store.states import DONE, FAILED, PENDING, RUNNING, STOPPED
 from bench.store.store import Store
 
-PRELOADED = ["bench.work.runner", "sklearn.datasets", "torch._dynamo"]
+PRELOADED = ["bench.launch.preload", "bench.work.runner", "sklearn.datasets", "torch._dynamo"]
 """What takes long to import, imported once before the runs' processes are forked.
 
 Every PyTorch optimizer imports its compiler (``torch._dynamo``) when it is made.
