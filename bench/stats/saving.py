@@ -20,9 +20,10 @@ import numpy.typing as npt
 from bench.stats.means import Array, estimate, t_quantile
 
 Flags = npt.NDArray[np.bool_]
+Points = npt.NDArray[np.intp]
 
 GRID_PER_OCTAVE = 128
-"""Points a doubling of epochs on which the test is inverted: steps of 0.5 %."""
+"""Points a doubling of epochs on which the test is inverted; between two it is read straight."""
 
 State = Literal["measured", "beyond", "missed", "flat", "empty"]
 """How a target was met: inside the budgets, already at the smallest one, never; ``flat`` when the
@@ -114,12 +115,16 @@ def paired_t(scores: Array, reference: Array, weights: Array) -> tuple[Array, Ar
     return u.mean(axis=-2), u.std(axis=-2, ddof=1) / math.sqrt(n)
 
 
-def accepted(mean: Array, error: Array, n: int, alpha: float) -> Flags:
+def accepted(mean: Array, gap: Array) -> Flags:
     """Grid points [..., G] that the paired t test does not reject, or next to a zero of the mean.
 
     The points beside a sign change belong to the set whatever the noise: the mean is 0 there.
+
+    Args:
+        mean: mean difference [..., G].
+        gap: by how much its size exceeds what the test accepts [..., G].
     """
-    inside = np.abs(mean) <= t_quantile(n, alpha) * error
+    inside = gap <= 0
     crossing = np.sign(mean[..., :-1]) * np.sign(mean[..., 1:]) < 0
     inside[..., :-1] |= crossing
     inside[..., 1:] |= crossing
@@ -213,24 +218,35 @@ def ratio_interval(
         return np.zeros(start.shape[:-1]), np.full(start.shape[:-1], math.inf)
     grid = log_grid(variant.epochs)
     mean, error = paired_t(variant.scores, start, interpolation_weights(variant.epochs, grid))
-    first, last = bounds(accepted(mean, error, n, alpha), mean, grid)
+    first, last = bounds(np.abs(mean) - t_quantile(n, alpha) * error, mean, grid)
     with np.errstate(divide="ignore"):
         return np.asarray(reference / last), np.asarray(reference / first)
 
 
-def bounds(inside: Flags, mean: Array, grid: Array) -> tuple[Array, Array]:
+def bounds(gap: Array, mean: Array, grid: Array) -> tuple[Array, Array]:
     """First and last epochs [...] of each set's hull; 0 and infinity where it is open.
 
     It is open below if the smallest budget is accepted or already above the target, open above if
     the largest is accepted or still below it. An empty set lies wholly on one side.
     """
+    inside = accepted(mean, gap)
     empty = ~inside.any(axis=-1)
     above, below = mean[..., 0] > 0, mean[..., -1] < 0
-    first = grid[inside.argmax(axis=-1)]
-    last = grid[len(grid) - 1 - inside[..., ::-1].argmax(axis=-1)]
+    start = np.asarray(inside.argmax(axis=-1))
+    end = np.asarray(len(grid) - 1 - inside[..., ::-1].argmax(axis=-1))
+    first = _turn(gap, grid, start, np.maximum(start - 1, 0))
+    last = _turn(gap, grid, end, np.minimum(end + 1, len(grid) - 1))
     first = np.where(inside[..., 0] | above, 0.0, np.where(empty, grid[-1], first))
     last = np.where(inside[..., -1] | below, math.inf, np.where(empty, grid[0], last))
     return first, last
+
+
+def _turn(gap: Array, grid: Array, inner: Points, outer: Points) -> Array:
+    """Epochs [...] at which the test turns, between a grid point accepted and one rejected."""
+    kept, lost = (np.take_along_axis(gap, i[..., None], axis=-1)[..., 0] for i in (inner, outer))
+    turns = (kept <= 0) & (lost > 0)
+    share = np.divide(kept, kept - lost, out=np.zeros_like(kept), where=turns)
+    return np.asarray(grid[inner] * (grid[outer] / grid[inner]) ** share)
 
 
 def pair_ratios(variant: Curve, start: Array, reference: float) -> list[float]:

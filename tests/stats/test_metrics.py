@@ -135,12 +135,12 @@ def test_known_saving_is_found() -> None:
 
 
 def test_interval_is_the_set_that_the_test_accepts() -> None:
-    """Each end of the interval is where the paired t test turns, to within the grid."""
+    """Each end of the interval is where the paired t test turns."""
     base, variant = straight(80, 81, 82, noise=0.1), straight(80.3, 81.3, 82.3, noise=0.1, draw=1)
     found = saving.saving(base, variant, 200)
-    for ratio, outward in ((found.low, 0.99), (found.high, 1.01)):
-        inside = _p_at(variant, base, 200 / ratio)
-        assert inside >= 0.05
+    for ratio, outward in ((found.low, 0.999), (found.high, 1.001)):
+        assert _p_at(variant, base, 200 / ratio) == pytest.approx(0.05, rel=1e-3)
+        assert _p_at(variant, base, 200 / (ratio / outward)) > 0.05
         assert _p_at(variant, base, 200 / (ratio * outward)) < 0.05
 
 

@@ -71,7 +71,12 @@ BASELINES = {
 }
 
 WHOLE = {
-    "digits": ["mto-digits-whole", "mto-digits-whole-confirm", "mto-digits-whole-more"],
+    "digits": [
+        "mto-digits-whole",
+        "mto-digits-whole-confirm",
+        "mto-digits-whole-more",
+        "mto-digits-whole-400",
+    ],
     "Fashion-MNIST": ["mto-fashion-mnist-whole", "mto-fashion-mnist-whole-confirm"],
 }
 """The studies of every part of MTO at once, likewise."""
@@ -137,11 +142,15 @@ class Answers:
 
     @classmethod
     def of(cls, studies: Sequence[str], arm: str) -> Answers:
-        """Of all these studies that have the arm."""
+        """Of all these studies that have the arm; runs that two of them share are there once."""
         having = [study for study in studies if arm in set(frame(study, "targets")["arm"])]
         targets, differences, accuracy = (
-            pd.concat(frame(study, name) for study in having)
-            for name in ("targets", "differences", "accuracy")
+            pd.concat(frame(study, name) for study in having).drop_duplicates(known)
+            for name, known in (
+                ("targets", ["arm", "target_epochs", "epochs_variant", "n"]),
+                ("differences", ["arm", "epochs", "difference", "n"]),
+                ("accuracy", ["arm", "epochs", "mean", "n"]),
+            )
         )
         base = accuracy[accuracy["arm"] == arm.partition("+")[0]]
         own = (found[found["arm"] == arm] for found in (targets, differences))
@@ -163,7 +172,9 @@ def short_table() -> str:
         found = [side[side["target_epochs"] == 200].to_dict("records") for side in sides]
         for at, side in enumerate(zip_longest(*found)):
             said = [words for row in side for words in short_words(row)]
-            lines.append(f"| {' | '.join([name + ', new seeds' * (at > 0), *said])} |")
+            seeds = max(row["n"] for row in side if row)
+            new = f", {seeds} new seeds" if at else ""
+            lines.append(f"| {' | '.join([name + new, *said])} |")
     return "\n".join(lines)
 
 
