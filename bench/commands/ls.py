@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import inspect
 import re
+import textwrap
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -72,14 +75,17 @@ def _settings(args: argparse.Namespace) -> str:
     if args.section and args.section not in sections:
         raise unknown("section", args.section, sections)
     wanted = [args.section] if args.section else list(sections)
-    rows = [row for name in wanted for row in _rows(name, sections[name])]
-    return tabulate(
-        rows,
-        ["setting", "default", "range", "source"],
-        tablefmt="simple",
-        disable_numparse=True,
-        maxcolwidths=[None, 24, 30, 60],
-    )
+    rows = [
+        [textwrap.fill(cell, width) for cell, width in zip(row, WIDTHS, strict=True)]
+        for name in wanted
+        for row in _rows(name, sections[name])
+    ]
+    heads = ["setting", "default", "range", "source"]
+    return tabulate(rows, heads, tablefmt="simple", disable_numparse=True)
+
+
+WIDTHS = (80, 24, 30, 60)
+"""Most characters a line of each column; tabulate's own wrapping turns ``False`` into ``True``."""
 
 
 def _sections() -> dict[str, type]:
@@ -124,11 +130,16 @@ def _limits(rule: Range) -> str:
 
 
 ENTRY = re.compile(r"^ {8}(\w+): (.*(?:\n {12,}.*)*)", re.MULTILINE)
+COMMENT = re.compile(r"^    (\w+): .*  # (.+)$", re.MULTILINE)
 
 
 def _documented(cls: type) -> dict[str, str]:
-    """What a section's docstring says of each setting, with its source."""
-    return {name: " ".join(text.split()) for name, text in ENTRY.findall(cls.__doc__ or "")}
+    """What a section says of each setting, with its source: in its docstring, or beside it."""
+    said: dict[str, str] = {}
+    with contextlib.suppress(OSError, TypeError):  # no source to be read
+        said = dict(COMMENT.findall(inspect.getsource(cls)))
+    entries = ENTRY.findall(cls.__doc__ or "")
+    return said | {name: " ".join(text.split()) for name, text in entries}
 
 
 # --- published --------------------------------------------------------------------------------

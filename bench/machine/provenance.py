@@ -7,7 +7,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -16,7 +16,9 @@ from typing import Any
 
 from bench import registry
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "mto-bench")
+OWN = "mto-bench"
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", OWN)
 
 ROOT = Path(__file__).parents[2]
 """Folder of the packages."""
@@ -71,6 +73,7 @@ def told(code: Mapping[str, Any]) -> None:
 def code() -> dict[str, Any]:
     """Commit, and a hash of the uncommitted changes to the code ('' when there are none).
 
+    ``outside`` has a hash of the code of each distribution that brought rows into the registry.
     A snapshot of the code carries both in a file. A repository around the packages that does not
     hold them, as that of a project with an environment inside, says nothing of them. A launcher
     that has loaded the code before hands on what it found then (:func:`told`).
@@ -82,12 +85,32 @@ def code() -> dict[str, Any]:
         return kept
     held = _git("ls-files", "--error-unmatch", str(Path(__file__))) is not None
     commit = (held and _git("rev-parse", "HEAD")) or ""
-    changes = _git("diff", "HEAD", "--", *sources()) if commit else ""
-    dirty = hashlib.sha256(changes.encode()).hexdigest()[:12] if changes else ""
-    return {"commit": commit[:12] or "unknown", "dirty": dirty}
+    dirty = _changes() if commit else ""
+    outside = {name: _digest(places) for name, places in _outside().items()}
+    return {"commit": commit[:12] or "unknown", "dirty": dirty, "outside": outside}
 
 
-def versions() -> dict[str, str]:
+def _changes() -> str:
+    """Hash of what differs from the commit, new files too; '' where nothing does."""
+    changed = _git("diff", "HEAD", "--", *sources()) or ""
+    new = _git("ls-files", "--others", "--exclude-standard", "--", *sources()) or ""
+    if not changed and not new:
+        return ""
+    return _digest([ROOT / name for name in new.splitlines()], changed)
+
+
+def _digest(places: Iterable[Path], first: str = "") -> str:
+    """Hash of files and of the Python files in folders, wherever they lie."""
+    found = hashlib.sha256(first.encode())
+    for place in places:
+        files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+        for file in files:
+            found.update(f"{file.relative_to(place.parent).as_posix()}\0".encode())
+            found.update(file.read_bytes())
+    return found.hexdigest()[:12]
+
+
+def releases() -> dict[str, str]:
     """Versions of Python and of the packages that can move a number."""
     found = {"python": platform.python_version()}
     for package in (*PACKAGES, *_outside()):
@@ -98,10 +121,24 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _outside() -> list[str]:
-    """Distributions that brought rows of their own into the registry."""
+def versions() -> dict[str, str]:
+    """The same with hashes of code that changes under one version: ours, and outside packages'."""
+    here = code()
+    hashes = {name: f" (code {digest})" for name, digest in here.get("outside", {}).items()}
+    if here["dirty"]:
+        hashes[OWN] = f" (changes {here['dirty']})"
+    return {name: number + hashes.get(name, "") for name, number in releases().items()}
+
+
+def _outside() -> dict[str, list[Path]]:
+    """Where the code lies of each distribution that brought rows of its own into the registry."""
     points = [point for kind in registry.KINDS.values() for point in kind.points().values()]
-    return sorted({point.dist.name for point in points if point.dist is not None})
+    places, found = folders(), dict[str, list[Path]]()
+    for name, package in sorted(
+        {(p.dist.name, p.module.partition(".")[0]) for p in points if p.dist is not None}
+    ):
+        found.setdefault(name, []).extend([places[package]] if package in places else [])
+    return found
 
 
 def cpu_name() -> str:

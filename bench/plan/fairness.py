@@ -77,13 +77,13 @@ def _borrowed(configs: Sequence[RunConfig]) -> Iterable[str]:
 
 
 def _alone(configs: Sequence[RunConfig]) -> Iterable[str]:
-    """Methods that name another as their baseline where the study does not have it."""
-    arms = {c.arm for c in configs}
-    for config in {c.method: c for c in configs}.values():
-        if config.base_arm not in (config.method, *arms):
+    """Arms whose baseline the study does not have."""
+    arms = {c.arm: c.base_arm for c in configs}
+    for arm, base in arms.items():
+        if base not in arms:
             yield (
-                f"{config.method} is to be compared with {config.base_arm}, which is not among the "
-                f"methods, so there are no differences: add {config.base_arm} to --methods"
+                f"{arm} is to be compared with {base}, which is not among the methods, so there "
+                f"are no differences: add {base} to --methods"
             )
 
 

@@ -81,7 +81,7 @@ def _memory() -> tuple[Any, ...]:
 def _code() -> str:
     """Hash of the versions and of names, sizes and times of every source that has a say."""
     stamps = [stamp for path in provenance.folders().values() for stamp in _sources(path)]
-    return digest(tuple(provenance.versions().items()), tuple(stamps))
+    return digest(tuple(provenance.releases().items()), tuple(stamps))
 
 
 def _sources(path: Path) -> Iterator[tuple[str, int, int]]:

@@ -160,7 +160,10 @@ def test_what_has_finished_cannot_be_cancelled(tmp_path: Path, shown: Shown) -> 
 
 def test_ls_settings_tells_default_range_and_source(shown: Shown) -> None:
     text = shown("ls", "settings", "mae")
-    assert re.search(r"^mae\.mask_ratio +0\.75 +float \(0, 1\)", text, re.MULTILINE)
+    line = r"^mae\.mask_ratio +0\.75 +float \(0, 1\) +\[mae\] main_pretrain\.py --mask_ratio$"
+    assert re.search(line, text, re.MULTILINE)
+    assert re.search(r"^mae\.norm_pix_loss +True +bool", text, re.MULTILINE)
+    assert re.search(r"^mto\.keep_self +False +bool", shown("ls", "settings", "mto"), re.MULTILINE)
     assert "Did you mean 'mae'" in shown("ls", "settings", "maee", code=2)
     assert re.search(r"^knn\.pool +\S+ +mean \| cls", shown("ls", "settings"), re.MULTILINE)
 

@@ -30,6 +30,24 @@ def test_a_repository_around_an_installed_copy_is_not_its_own(tmp_path: Path) ->
         assert (done.stdout.strip() != "unknown") is known
 
 
+def test_new_files_and_changed_ones_are_told_from_the_commit(tmp_path: Path) -> None:
+    for name in ("bench", "mto", "baselines"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@x"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "ours"]):
+        subprocess.run([*git, *words], cwd=tmp_path, check=True)
+    script = "from bench.machine.provenance import code; print(code()['dirty'])"
+    found = []
+    for name, text in (("", ""), ("yours.py", "A = 1"), ("yours.py", "A = 2"), ("null.py", "#")):
+        if name:
+            (tmp_path / "baselines" / name).write_text(text)
+        line = [sys.executable, "-c", script]
+        done = subprocess.run(line, cwd=tmp_path, check=True, capture_output=True, text=True)
+        found.append(done.stdout.strip())
+    assert not found[0]
+    assert len(set(found)) == 4
+
+
 def test_processors_of_one_name_and_two_generations_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
