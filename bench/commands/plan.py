@@ -18,7 +18,7 @@ from bench.errors import few
 from bench.launch.base import survey
 from bench.library import Request
 from bench.plan.config import RunConfig
-from bench.plan.fairness import arm_differences
+from bench.plan.fairness import switched_on
 from bench.plan.study import PRETRAIN, Study, Task, describe
 from bench.store.states import DONE
 from bench.work.estimate import (
@@ -73,7 +73,11 @@ def check_gates(expressions: Sequence[str], request: library.Request) -> None:
 def arm_lines(study: Study) -> list[str]:
     """Batch, learning rates and warm-up of every arm, and what is compared with what."""
     arms = {c.config.arm: c.config for c in study.cells}
-    differences = [line for config in arms.values() for line in arm_differences(config)]
+    differences = [
+        f"{name} = {config.base_arm} + {said}"
+        for name, config in arms.items()
+        if (said := switched_on(config))
+    ]
     return [_arm_table(study), *differences]
 
 

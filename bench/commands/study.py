@@ -18,7 +18,7 @@ from bench.commands.recipe import recipe_lines
 from bench.errors import DetachedError, StorageError, UsageError, remedy
 from bench.launch.base import Progress, left_over
 from bench.library import Request
-from bench.plan.fairness import arm_differences
+from bench.plan.fairness import switched_on
 from bench.plan.study import Study, Task
 from bench.report.terminal import COLUMNS
 from bench.store.states import DONE, FAILED, PENDING, STOPPED
@@ -72,9 +72,9 @@ def _switched(study: Study) -> list[str]:
     """The settings that are on in each variant, arms of equal ones together."""
     arms: dict[str, list[str]] = {}
     for config in {c.config.arm: c.config for c in study.cells}.values():
-        for line in arm_differences(config):
-            arms.setdefault(line.partition(" (")[2].removesuffix(")"), []).append(config.arm)
-    return [f"{', '.join(dict.fromkeys(names))}: {said}" for said, names in arms.items()]
+        if said := switched_on(config):
+            arms.setdefault(said, []).append(config.arm)
+    return [f"{', '.join(names)}: {said}" for said, names in arms.items()]
 
 
 def explain(ended: Sequence[Progress], out: str) -> None:

@@ -99,17 +99,16 @@ def differences(one: RunConfig, two: RunConfig) -> dict[str, tuple[Any, Any]]:
     return {k: (a.get(k), b.get(k)) for k in sorted({*a, *b}) if a.get(k) != b.get(k)}
 
 
-def arm_differences(config: RunConfig) -> list[str]:
-    """What sets an arm apart from its method, one line a plug-in.
+def switched_on(config: RunConfig) -> str:
+    """What sets an arm apart from its method, as ``null (draw=1) + mto (rows=all)``; '' if nothing.
 
     A plug-in's settings may say which of them are ``switched`` on; else all are named.
     """
-    lines = []
+    parts = []
     for name, plugin in config.plugins:
         shown = getattr(plugin, "switched", None) or to_plain(plugin)
-        settings = ", ".join(f"{k}={v}" for k, v in shown.items())
-        lines.append(f"{config.arm} = {config.base_arm} + {name} ({settings})")
-    return lines
+        parts.append(f"{name} ({', '.join(f'{k}={v}' for k, v in shown.items())})")
+    return " + ".join(parts)
 
 
 def _check_names(configs: Sequence[RunConfig]) -> None:

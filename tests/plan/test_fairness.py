@@ -22,6 +22,13 @@ def test_arms_that_differ_in_the_plug_in_alone_are_fair() -> None:
     assert fairness.check(configs("mae,mae+mto,mae+mto(spa),mae@b"), {}) == []
 
 
+def test_an_arm_is_what_all_its_plug_ins_make_of_it() -> None:
+    bare, two = (fairness.switched_on(c) for c in configs("mae,mae+null+mto(rows=all)", "100"))
+    assert bare == ""
+    assert two.startswith("null (draw=1) + mto (")
+    assert "rows=all" in two
+
+
 @pytest.mark.parametrize(
     ("section", "key", "value"),
     [
