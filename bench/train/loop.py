@@ -19,7 +19,7 @@ from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 
 from bench.data.batch import Feed, FeedConfig, Step
-from bench.errors import NonFiniteLossError, RequeueError, StopRequestedError
+from bench.errors import NonFiniteLossError, RequeueError, StopRequestedError, few
 from bench.machine.world import SOLO, World
 from bench.plan.config import RunConfig
 from bench.plan.sections import AugmentConfig
@@ -76,7 +76,8 @@ class Job:
     ``losses`` yields one scalar for each micro-batch; their sum is the loss of the step. Of
     several processes each yields its images' part of it, unless the job is ``replicated``: then
     each computes the whole step alike. An image of a step counts ``each`` times.
-    ``on_epoch`` is called after each epoch with (epochs done, step, mean loss).
+    ``on_epoch`` is called after each epoch with (epochs done, step, mean loss); ``suspects`` names
+    the parts of the last loss that are no numbers.
     """
 
     stage: str
@@ -90,6 +91,7 @@ class Job:
     clip_grad: float = 0.0
     after_step: Callable[[int, int], None] = lambda step, total: None
     on_epoch: Callable[[int, int, float], None] = lambda epoch, step, loss: None
+    suspects: Callable[[], list[str]] = list
     digests: dict[str, Digest] = field(default_factory=dict)
     replicated: bool = False
     each: int = 1
@@ -231,7 +233,8 @@ def _collect(pending: list[Tensor], meter: Meter, job: Job) -> None:
 
 def _check_finite(meter: Meter, job: Job) -> None:
     if not math.isfinite(meter.loss_sum):
-        raise _not_finite(job, meter, "loss is")
+        found = few(job.suspects())
+        raise _not_finite(job, meter, f"loss ({found}) is" if found else "loss is")
 
 
 def _not_finite(job: Job, meter: Meter, what: str) -> NonFiniteLossError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import resource
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -48,6 +49,7 @@ class Pretraining:
     session: Session
     shorten: Callable[[Feed], Feed] = lambda feed: feed
     _terms: dict[str, Tensor] = field(default_factory=dict)
+    _parts: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def needs(self) -> Needs:
@@ -98,6 +100,7 @@ class Pretraining:
             after_step=self.method.after_step,
             on_epoch=self._log_epoch,
             digests=digests,
+            suspects=self._suspects,
             each=each,
         )
 
@@ -152,11 +155,18 @@ class Pretraining:
             with autocast(self.session.device, self.config.pretrain.precision):
                 output = self._forward(batch)
             self._terms = dict(output.terms)
+            self._parts = {"the method's own loss": output.loss.detach()}
             whole = len(batch.images) == step.count
             loss = output.loss if whole else output.loss * (hidden[part].sum() / everything)
             if output.penalty is not None:
                 loss = loss + output.penalty * (len(batch.images) / step.count)
+                self._parts["a plug-in's penalty"] = output.penalty.detach()
             yield loss
+
+    def _suspects(self) -> list[str]:
+        """What of the last loss is no number: the loss or the penalty, and which terms."""
+        parts = {**self._parts, **self._terms}
+        return [name for name, value in parts.items() if not math.isfinite(float(value))]
 
     def _draws_of(self, step: Step) -> Tensor:
         """Numbers by which images draw: another one each time that an image stands in a step."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 import subprocess
@@ -97,6 +98,18 @@ def test_a_failed_cell_sinks_nothing_else(
     assert "NonFiniteLossError" in (failed / "log.txt").read_text()
     cell = next(p for p in (tmp_path / "runs").glob("fin-simmim*"))
     assert json.loads((cell / "status.json").read_text())["state"] == "blocked"
+
+
+def test_a_loss_that_is_no_number_names_the_penalty_that_made_it_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = {"e": torch.tensor(math.nan)}
+    monkeypatch.setattr("mto.plugin._Pass._measured", lambda self: measured)
+    arm = "mae+mto(e,rows=all,lambda_e=0.01)"
+    line = command(tmp_path, "--methods", f"mae,{arm}", "--epochs", "2", "--seeds", "1")
+    assert main([*line, "--launcher", "inline"]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "pretrain loss (a plug-in's penalty, mto.e) is not finite at step 1 of" in said
 
 
 @pytest.mark.parametrize(
