@@ -70,7 +70,7 @@ def tune(args: argparse.Namespace) -> int:
     for axis in axes:
         if sum(other.key == axis.key for other in axes) > 1:
             raise UsageError(f"--grid {axis.key} is there twice; write {axis.key}=V1,V2 once.")
-        if said := idle_settings(typed.parse_overrides([f"{axis.key}=0"]), request.planned.arms):
+        if said := idle_settings(typed.parse_overrides([f"{axis.key}=V"]), request.planned.arms):
             raise UsageError(f"--grid {said[0]}. Add that arm to --methods, or leave the axis.")
     seed = request.planned.resolver.suite_seed
     arms = [(a, Search(axes, args.search, args.trials, seed)) for a in request.planned.arms]

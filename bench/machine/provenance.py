@@ -93,10 +93,10 @@ def code() -> dict[str, Any]:
 def _changes() -> str:
     """Hash of what differs from the commit, new files too; '' where nothing does."""
     changed = _git("diff", "HEAD", "--", *sources()) or ""
-    new = _git("ls-files", "--others", "--exclude-standard", "--", *sources()) or ""
+    new = _git("ls-files", "-z", "--others", "--exclude-standard", "--", *sources()) or ""
     if not changed and not new:
         return ""
-    return _digest([ROOT / name for name in new.splitlines()], changed)
+    return _digest([ROOT / name for name in new.split("\0") if name], changed)
 
 
 def _digest(places: Iterable[Path], first: str = "") -> str:
@@ -104,7 +104,7 @@ def _digest(places: Iterable[Path], first: str = "") -> str:
     found = hashlib.sha256(first.encode())
     for place in places:
         files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
-        for file in files:
+        for file in (f for f in files if f.is_file()):  # links may lead nowhere
             found.update(f"{file.relative_to(place.parent).as_posix()}\0".encode())
             found.update(file.read_bytes())
     return found.hexdigest()[:12]
