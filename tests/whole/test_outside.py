@@ -182,17 +182,24 @@ def test_the_conformance_suite_ships(guest: Path, tmp_path: Path) -> None:
     named = tomllib.loads((root / "pyproject.toml").read_text())["project"]["entry-points"]
     _offer(guest, "mto-bench", f"[pytest11]\nmto = {named['pytest11']['mto-bench']}\n")
     line = "-m pytest -v -p no:cacheprovider --pyargs bench.testing --arm mae+noisy --arm gridmae"
-    line += " --arm mae+anyratio"
+    line += " --arm mae+anyratio --arm mae+apart"
     paths = os.pathsep.join(map(str, (guest, root)))
     done = subprocess.run(
-        [sys.executable, *line.split(), "-k", "hook or masks or continues"],
+        [sys.executable, *line.split(), "-k", "hook or masks or continues or hidden"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": paths},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    for arm in ("mae+noisy", "mae+anyratio", "gridmae", "gridmae+mto", "gridmae+noisy"):
+    for arm in (
+        "mae+noisy",
+        "mae+anyratio",
+        "mae+apart",
+        "gridmae",
+        "gridmae+mto",
+        "gridmae+noisy",
+    ):
         assert f"test_state_continues_bit_for_bit[{arm}] PASSED" in done.stdout
 
 

@@ -17,7 +17,10 @@ from bench.api import SampleStream
 
 @dataclass(frozen=True, kw_only=True)
 class GridMAEConfig(MAEConfig, section="gridmae"):
-    """MAE's settings; the mask ratio stays 0.75. The two attributes below are no settings."""
+    """MAE's settings; three quarters are hidden whatever the mask ratio.
+
+    The two attributes below are no settings.
+    """
 
     recipe_of = "mae"  # what presets and suites set for MAE holds here too
     baseline = "mae"  # what its arms are compared with
@@ -27,6 +30,11 @@ class GridMAE(MAE):
     """MAE in all but its masks."""
 
     Config = GridMAEConfig
+
+    @property
+    def hidden_count(self) -> int:
+        """Hidden patches of every image, by the masks and not by the mask ratio."""
+        return self.shape.patches - (self.shape.grid // 2) ** 2
 
     def draw_hidden(self, stream: SampleStream) -> Tensor:
         """Masks [B, N], three of each cell's four patches hidden."""
