@@ -180,7 +180,7 @@ def test_the_conformance_suite_ships(guest: Path, tmp_path: Path) -> None:
     """As in an environment with both installed, away from this folder's settings."""
     root = Path(__file__).parents[2]
     named = tomllib.loads((root / "pyproject.toml").read_text())["project"]["entry-points"]
-    _offer(guest, "mto-bench", f"[pytest11]\nmto = {named['pytest11']['mto-bench']}\n")
+    _offer(guest, "mto-bench", f"[pytest11]\nmto-bench = {named['pytest11']['mto-bench']}\n")
     line = "-m pytest -v -p no:cacheprovider --pyargs bench.testing --arm mae+noisy --arm gridmae"
     line += " --arm mae+anyratio --arm mae+apart"
     paths = os.pathsep.join(map(str, (guest, root)))
