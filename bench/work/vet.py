@@ -181,7 +181,8 @@ def check_masks(method: Any, config: RunConfig) -> None:
     """Draws masks for some images.
 
     Raises:
-        UsageError: if one hides nothing or everything, or does not fit the patches.
+        UsageError: if one hides nothing or everything, or does not fit the patches; or another
+            number than the method's ``hidden_count``, if it has one: it would read what is hidden.
     """
     patches = config.model.patches
     images = min(MASKS, max(1, MASKED_PATCHES // patches))
@@ -199,3 +200,10 @@ def check_masks(method: Any, config: RunConfig) -> None:
                 f"its settings hide {what} patch of an image ({patches} patches): choose another "
                 "mask ratio or block size."
             )
+    said = getattr(method, "hidden_count", None)
+    if said is not None and bool((counts != said).any()):
+        raise UsageError(
+            f"its masks hide {int(counts.min())} to {int(counts.max())} patches of an image and "
+            f"its hidden_count is {said}, so that some would be taken for visible ones: let it "
+            "say what draw_hidden hides."
+        )
