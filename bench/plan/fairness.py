@@ -100,7 +100,7 @@ def differences(one: RunConfig, two: RunConfig) -> dict[str, tuple[Any, Any]]:
 
 
 def switched_on(config: RunConfig) -> str:
-    """What sets an arm apart from its method, as ``null (draw=1) + mto (rows=all)``; '' if nothing.
+    """What sets an arm apart from its method: plug-ins with settings joined by +, '' if nothing.
 
     A plug-in's settings may say which of them are ``switched`` on; else all are named.
     """
