@@ -73,6 +73,9 @@ def test_side_by_side_processes_compute_the_same_numbers(tmp_path: Path) -> None
     )
     assert done.returncode == 0, done.stderr
     assert "2/2 runs done" in done.stderr
+    assert "leak" not in done.stderr, (
+        "nor does the process that forked them say anything at its end"
+    )
     records = [
         json.loads(next((tmp_path / n / "runs").glob("fin-*/record.json")).read_text())
         for n in ("inline", "local")
