@@ -150,7 +150,7 @@ class Answers:
         targets, differences, accuracy = (
             pd.concat(frame(study, name) for study in having).drop_duplicates(known)
             for name, known in (
-                ("targets", ["arm", "target_epochs", "epochs_variant", "n"]),
+                ("targets", ["arm", "target_epochs", "target_top1"]),
                 ("differences", ["arm", "epochs", "difference", "n"]),
                 ("accuracy", ["arm", "epochs", "mean", "n"]),
             )
