@@ -93,7 +93,8 @@ def code() -> dict[str, Any]:
 def _changes() -> str:
     """Hash of what differs from the commit, new files too; '' where nothing does."""
     changed = _git("diff", "HEAD", "--", *sources()) or ""
-    new = _git("ls-files", "-z", "--others", "--exclude-standard", "--", *sources()) or ""
+    left_out = ("--exclude-standard", "--exclude=__pycache__/")
+    new = _git("ls-files", "-z", "--others", *left_out, "--", *sources()) or ""
     if not changed and not new:
         return ""
     return _digest([ROOT / name for name in new.split("\0") if name], changed)
