@@ -192,9 +192,10 @@ def _ambiguous(runs: pd.DataFrame) -> list[str]:
 def _failures(runs: pd.DataFrame) -> list[str]:
     left_out = "it is the baseline, so its seed has no pair at these epochs"
     missed = "it counts as not reaching the target"
+    nothing = "that says nothing of the arm, so its seed has no pair until --retry mends it"
     return [
         f"{_cell(row)}: failed ({row['failure'] or row['status']}); "
-        f"{left_out if row['arm'] == row['base_arm'] else missed}"
+        + (left_out if row["arm"] == row["base_arm"] else missed if row["diverged"] else nothing)
         for row in rows_of(runs[~runs["ok"]])
     ]
 

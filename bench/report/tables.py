@@ -180,9 +180,9 @@ def target_table(section: Section) -> Table:
     note = (
         "ρ = the baseline's epochs over the method's epochs to the same accuracy; above 1 the "
         "method needs fewer. The target is the baseline's mean at its epochs. The interval inverts "
-        "the paired t test; it covers seeds, not test images. A failed run counts as not reaching "
-        f"the target. Both p are adjusted over all comparisons of an endpoint (Holm; {counts}). "
-        "* primary; targets "
+        "the paired t test; it covers seeds, not test images. A run that diverged counts as not "
+        "reaching the target. Both p are adjusted over all comparisons of an endpoint (Holm; "
+        f"{counts}). * primary; targets "
         f"{'fixed in the plan' if section.analysis.planned else 'by default, without a plan'}."
     )
     return Table("epochs_to_target", "Epochs to target", columns, rows, note)

@@ -58,8 +58,11 @@ def differences(scores: pd.DataFrame, alpha: float) -> pd.DataFrame:
 
 
 def curves(group: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Scores of each arm as seeds x epochs; a failed run is minus infinity, a missing one NaN."""
-    values = group["score"].where(group["ok"], -math.inf)
+    """Scores of each arm as seeds x epochs; minus infinity where a run diverged, else NaN if none.
+
+    A run that failed otherwise has no score, like one that is missing.
+    """
+    values = group["score"].mask(group["diverged"], -math.inf)
     wide = group.assign(score=values).pivot(index="seed", columns=["arm", "epochs"], values="score")
     parts = {str(arm): wide[arm] for arm in sorted(set(group["arm"]))}
     return {arm: part.dropna(how="all").sort_index(axis=1) for arm, part in parts.items()}
@@ -69,8 +72,8 @@ def pair_curves(base: pd.DataFrame, variant: pd.DataFrame, reference: int) -> tu
     """The two arms on their common seeds.
 
     Budgets that half of the variant's seeds or fewer have run are left out, then seeds that lack
-    one of the rest. A failed run of the variant scores 0: it did not reach the target. A seed
-    whose baseline failed at the reference budget is left out, which cannot favour the variant.
+    one of the rest. A run of the variant that diverged scores 0: it did not reach the target. A
+    seed whose baseline failed at the reference budget is left out, which cannot favour the variant.
     """
     start = base.get(reference, pd.Series(dtype=float))
     ours = variant.loc[variant.index.intersection(start.index[np.isfinite(start)])]
@@ -93,12 +96,13 @@ def targets(
     for key, group in scores.groupby([*SECTION, "base_arm", "endpoint"]):
         names: dict[str, Any] = dict(zip([*SECTION, "base_arm", "endpoint"], key, strict=True))
         by_arm = curves(group)
+        seeds = _seeds(group)
         base = by_arm.pop(names["base_arm"], pd.DataFrame())
         wanted = analysis.targets(int(epochs) for epochs in base.columns)
         for arm, variant in by_arm.items():
             rows += [
                 {**names, "arm": arm, "target_epochs": reference, "main_target": rank == 0}
-                | line(base, variant, reference)
+                | line(base, variant, reference, seeds[arm])
                 for rank, reference in enumerate(wanted)
             ]
     frame = pd.DataFrame(rows, columns=None if rows else [*ARM, "endpoint", "target_epochs"])
@@ -113,10 +117,18 @@ def targets(
     return frame
 
 
+def _seeds(group: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """How many seeds each arm has run, and how many of them have a failed run."""
+    fine = group.groupby(["arm", "seed"])["ok"].all().groupby("arm")
+    counts = pd.DataFrame({"seeds": fine.size(), "failed_seeds": fine.size() - fine.sum()})
+    return {str(arm): row for arm, row in counts.to_dict("index").items()}
+
+
 def _target_row(
     base: pd.DataFrame,
     variant: pd.DataFrame,
     reference: int,
+    seeds: Mapping[str, int],
     analysis: Analysis,
     statistics: Sequence[Statistic],
 ) -> dict[str, Any]:
@@ -125,13 +137,11 @@ def _target_row(
     companions: dict[str, Any] = {}
     for statistic in statistics if found.n else ():
         companions |= statistic(theirs, ours, reference, analysis)
-    failed = int(np.isneginf(variant.to_numpy()).any(axis=1).sum())
     return {
         "state": found.state,
         "target_top1": found.target,
         "n": found.n,
-        "seeds": len(variant),
-        "failed_seeds": failed,
+        **seeds,
         "epochs_variant": found.epochs,
         "rho": found.ratio,
         "rho_low": found.low,

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.errors import NON_FINITE
 from bench.stats.analysis import (
     ARM,
     CELL,
@@ -27,6 +28,8 @@ from bench.stats.analysis import (
 def tidy(rows: Iterable[Mapping[str, Any]], analysis: Analysis) -> pd.DataFrame:
     """One line a run, sorted; a run with a score that is not finite counts as failed.
 
+    ``diverged`` tells the failures that are a result (the loss or a score is no number) from those
+    that say nothing of the arm: memory, time, machine, data, an error in the program.
     ``ambiguous`` marks runs of one cell and repeat under several ids, of which the plan names none
     or several: none of them is used, since choosing one would be choosing a result.
     """
@@ -43,6 +46,7 @@ def tidy(rows: Iterable[Mapping[str, Any]], analysis: Analysis) -> pd.DataFrame:
     frame["recipe"] = frame["recipe"].replace("", analysis.recipe)  # failed before it was known
     frame["ok"] = (frame["status"] == "done") & ~frame["broken"]
     frame.loc[frame["broken"] & (frame["status"] == "done"), "failure"] = "nan"
+    frame["diverged"] = ~frame["ok"] & frame["failure"].isin([NON_FINITE, "nan"])
     frame.loc[~frame["ok"], endpoints_of(frame)] = math.nan
     key = [*CELL, "repeat"]
     frame = frame.sort_values([*key, "run_id"])
@@ -70,6 +74,7 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
     grouped = used.groupby(CELL)
     frame = grouped[numbers].mean()
     frame["ok"] = grouped["ok"].all()
+    frame["diverged"] = grouped["diverged"].any()
     frame["repeats"] = grouped.size()
     frame.loc[~frame["ok"], endpoints_of(frame)] = math.nan
     return frame.reset_index()
@@ -77,7 +82,7 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
 
 def long(cell_frame: pd.DataFrame) -> pd.DataFrame:
     """One line a cell and endpoint, without endpoints that a finished cell did not measure."""
-    keep = [*CELL, "ok"]
+    keep = [*CELL, "ok", "diverged"]
     frame = cell_frame.melt(keep, endpoints_of(cell_frame), var_name="endpoint", value_name="score")
     measured = frame.groupby([*SECTION, "endpoint"])["score"].transform("count") > 0
     return frame[(frame["score"].notna() | ~frame["ok"]) & measured]

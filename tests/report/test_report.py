@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.errors import NothingMeasuredError
+from bench.errors import CODE, DATA, NODE, NON_FINITE, OOM, TIMEOUT, NothingMeasuredError
 from bench.report import words
 from bench.report import write as report
 from bench.store.record import Record
@@ -63,25 +63,36 @@ def test_of_two_budgets_the_largest_is_the_target() -> None:
     assert target(records)["target_epochs"] == 200
 
 
-def test_a_failed_run_of_the_variant_did_not_reach_the_target() -> None:
-    failed = with_run(
-        runs(RISING),
-        "mae+mto",
-        200,
-        1,
-        status="failed",
-        failure="oom",
-        finetune_top1=None,
-        probe_top1=None,
-    )
-    row = target(failed)
+def failing(failure: str) -> list[Record]:
+    """Five seeds, of which one run of the variant failed so."""
+    scores = {"finetune_top1": None, "probe_top1": None}
+    return with_run(runs(RISING), "mae+mto", 200, 1, status="failed", failure=failure, **scores)
+
+
+def test_a_run_of_the_variant_that_diverged_did_not_reach_the_target() -> None:
+    row = target(failing(NON_FINITE))
     assert (row["n"], row["failed_seeds"]) == (5, 1)
     assert row["rho"] < 1
     assert row["verdict"] == "no difference found"
-    assert "4/5" in report.summary(report.prepare(failed))
-    text = written(failed, "md")
+    assert "4/5" in report.summary(report.prepare(failing(NON_FINITE)))
+    text = written(failing(NON_FINITE), "md")
     assert "n 5/5, 1 failed" in text
-    assert "mae+mto on digits, 200 epochs, seed 1: failed (oom)" in text
+    assert (
+        "mae+mto on digits, 200 epochs, seed 1: failed (non-finite); it counts as not reaching"
+        in text
+    )
+
+
+@pytest.mark.parametrize("failure", [OOM, TIMEOUT, NODE, CODE, DATA, ""])
+def test_a_run_that_failed_otherwise_says_nothing_of_the_variant(failure: str) -> None:
+    """The answer is that of the other seeds, and the failure is told."""
+    row, rest = target(failing(failure)), target([r for r in runs(RISING) if r.seed != 1])
+    assert (row["n"], row["seeds"], row["failed_seeds"]) == (4, 5, 1)
+    assert all(row[name] == rest[name] for name in ("rho", "rho_low", "rho_high", "p"))
+    assert row["verdict"] == "pilot: no claim (4 of 5 seeds)"
+    text = written(failing(failure), "md")
+    assert "n 4/5, 1 failed" in text
+    assert f"seed 1: failed ({failure or 'failed'}); that says nothing of the arm" in text
 
 
 def test_a_score_that_is_not_a_number_is_a_failed_run() -> None:
@@ -90,12 +101,21 @@ def test_a_score_that_is_not_a_number_is_a_failed_run() -> None:
     assert "failed (nan)" in report.results(report.prepare(broken))["warnings"][0]
 
 
-def test_a_variant_whose_runs_all_failed_is_not_called_unmatched() -> None:
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (NON_FINITE, "no claim: no seed has finished runs of both arms at equal epochs"),
+        (CODE, "nothing can be said: no seed has the baseline at this budget and the variant"),
+    ],
+)
+def test_a_variant_whose_runs_all_failed_is_not_called_unmatched(failure: str, words: str) -> None:
     gone = [
-        replace(r, status="failed", scores={}) if r.arm == "mae+mto" else r for r in runs(RISING)
+        replace(r, status="failed", failure=failure, scores={}) if r.arm == "mae+mto" else r
+        for r in runs(RISING)
     ]
     row = target(gone)
-    assert row["half_words"] == "no claim: no seed has finished runs of both arms at equal epochs"
+    assert row["half_words"] == words
+    assert row["failed_seeds"] == row["seeds"] == 5
     assert "not matched" not in written(gone, "md")
 
 

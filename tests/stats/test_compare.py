@@ -127,8 +127,8 @@ def test_signs_are_flipped_of_the_differences_at_the_target() -> None:
 def test_a_seed_that_failed_at_two_budgets_is_one_failed_seed() -> None:
     analysis, scores, _ = framed(runs(RISING))
     mine, first = scores["arm"] == "mae+mto", scores["epochs"] < 400
-    scores.loc[mine & (scores["seed"] == 0) & first, "score"] = -math.inf
-    scores.loc[mine & (scores["seed"] == 1) & (scores["epochs"] == 100), "score"] = -math.inf
+    scores.loc[mine & (scores["seed"] == 0) & first, "ok"] = False
+    scores.loc[mine & (scores["seed"] == 1) & (scores["epochs"] == 100), "ok"] = False
     assert set(targets(scores, analysis)["failed_seeds"]) == {2}
 
 
@@ -141,11 +141,11 @@ def test_a_baseline_that_failed_elsewhere_has_no_score_there() -> None:
 
 
 def lines(arm: str, scores: dict[tuple[int, int], float]) -> pd.DataFrame:
-    """Scores by epochs and seed in the long form; a score of NaN is that of a failed run."""
+    """Scores by epochs and seed in the long form; a score of NaN is that of a run that diverged."""
     rows = [
         {"data": "d", "model": "m", "recipe": "r", "base_arm": "mae", "arm": arm}
         | {"endpoint": "finetune_top1", "epochs": epochs, "seed": seed, "score": score}
-        | {"ok": not math.isnan(score)}
+        | {"ok": not math.isnan(score), "diverged": math.isnan(score)}
         for (epochs, seed), score in scores.items()
     ]
     return pd.DataFrame(rows)
@@ -180,8 +180,9 @@ def test_pairs_are_sorted_and_hold_no_arm_twice() -> None:
     assert found["score"].tolist() == [82, 83, 92, 93]
 
 
-def test_curves_tell_a_failed_run_from_one_that_is_missing() -> None:
+def test_curves_tell_a_run_that_diverged_from_one_that_is_missing_or_failed_otherwise() -> None:
     mine = lines("mae+mto", budget(200, 85, math.nan) | budget(100, 82))
+    mine = pd.concat([mine, lines("mae+mto", {(100, 1): math.nan}).assign(diverged=False)])
     found = curves(pd.concat([mine, lines("mae", budget(100, 80, 81, 82))]))
     assert list(found) == ["mae", "mae+mto"]
     assert found["mae"].to_numpy().tolist() == [[80], [81], [82]]

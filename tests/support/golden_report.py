@@ -39,7 +39,7 @@ def records() -> list[Record]:
         if odd.get(r.arm) == (r.epochs, r.seed):
             values: dict[str, Any] = {"digests": {**r.digests, "mask": "other"}}
             if r.arm != "mae+mto":
-                values = {"status": "failed", "failure": "oom", "finetune_top1": None}
+                values = {"status": "failed", "failure": "non-finite", "finetune_top1": None}
             digits[i] = changed(r, **values)
     pilot = runs({"mae": [83.1, 83.3, 83.5], "mae+mto": [83.3, 83.4, 83.6]}, seeds=range(3))
     place = {"data": "imagenet", "model": "ViT 768x12 /16 224px", "recipe": "fedcba543210"}
