@@ -114,6 +114,7 @@ def test_the_results_hold_the_answers_of_all_studies() -> None:
     assert short_table() in RESULTS
     assert table("baseline", (200, 400, 800), default_answers()) in RESULTS
     assert table("the whole method", (200, 400), whole_answers()) in RESULTS
+    assert ends_table() in RESULTS
 
 
 def test_the_readme_counts_the_halves_it_speaks_of() -> None:
@@ -121,7 +122,7 @@ def test_the_readme_counts_the_halves_it_speaks_of() -> None:
     found = pd.concat(frame(study, "targets") for study in pairs)
     words = found.loc[found["arm"].str.endswith("+mto"), "half"].value_counts()
     assert f"in {words['shown']} of {words.sum()} comparisons of `+mto`" in README
-    assert f"*refuted*, in {words['refuted']}; {words['open']} are *open*" in README
+    assert f"*refuted* in {words['refuted']}; {words['open']} are *open*" in README
     whole = pd.concat(frame(study, "targets") for studies in WHOLE.values() for study in studies)
     whole = whole[whole["arm"].str.contains("(all", regex=False)]
     refuted = (whole["half"] == "refuted").sum()
@@ -213,13 +214,28 @@ def epochs_words(row: Mapping[str, Any]) -> str:
     bold = "**" if row["p_holm"] < 0.05 else ""
     if row["state"] == "missed":
         within = f" (at least {target / high:.0f})" if high > row["bound"] else ""
-        return f"{bold}not by {target / row['bound']:.0f}{bold}{within}"
+        return f"{bold}over {target / row['bound']:.0f}{bold}{within}"
     if low > 0 and high < float("inf"):
         interval = f"[{target / high:.0f}, {target / low:.0f}]"
     else:
         words = f"at least {target / high:.0f}" if low == 0 else f"at most {target / low:.0f}"
         interval = f"({words})"
     return f"{bold}{row['epochs_variant']:.0f}{bold} {interval}"
+
+
+def ends_table() -> str:
+    """Upper ends of ρ's intervals on the first eight seeds, a row a target."""
+    firsts = {
+        f"{name}, {data}": Answers.of(studies[:1], f"{arm}+mto").targets
+        for data, studies in PAIRS.items()
+        for arm, name in BASELINES.items()
+    }
+    lines = [f"| target | {' | '.join(firsts)} |", "| --- " * (len(firsts) + 1) + "|"]
+    for epochs in (200, 400):
+        rows = [found[found["target_epochs"] == epochs].iloc[0] for found in firsts.values()]
+        ends = " | ".join(f"{row['rho_high']:.2f}" for row in rows)
+        lines.append(f"| at {epochs} epochs | {ends} |")
+    return "\n".join(lines)
 
 
 def table(head: str, halves: Sequence[int], rows: Mapping[str, Answers]) -> str:
