@@ -103,7 +103,7 @@ def _verdict(findings: Findings, strict: bool) -> int:
     if broken := list(runs.loc[runs["failure"] == "nan", "run_id"]):
         said = f"{len(broken)} cell(s) failed, their score is no number: {few(broken)}"
         print(said, file=sys.stderr)
-    return int(not findings.complete)
+    return int(bool(broken) or not findings.complete)
 
 
 def put_result(path: Path, summary: str, study: str = "") -> None:

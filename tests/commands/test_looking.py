@@ -52,13 +52,13 @@ def shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Shown:
     return call
 
 
-def test_a_score_that_is_no_number_is_in_the_last_line(
+def test_a_score_that_is_no_number_is_a_failed_cell_and_in_the_last_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The table's own remarks are cut after some, and the exit code is that of a whole study."""
+    """The table's own remarks are cut after some."""
     first, *rest = runs(RISING)
     stored(tmp_path, "odd", [changed(first, finetune_top1=math.nan), *rest])
-    assert main(["report", "--format", "md", "--out", str(tmp_path)]) == 0
+    assert main(["report", "--format", "md", "--out", str(tmp_path)]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == f"1 cell(s) failed, their score is no number: {first.run_id}"
 
