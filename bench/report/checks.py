@@ -61,19 +61,56 @@ def _matched(found: list[list[str] | str]) -> str:
 Settings = Callable[[str], Mapping[str, Any]]
 """From the id of a cell to its resolved settings, nested by section."""
 
+PER_BUDGET = ("pretrain.epochs", "seed")
+"""Settings that are a run's own."""
 
-def unlike(runs: pd.DataFrame, settings: Settings) -> dict[str, str]:
-    """Per variant: the settings beyond the declared ones in which a pair of runs differs."""
-    pairs = run_pairs(runs)
-    found: dict[str, dict[str, None]] = {}
-    for arm, one, two in zip(pairs["arm"], pairs["run_id_base"], pairs["run_id"], strict=True):
+
+def unlike(runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Per variant ``unlike``: the undeclared settings in which a pair of runs, or budgets, differ.
+
+    A variant is set against its baseline at another budget too, so both arms must have the same
+    settings at every one.
+    """
+    key = [*SECTION, "base_arm", "arm"]
+    pairs, spread = run_pairs(runs), _over_budgets(runs, settings)
+    rows = []
+    for names, group in pairs.groupby(key):
+        named = dict(zip(key, names, strict=True))
+        said = [f"arms differ in {text}" for text in [_apart(group, settings)] if text]
+        both = {**named, "arm": named["base_arm"]}, named
+        said += [text for each in both if (text := spread.get(tuple(each.values())))]
+        rows.append({**named, "unlike": "; ".join(dict.fromkeys(said))})
+    return pd.DataFrame(rows, columns=[*key, "unlike"])
+
+
+def _apart(pairs: pd.DataFrame, settings: Settings) -> str:
+    """Settings in which the runs of pairs differ, with both values."""
+    found: dict[str, None] = {}
+    for one, two in zip(pairs["run_id_base"], pairs["run_id"], strict=True):
         base, ours = flat(settings(one)), flat(settings(two))
         other = base.get("method") != ours.get("method")  # then the methods are what is compared
         declared = (*DECLARED, "method", "hyper.") if other else DECLARED
         for key in sorted(base.keys() & ours.keys()):
             if base[key] != ours[key] and not key.startswith(declared):
-                found.setdefault(arm, {})[f"{key} ({base[key]} and {ours[key]})"] = None
-    return {arm: f"arms differ in {'; '.join(said)}" for arm, said in found.items()}
+                found[f"{key} ({base[key]} and {ours[key]})"] = None
+    return "; ".join(found)
+
+
+def _over_budgets(runs: pd.DataFrame, settings: Settings) -> dict[tuple[str, ...], str]:
+    """Per arm, baselines too: settings in which its budgets differ, one run of each looked at."""
+    key, found = [*SECTION, "base_arm", "arm"], {}
+    used = runs[runs["ok"] & ~runs["ambiguous"]].sort_values([*key, "epochs", "seed", "repeat"])
+    for names, group in used.groupby(key):
+        firsts = [flat(settings(run)) for run in group.drop_duplicates("epochs")["run_id"]]
+        differing = [
+            name
+            for name in sorted(set.intersection(*map(set, firsts)))
+            if name not in PER_BUDGET and any(one[name] != firsts[0][name] for one in firsts)
+        ]
+        if differing:
+            arm = names[-1]
+            found[names] = f"budgets of {arm} differ in {', '.join(differing)}"
+    return found
 
 
 def run_pairs(runs: pd.DataFrame) -> pd.DataFrame:
@@ -213,7 +250,10 @@ def deviations(runs: pd.DataFrame, analysis: Analysis) -> list[str]:
         extra = sorted(set(runs[column]) - set(planned)) if planned else []
         if extra:
             found.append(f"{kind} not in the plan: {', '.join(map(str, extra))}")
-    added = [e for e in measured_endpoints(runs) if e not in analysis.endpoints]
+    measured = measured_endpoints(runs)
+    if analysis.endpoint not in measured:
+        found.append(f"the planned primary endpoint was not measured: {analysis.endpoint}")
+    added = [e for e in measured if e not in analysis.endpoints]
     if added:
         found.append(f"endpoint not in the plan: {', '.join(added)}")
     return found

@@ -26,6 +26,7 @@ CLAIMS = (SHOWN, REFUTED, SAVES, MORE)
 
 NO_PAIR = "nothing can be said: no seed has the baseline at this budget and the variant"
 NO_DIFFERENCE = "no difference found"
+NO_RATIO = "no claim on epochs, though accuracies differ at the target's"
 EMPTY, UNMATCHED, UNFAIR, PILOT, FLAT = "empty", "unmatched", "unfair", "pilot", "flat"
 
 
@@ -76,9 +77,14 @@ def unanswerable(row: Row) -> Obstacle | None:
 
 
 def differs(row: Row) -> bool:
-    """Whether a difference at equal budgets may be set apart: its interval excludes 0."""
+    """Whether a difference at equal budgets may be set apart: its interval excludes 0.
+
+    One in favour of an arm of which runs diverged is that of the others alone, and is not.
+    """
     low, high = row["low"], row["high"]
-    return obstacle(row) is None and not is_missing(low) and (low > 0 or high < 0)
+    if obstacle(row) is not None or is_missing(low):
+        return False
+    return bool(high < 0 or (low > 0 and not row["diverged"]))
 
 
 # --- saving of epochs -------------------------------------------------------------------------
@@ -90,7 +96,8 @@ def saving(row: Row, analysis: Analysis) -> str:
         return barred.text
     saves, more = row["rho_low"] > 1, row["rho_high"] < 1 or _out_of_reach(row)
     if not (saves or more):
-        return NO_DIFFERENCE
+        apart = not is_missing(row["p_holm"]) and row["p_holm"] <= analysis.alpha
+        return NO_RATIO if apart else NO_DIFFERENCE
     if is_missing(row["p_holm"]):
         return "not tested: no cells at the target's epochs"
     if row["p_holm"] > analysis.alpha:

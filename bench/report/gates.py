@@ -214,16 +214,26 @@ def _unbounded(gate: Gate, row: Mapping[str, Any]) -> str:
     column = QUANTITIES[gate.name][1]
     if gate.name == "rho_low" and not row["rho_low"]:
         return f"the interval is open below ({row['rho_words']})"
+    if gate.name == "rho_low" and _leans_up(gate) and not claims.pilot(row["n"]):
+        unsaid = row["rho_low"] > 1 and not row["verdict"].startswith(claims.SAVES)
+        return row["verdict"] if unsaid else ""
+    if gate.name in ("delta", "delta_low") and _leans_up(gate) and row["diverged"]:
+        return f"{row['diverged']:.0f} of the variant's runs diverged, and Δ is that of the rest"
     if gate.name not in TO_TARGET:
         return ""
     if column.removeprefix("rho_") in TIMES and row["mixed_hardware"]:
         return "hardware differs: times do not compare"
     if row["state"] != "measured":
         return f"only a bound is known ({row['rho_words']}); rho_low takes the interval's end"
-    lower, upper = gate.sign in (">=", ">", "=="), gate.sign in ("<=", "<", "==")
+    lower, upper = _leans_up(gate), gate.sign in ("<=", "<", "==")
     if (lower and not row["rho_low"]) or (upper and row["rho_high"] is None):
         return f"the interval is open on that side ({row['rho_words']})"
     return ""
+
+
+def _leans_up(gate: Gate) -> bool:
+    """Whether a gate asks for no less than its limit."""
+    return gate.sign in (">=", ">", "==")
 
 
 def _arguments(inside: str) -> tuple[str, dict[str, str]]:

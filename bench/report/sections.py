@@ -154,15 +154,15 @@ def find(
     gaps = image_gaps(runs, correct, analysis)
     said = [*checks.warnings(runs), *lost_bits(runs, correct)]
     unfair = fairness.unfair(analysis.warnings)
-    unfair |= checks.unlike(runs, folders.settings) if folders else {}
+    unlike = checks.unlike(runs, folders.settings) if folders else None
     return Findings(
         analysis=analysis,
         runs=runs,
         cells=cells,
         scores=scores,
         accuracy=frames.accuracy(scores),
-        differences=_known(_with_images(differences, gaps), matching, unfair),
-        targets=_judged(_known(targets, matching, unfair), runs, analysis),
+        differences=_known(_with_images(differences, gaps), matching, unfair, unlike),
+        targets=_judged(_known(targets, matching, unfair, unlike), runs, analysis),
         costs=costs,
         matching=matching,
         warnings=[*_unsaid(analysis.warnings, said), *said],
@@ -186,12 +186,22 @@ def _with_images(differences: pd.DataFrame, gaps: pd.DataFrame) -> pd.DataFrame:
     return differences.merge(gaps, on=KEY, how="left")
 
 
-def _known(frame: pd.DataFrame, matching: pd.DataFrame, unfair: Mapping[str, str]) -> pd.DataFrame:
+def _known(
+    frame: pd.DataFrame,
+    matching: pd.DataFrame,
+    unfair: Mapping[str, str],
+    unlike: pd.DataFrame | None,
+) -> pd.DataFrame:
     """Comparisons that know whether their pairs match, and why a pair is unfair."""
     if frame.empty:
         return frame
     frame = frame.merge(matching, on=[*SECTION, "base_arm", "arm"], how="left")
-    return frame.assign(unfair=[unfair.get(arm, "") for arm in frame["arm"]])
+    frame = frame.assign(unfair=[unfair.get(arm, "") for arm in frame["arm"]])
+    if unlike is None:
+        return frame
+    frame = frame.merge(unlike, on=[*SECTION, "base_arm", "arm"], how="left")
+    why = frame.pop("unlike").fillna("")
+    return frame.assign(unfair=why.where(why != "", frame["unfair"]))
 
 
 def _judged(targets: pd.DataFrame, runs: pd.DataFrame, analysis: Analysis) -> pd.DataFrame:

@@ -7,7 +7,7 @@ it is decided in :mod:`bench.report.claims`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.report import claims, words
 from bench.report.sections import Section
@@ -48,7 +48,8 @@ def verdicts(section: Section) -> list[Verdict]:
     by_arm: dict[str, list[Row]] = {}
     for row in _asked(section):
         by_arm.setdefault(row["arm"], []).append(row)
-    return [_verdict(by_arm[arm], section.analysis) for arm in sorted(by_arm)]
+    found = [_verdict(by_arm[arm], section.analysis) for arm in sorted(by_arm)]
+    return [_swapped(v, section.analysis) for v in found] if _is_swapped(section) else found
 
 
 def answers(section: Section) -> Table | None:
@@ -57,14 +58,16 @@ def answers(section: Section) -> Table | None:
     rows = sorted((r for r in _asked(section) if r["main_target"]), key=lambda r: r["arm"])
     found = [claims.judged(row) for row in rows]
     targets = {row["target_epochs"] for row in rows}
-    if len(targets) != 1 or claims.UNMEASURABLE in {half.word for half in found}:
+    unmeasured = _is_swapped(section) or claims.UNMEASURABLE in {half.word for half in found}
+    if len(targets) != 1 or unmeasured:
         return None
     (target,) = targets
     limit = words.minus(analysis.margin)
     name = endpoint_label(rows[0]["endpoint"]).removesuffix(" top-1")
     columns = ["method", f"half of {target} epochs", "Δ there", "the baseline itself"]
     columns += [f"epochs to its accuracy at {target}", "ρ epochs [95 %]", "ρ wall time"]
-    lines = [_line(row, half) for row, half in zip(rows, found, strict=True)]
+    digits = words.digits_of(analysis.margin)
+    lines = [_line(row, half, digits) for row, half in zip(rows, found, strict=True)]
     note = (
         f"Half: {target / 2:g} epochs against the baseline at {target}, Δ in points of {name} "
         f"accuracy with one-sided limits of 95 % each. {claims.SHOWN.capitalize()} if Δ "
@@ -78,8 +81,8 @@ def answers(section: Section) -> Table | None:
     return Table("answers", QUESTION, columns, lines, note, frozenset(strong))
 
 
-def _line(row: Row, found: claims.Half) -> list[str]:
-    limits = words.interval(row["half_low"], row["half_high"], 1, True)
+def _line(row: Row, found: claims.Half, digits: int) -> list[str]:
+    limits = words.interval(row["half_low"], row["half_high"], digits, True)
     told = (
         _until(row, found)
         if found.word == claims.OPEN
@@ -88,8 +91,8 @@ def _line(row: Row, found: claims.Half) -> list[str]:
     return [
         row["arm"],
         f"{found.word} {told}",
-        f"{words.number(row['half_difference'], 1, True)} {limits}".rstrip(),
-        words.number(row["half_base"], 1, True),
+        f"{words.number(row['half_difference'], digits, True)} {limits}".rstrip(),
+        words.number(row["half_base"], digits, True),
         f"{row['epochs_variant']:.0f}" if row["state"] == "measured" else words.NONE,
         words.factor(row),
         words.factor(row, "pretrain_s"),
@@ -104,6 +107,25 @@ def _asked(section: Section) -> list[Row]:
         for row in section.rows["targets"]
         if row["endpoint"] == endpoint and row["arm"] != row["base_arm"] + NULL
     ]
+
+
+def _is_swapped(section: Section) -> bool:
+    """Whether a plan's primary endpoint was not measured, so that another stands in its place."""
+    analysis = section.analysis
+    return analysis.planned and _endpoint(section) != analysis.endpoint
+
+
+def _swapped(found: Verdict, analysis: Analysis) -> Verdict:
+    """What another endpoint says is no answer to the question that was planned."""
+    name = endpoint_label(analysis.endpoint)
+    return replace(
+        found,
+        word=claims.UNMEASURABLE,
+        sentence=f"{found.arm} cannot be measured by the planned endpoint, {name}: no run has it.",
+        beside=f"Beside it: {found.text}",
+        beside_word=found.word,
+        seeds=None,
+    )
 
 
 def _endpoint(section: Section) -> str:
@@ -145,11 +167,12 @@ def _half(row: Row, name: str, analysis: Analysis) -> str:
     if found.word == claims.UNMEASURABLE:
         return f": half the epochs cannot be measured ({_flowing(found.why)})"
     at, target = f"{row['target_epochs'] / 2:g}", row["target_epochs"]
-    low, high = (words.number(row[f"half_{end}"], 1, True) for end in ("low", "high"))
-    gap = words.number(row["half_difference"], 1, True)
+    digits = words.digits_of(analysis.margin)
+    low, high = (words.number(row[f"half_{end}"], digits, True) for end in ("low", "high"))
+    gap = words.number(row["half_difference"], digits, True)
     said = f" at {at} epochs against {row['base_arm']} at {target}: {gap} points of {name} accuracy"
     if not is_missing(row["half_base"]):
-        own = words.number(row["half_base"], 1, True)
+        own = words.number(row["half_base"], digits, True)
         said += f" ({row['base_arm']} itself at {at}: {own})"
     margin = f"margin {analysis.margin:g}"
     if found.word == claims.OPEN:
@@ -184,7 +207,7 @@ def _flowing(text: str) -> str:
 
 def _said(row: Row) -> str:
     """That there is no claim on epochs; a pilot says so once, at the end."""
-    no_claim = row["verdict"] == claims.NO_DIFFERENCE or row["verdict"].startswith("not ")
+    no_claim = row["verdict"].startswith((claims.NO_DIFFERENCE, claims.NO_RATIO, "not "))
     return f", {row['verdict']}" if no_claim else ""
 
 

@@ -31,6 +31,11 @@ def number(value: Any, digits: int = 2, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}.{digits}f}"
 
 
+def digits_of(margin: float) -> int:
+    """Digits that show on which side of a margin a limit lies: one of a point, two of a tenth."""
+    return max(1, 1 - math.floor(math.log10(margin))) if margin > 0 else 2
+
+
 def minus(margin: float) -> str:
     """The limit that a margin sets, as short as it can be; zero has no sign."""
     return f"{-margin or 0:g}"

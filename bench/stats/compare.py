@@ -52,6 +52,7 @@ def differences(scores: pd.DataFrame, alpha: float) -> pd.DataFrame:
                 "correlation": means.correlation(ours, theirs),
                 "n": found.n,
                 "pairs": len(group),
+                "diverged": int(group["diverged"].sum()),
             }
         )
     return pd.DataFrame(rows, columns=None if rows else [*ARM, "endpoint", "epochs"])
@@ -78,13 +79,24 @@ def pair_curves(base: pd.DataFrame, variant: pd.DataFrame, reference: int) -> tu
     start = base.get(reference, pd.Series(dtype=float))
     ours = variant.loc[variant.index.intersection(start.index[np.isfinite(start)])]
     ours = ours.loc[:, ours.notna().sum() * 2 > len(ours)].dropna()
-    scores = np.where(np.isneginf(ours.to_numpy()), 0.0, ours.to_numpy())
     theirs = base.loc[ours.index].replace(-math.inf, math.nan).dropna(axis=1, how="all")
-    return _curve(theirs, theirs.to_numpy()), _curve(ours, scores)
+    return Curve(_budgets(theirs), theirs.to_numpy()), _scored(ours)
 
 
-def _curve(frame: pd.DataFrame, scores: Array) -> Curve:
-    return Curve(frame.columns.to_numpy(dtype=float), scores)
+def _scored(frame: pd.DataFrame) -> Curve:
+    """A variant's curve from scores in which minus infinity is a run that diverged."""
+    found = frame.to_numpy(dtype=float)
+    diverged = np.isneginf(found)
+    scores = np.where(diverged, 0.0, found)
+    if not diverged.any():
+        return Curve(_budgets(frame), scores)
+    lowest = np.where(diverged, math.inf, found).min(axis=0, initial=math.inf)
+    lowest[np.isinf(lowest)] = 0.0  # all diverged
+    return Curve(_budgets(frame), scores, np.where(diverged, lowest, found))
+
+
+def _budgets(frame: pd.DataFrame) -> Array:
+    return frame.columns.to_numpy(dtype=float)
 
 
 def targets(

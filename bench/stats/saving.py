@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from bench.stats.means import Array, estimate, t_quantile
+from bench.stats.means import Array, estimate, one_sided_p, t_quantile
 
 Flags = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.intp]
@@ -32,10 +32,16 @@ baseline's curve does not rise to the target, ``empty`` when there is no pair of
 
 @dataclass(frozen=True)
 class Curve:
-    """Last-epoch scores [..., n, B] of one arm at rising budgets ``epochs`` [B]."""
+    """Last-epoch scores [..., n, B] of one arm at rising budgets ``epochs`` [B].
+
+    A run that diverged scores 0. Where there is one, ``spared`` has the arm's lowest finished score
+    of that budget in its place: the outlier 0 would drown in spread what the other seeds tell
+    against the arm.
+    """
 
     epochs: Array
     scores: Array
+    spared: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -164,13 +170,15 @@ def saving(base: Curve, variant: Curve, reference: float, alpha: float = 0.05) -
         return Saving("empty", math.nan, reference, 0)
     start = base.scores[:, base.epochs == reference][:, 0]
     target = float(np.mean(start))
-    equal = variant.scores[:, variant.epochs == reference]
-    p = estimate(equal[:, 0] - start, alpha).p if equal.size else math.nan
-    if _curve_is_flat(base, reference, alpha):
+    p = _equal_p(variant, start, reference, alpha)
+    if _curve_is_flat(base, reference, alpha) or _rise_unknown(base, variant, reference):
         return Saving("flat", target, reference, n, p=p)
     means = np.mean(variant.scores, axis=0)
     state, epochs = epochs_to_target(variant.epochs, means, target)
     low, high = ratio_interval(variant, start, reference, alpha)
+    if variant.spared is not None:
+        spared = Curve(variant.epochs, variant.spared)
+        high = np.minimum(high, ratio_interval(spared, start, reference, alpha)[1])
     edge = {"beyond": variant.epochs[0], "missed": variant.epochs[-1]}.get(state, math.nan)
     return Saving(
         state=state,
@@ -187,6 +195,26 @@ def saving(base: Curve, variant: Curve, reference: float, alpha: float = 0.05) -
     )
 
 
+def _equal_p(variant: Curve, start: Array, reference: float, alpha: float) -> float:
+    """Two-sided p of equal accuracy at the reference budget; NaN if the variant lacks it."""
+    at = variant.epochs == reference
+    return estimate(against(variant, at, start, 0.0), alpha).p if at.any() else math.nan
+
+
+def against(variant: Curve, at: Flags, start: Array, limit: float) -> Array:
+    """Differences [n] from ``start`` at one budget, as they tell most against a variant below.
+
+    Of the two ways to count a run that diverged it is the one whose test is the surer, where both
+    means lie below ``limit``; above it such a run scores 0.
+    """
+    counted = variant.scores[:, at][:, 0] - start
+    if variant.spared is None or counted.mean() >= limit:
+        return counted
+    spared = variant.spared[:, at][:, 0] - start
+    surer = one_sided_p(spared, limit) < one_sided_p(counted, limit)
+    return spared if spared.mean() < limit and surer else counted
+
+
 def _falls_back(variant: Curve, start: Array, epochs: float, alpha: float) -> bool:
     """Whether the variant, once at the target, lies significantly below it at a larger budget."""
     later = variant.scores[:, variant.epochs >= epochs] - start[:, None]
@@ -194,9 +222,21 @@ def _falls_back(variant: Curve, start: Array, epochs: float, alpha: float) -> bo
 
 
 def _curve_is_flat(base: Curve, reference: float, alpha: float) -> bool:
-    scores = base.scores[:, base.epochs <= reference]
+    scores = _until(base, reference)
     gain = scores[:, -1] - scores[:, 0]
     return bool(is_flat(np.nanmean(scores, axis=0), gain[~np.isnan(gain)], alpha))
+
+
+def _rise_unknown(base: Curve, variant: Curve, reference: float) -> bool:
+    """Whether epochs could be saved, of several seeds, against a rise that was not measured."""
+    alone = _until(base, reference).shape[1] == 1
+    return bool(len(base.scores) > 1 and alone and variant.epochs[0] < reference)
+
+
+def _until(base: Curve, reference: float) -> Array:
+    """Scores up to the reference budget, at those budgets that more than half of the seeds have."""
+    scores = base.scores[:, base.epochs <= reference]
+    return scores[:, np.count_nonzero(~np.isnan(scores), axis=0) * 2 > len(scores)]
 
 
 def ratio_interval(

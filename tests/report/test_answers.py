@@ -38,8 +38,8 @@ def test_a_verdict_says_epochs_time_and_half_the_epochs() -> None:
     found = answer(runs(RISING))
     assert found.word == "refuted"
     assert found.sentence == (
-        "mae+mto at 100 epochs against mae at 200: -0.4 points of fine-tune accuracy (mae itself "
-        "at 100: -1.0), at most -0.2 (margin 0.1, p 0.010). It saves epochs: 129 epochs to mae's "
+        "mae+mto at 100 epochs against mae at 200: -0.40 points of fine-tune accuracy (mae itself "
+        "at 100: -1.00), at most -0.23 (margin 0.1, p 0.010). It saves epochs: 129 epochs to mae's "
         "accuracy at 200 epochs, ρ ×1.55 [1.38, 1.77]; wall time ×1.24 [1.10, 1.42]."
     )
 
@@ -107,7 +107,7 @@ def test_a_readme_has_one_row_a_variant_where_all_are_measured_and_sentences_els
     table = markdown.block(find((vars(r) for r in runs(RISING)), PLAN), {}).splitlines()
     assert table[0].startswith("| method | half of 200 epochs | Δ there | the baseline itself |")
     assert table[2] == (
-        "| mae+mto | **refuted (p 0.010)** | -0.4 [-0.6, -0.2] | -1.0 | 129 | "
+        "| mae+mto | **refuted (p 0.010)** | -0.40 [-0.57, -0.23] | -1.00 | 129 | "
         "**×1.55 [1.38, 1.77]** | ×1.24 [1.10, 1.42] |"
     )
     pilot = markdown.block(find((vars(r) for r in runs(RISING, seeds=range(2))), PLAN), {})

@@ -215,3 +215,58 @@ def test_arms_of_other_settings_claim_nothing(tmp_path: Path) -> None:
     rows = report.prepare(records, None, store).targets
     assert set(rows["verdict"]) == {"no claim: arms differ in pretrain.blr (0.001 and 0.002)"}
     assert set(report.prepare(records, None).targets["unfair"]) == {""}
+
+
+def with_settings(records: list[Record], blr: Any, folder: Path) -> Store:
+    """A store in which each run has the learning rate that ``blr`` says of its record."""
+    store = Store(folder)
+    for record in records:
+        plain = {"pretrain": {"blr": blr(record), "epochs": record.epochs}, "seed": record.seed}
+        write_json(store.run(record.run_id).path / "config.json", {"config": plain})
+    return store
+
+
+def test_settings_of_one_data_set_bar_no_claim_of_another(tmp_path: Path) -> None:
+    digits = runs(RISING)
+    cifar = [replace(r, data="cifar", run_id=f"{r.run_id}-c") for r in digits]
+    odd = lambda r: 2e-3 if r.plugins and r.data == "cifar" else 1e-3  # noqa: E731
+    found = report.prepare(digits + cifar, None, with_settings(digits + cifar, odd, tmp_path))
+    unfair = found.targets.groupby("data")["unfair"].unique()
+    assert list(unfair["digits"]) == [""]
+    assert list(unfair["cifar"]) == ["arms differ in pretrain.blr (0.001 and 0.002)"]
+
+
+def test_budgets_of_other_settings_claim_nothing(tmp_path: Path) -> None:
+    """A variant at some epochs is set against its baseline at others."""
+    records = runs(RISING)
+    odd = lambda r: 2e-2 if r.epochs == 100 else 1e-3  # noqa: E731
+    found = report.prepare(records, None, with_settings(records, odd, tmp_path)).targets
+    said = "budgets of mae differ in pretrain.blr; budgets of mae+mto differ in pretrain.blr"
+    assert set(found["unfair"]) == {said}
+    assert set(found["verdict"]) == {f"no claim: {said}"}
+
+
+def test_arms_that_differ_at_the_target_are_not_told_to_be_alike() -> None:
+    dip = runs({"mae": [80, 81, 82], "mae+mto": [80, 82, 80.2]}, range(8))
+    plan = {**PLAN, "seeds": list(range(8))}
+    rows = report.results(report.prepare(dip, plan))["targets"]
+    mine = [row for row in rows if row["endpoint"] == "finetune_top1"]
+    assert all(row["p_holm"] < 0.001 for row in mine)
+    assert [row["verdict"] for row in mine] == [claims.NO_RATIO] * 2
+    assert claims.NO_RATIO in texts(dip, plan)["md"]
+
+
+def test_an_endpoint_in_the_place_of_the_planned_one_answers_nothing() -> None:
+    probed = [replace(r, scores={"probe_top1": r.scores["probe_top1"]}) for r in runs(RISING)]
+    found = report.prepare(probed, PLAN)
+    (verdict,) = report.results(found)["verdicts"]
+    assert verdict["word"] == claims.UNMEASURABLE
+    assert "the planned endpoint, fine-tune top-1: no run has it" in verdict["sentence"]
+    assert "linear-probe accuracy" in verdict["beside"]
+    assert report.shortcomings(found) == [
+        "the planned primary endpoint was not measured: finetune_top1"
+    ]
+    (asked,) = report.results(report.prepare(probed, {**PLAN, "endpoint": "probe_top1"}))[
+        "verdicts"
+    ]
+    assert asked["word"] == claims.REFUTED

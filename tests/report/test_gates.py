@@ -90,6 +90,32 @@ def test_what_bars_a_claim_fails_a_gate(
         report.gate(expression, values)
 
 
+def test_a_gate_on_the_end_of_rho_is_adjusted_as_its_claim_is() -> None:
+    """Among many variants one is above 1 by chance."""
+    means: dict[str, list[float]] = {"mae": [80, 81, 82], "mae+mto": [80, 81.35, 82.05]}
+    means |= {f"mae+x{i}": [80, 81, 82] for i in range(9)}
+    values = report.results(report.prepare(runs(means, range(8), noise=0.25, rng_seed=1)))
+    (row,) = (r for r in values["targets"] if r["primary"] and r["arm"] == "mae+mto")
+    assert row["rho_low"] > 1
+    with pytest.raises(GateError, match="not significant over 20 comparisons"):
+        report.gate("rho_low(mae+mto)>1", values)
+    assert "holds" in report.gate("rho_low(mae+mto)<1.5", values)
+
+
+def test_no_gate_stands_on_the_runs_that_a_divergence_left() -> None:
+    records = [
+        replace(r, status="failed", failure="non-finite", scores={})
+        if (r.arm, r.epochs, r.seed) == ("mae+mto", 200, 1)
+        else r
+        for r in runs(RISING, range(6))
+    ]
+    values = report.results(report.prepare(records))
+    with pytest.raises(GateError, match="1 of the variant's runs diverged"):
+        report.gate("delta_low(mae+mto, epochs=200)>0", values)
+    assert "holds" in report.gate("delta(mae+mto, epochs=200)<5", values)
+    assert "holds" in report.gate("delta_low(mae+mto, epochs=100)>0", values)
+
+
 def test_a_pilot_may_be_gated_by_those_who_know() -> None:
     pilot = report.results(report.prepare(PILOT))
     assert "holds" in report.gate(DELTA, pilot, allow_pilot=True)

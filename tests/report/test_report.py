@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.errors import CODE, DATA, NODE, NON_FINITE, OOM, TIMEOUT, NothingMeasuredError
-from bench.report import words
+from bench.report import claims, words
 from bench.report import write as report
 from bench.store.record import Record
 from tests.support.synthetic import PLAN, RISING, changed, record, runs, target, written
@@ -81,6 +81,67 @@ def test_a_run_of_the_variant_that_diverged_did_not_reach_the_target() -> None:
         "mae+mto on digits, 200 epochs, seed 1: failed (non-finite); it counts as not reaching"
         in text
     )
+
+
+def test_a_difference_of_the_runs_that_a_divergence_left_is_not_set_apart() -> None:
+    """Where it speaks for the variant; against it, it would be no better with that run."""
+    said = report.results(report.prepare(failing(NON_FINITE)))
+    (row,) = (
+        r for r in said["differences"] if (r["endpoint"], r["epochs"]) == ("finetune_top1", 200)
+    )
+    assert (row["n"], row["pairs"], row["diverged"]) == (4, 5, 1)
+    assert row["low"] > 0
+    assert not claims.differs({**row, "n": 5})
+    assert claims.differs({**row, "n": 5, "diverged": 0})
+    assert claims.differs({**row, "n": 5, "low": -2.0, "high": -1.0})
+
+
+@pytest.mark.parametrize("apart", [1, 5])
+def test_one_run_that_diverged_does_not_shield_a_variant(apart: int) -> None:
+    """Its 0 tells against the variant: it must not drown in spread what the others tell."""
+    means = {"mae": [80, 81, 82], "mae+mto": [80 - apart, 81 - apart, 82 - apart]}
+    records = runs(means, range(32), noise=0.5)
+    for epochs in (100, 200):
+        records = with_run(
+            records, "mae+mto", epochs, 1, status="failed", failure=NON_FINITE, finetune_top1=None
+        )
+    row = target(records, {**PLAN, "seeds": list(range(32))})
+    assert (row["n"], row["half"], row["verdict"]) == (32, "refuted", "needs more epochs")
+    assert row["half_difference"] == pytest.approx(-1 - apart, abs=0.2)
+
+
+def test_many_runs_that_diverged_are_a_refutation_by_themselves() -> None:
+    records = runs({"mae": [80, 81, 82], "mae+mto": [81, 82, 83]}, range(8))
+    for seed in range(7):
+        records = with_run(
+            records, "mae+mto", 100, seed, status="failed", failure=NON_FINITE, finetune_top1=None
+        )
+    row = target(records, {**PLAN, "seeds": list(range(8))})
+    assert row["half"] == "refuted"
+
+
+@pytest.mark.parametrize("left", [0, 1, 4])
+def test_a_rise_that_few_seeds_show_is_none(left: int) -> None:
+    """A saving is measured on a curve that rises; that it does is tested on half of the seeds."""
+    flat = runs({"mae": [79.9, 80.0, 80.05], "mae+mto": [79.9, 80.6, 80.7]}, range(8), noise=0.3)
+    for seed in range(left, 8):
+        flat = with_run(flat, "mae", 100, seed, status="failed", failure=OOM, finetune_top1=None)
+    assert target(flat, {**PLAN, "seeds": list(range(8)), "target_epochs": 400})["state"] == "flat"
+
+
+def test_a_rise_that_was_not_measured_is_none() -> None:
+    records = [
+        changed(r, status="failed", failure=OOM, finetune_top1=None)
+        if r.arm == "mae" and r.epochs < 400
+        else r
+        for r in runs(RISING)
+    ]
+    assert target(records, {**PLAN, "target_epochs": 400})["state"] == "flat"
+
+
+@pytest.mark.parametrize(("margin", "digits"), [(0, 2), (0.1, 2), (0.05, 3), (1, 1), (2.5, 1)])
+def test_a_limit_has_the_digits_that_tell_it_from_its_margin(margin: float, digits: int) -> None:
+    assert words.digits_of(margin) == digits
 
 
 @pytest.mark.parametrize("failure", [OOM, TIMEOUT, NODE, CODE, DATA, ""])

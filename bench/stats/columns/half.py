@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.stats.analysis import Analysis
 from bench.stats.means import lower_limit, one_sided_p, sample_sd
-from bench.stats.saving import Curve
+from bench.stats.saving import Curve, against
 
 
 def half(base: Curve, variant: Curve, reference: int, analysis: Analysis) -> Mapping[str, Any]:
@@ -19,10 +19,10 @@ def half(base: Curve, variant: Curve, reference: int, analysis: Analysis) -> Map
     over the seeds that have both.
     """
     start = base.scores[:, base.epochs == reference][:, 0]
-    scores = variant.scores[:, variant.epochs == reference / 2]
-    if not scores.size:
+    at = variant.epochs == reference / 2
+    if not at.any() or not len(start):
         return {}
-    gap = scores[:, 0] - start
+    gap = against(variant, at, start, -analysis.margin)
     own = base.scores[:, base.epochs == reference / 2] - start[:, None]
     return {
         "half_difference": float(np.mean(gap)),
