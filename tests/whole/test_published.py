@@ -79,7 +79,11 @@ WHOLE = {
         "mto-digits-whole-400",
         "mto-digits-simmim-half",
     ],
-    "Fashion-MNIST": ["mto-fashion-mnist-whole", "mto-fashion-mnist-whole-confirm"],
+    "Fashion-MNIST": [
+        "mto-fashion-mnist-whole",
+        "mto-fashion-mnist-whole-confirm",
+        "mto-fashion-mnist-whole-400",
+    ],
 }
 """The studies of every part of MTO at once, likewise."""
 
