@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from bench import registry
 from bench.errors import NothingMeasuredError, StoreError, UsageError
 from bench.launch.base import Launcher, Observer, Order, Progress, survey
+from bench.launch.slurm.site import load_site
 from bench.machine.compiler import check_compiler
 from bench.machine.cores import usable_cores
 from bench.plan.config import Resources, RunConfig
@@ -103,7 +104,7 @@ def outline(wish: Wish, out: str | Path, means: Means) -> Request:
     """
     check_means(means)
     store, own, others = Store(Path(os.path.expanduser(out))), leaves_open(wish), borrows(wish)
-    found = sizing.find(*own, store, means, sizing.chosen(wish)) if own else None
+    found = sizing.find(*own, store, _has_gpu(means), sizing.chosen(wish)) if own else None
     facts = sizing.facts_of(*others, sizing.chosen(wish)) if others and not own else None
     planned = plan_wish(wish, _content(wish.init), found.layer if found else None, facts)
     store.check_place()
@@ -157,7 +158,7 @@ def freeze(request: Request, arguments: Sequence[str] = ()) -> list[str]:
         UsageError: if the folder cannot be written, or the study has cells of another recipe.
     """
     request.store.check_writable()
-    _check_recipe(request)
+    check_recipe(request)
     if request.sizing:
         request.sizing.keep()
     mended = mend_runs(request, request.study.tasks())
@@ -168,8 +169,12 @@ def freeze(request: Request, arguments: Sequence[str] = ()) -> list[str]:
     return [*request.planned.idle, *mended, *unlike]
 
 
-def _check_recipe(request: Request) -> None:
-    """Refuses cells that the study has already with other settings: neither run would count."""
+def check_recipe(request: Request) -> None:
+    """Refuses cells that the study has already with other settings: neither run would count.
+
+    Raises:
+        UsageError: naming one of the runs.
+    """
     kept = set((request.folder.plan() or {}).get("ids", []))
     added = {c.run_id: _cell(c.config) for c in request.study.cells if c.run_id not in kept}
     stems = {run_id.rpartition("-")[0] for run_id in added}
@@ -246,6 +251,8 @@ def findings_of(store: Store, folder: StudyFolder) -> Findings:
         NothingMeasuredError: if no cell has finished.
     """
     found = folder.plan()
+    if found is None and folder.name != ALL:
+        raise NothingMeasuredError(f"'{folder.name}' has not been run: it has no plan, no table.")
     records = collect(store, None if found is None else found["ids"])
     if not any(r.status == DONE for r in records):
         raise NothingMeasuredError(f"no cell of '{folder.name}' has finished: there is no table.")
@@ -314,6 +321,15 @@ def check_means(means: Means) -> None:
         raise UsageError(
             f"--jobs is for runs on this machine, not for --launcher {means.launcher}."
         )
+
+
+def _has_gpu(means: Means) -> bool:
+    """Whether runs will be computed on GPUs; on a cluster, whether jobs ask for any."""
+    if means.device == "auto" and registry.LAUNCHERS.row(means.launcher).site:
+        return load_site(means.site, means.settings).gpus_per_node > 0
+    from bench.machine.device import pick_device
+
+    return pick_device(means.device).type == "cuda"
 
 
 def _content(init: str) -> str:

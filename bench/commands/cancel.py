@@ -48,7 +48,10 @@ def cancel(args: argparse.Namespace) -> int:
     here = [r for r in run_ids if r not in jobs]
     for run_id in here:
         store.run(run_id).cancel()
-    told += [f"stopped here: {r}" for r in here if _stop_here(store, r)]
+    stopped = [r for r in here if _stop_here(store, r)]
+    told += [f"stopped here: {r}" for r in stopped]
+    if args.runs:
+        told += [f"left out by a command that runs now: {r}" for r in here if _waits(store, r)]
     if scheduler.strange:
         numbers = ", ".join(sorted(scheduler.strange)[:MOST_LINES])
         print(f"left alone, for they are others' jobs now: {numbers}", file=sys.stderr)
@@ -80,6 +83,11 @@ def _cancel_reports(store: Store) -> list[str]:
         return []
     found = ((s, cancel_report(s.path, Scheduler(False))) for s in studies.planned(store))
     return [f"cancelled job {job}: report of {study.name}" for study, job in found if job]
+
+
+def _waits(store: Store, run_id: str) -> bool:
+    """Whether a run has not begun, so that the mark just left in it keeps it from beginning."""
+    return bool(store.run(run_id).word()["state"] == PENDING)
 
 
 def _stop_here(store: Store, run_id: str) -> bool:

@@ -11,7 +11,14 @@ from tabulate import tabulate
 
 from bench import registry
 from bench.commands.flags import add_out_flag
-from bench.errors import NothingMeasuredError, UsageError, unknown
+from bench.errors import (
+    BusyError,
+    DamagedError,
+    NothingMeasuredError,
+    StorageError,
+    UsageError,
+    unknown,
+)
 from bench.plan import typed
 from bench.plan.config import Resources, Settings
 from bench.plan.loading import load_section
@@ -23,7 +30,7 @@ from bench.work.flags import add_device_flags
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    """Adds the scores of ``--with`` to the cells named; prints them.
+    """Adds the scores of ``--with`` to the cells named; prints them. Exit code 1 if some failed.
 
     Raises:
         UsageError: for an unknown task or setting, or a name that is neither run nor study.
@@ -48,15 +55,22 @@ def evaluate(args: argparse.Namespace) -> int:
     from bench.work.vet import check_device
 
     check_device(args.device)
-    rows = []
+    rows, failed = [], []
     for number, folder in enumerate(cells, 1):
         print(f"{number}/{len(cells)} {folder.run_id}", file=sys.stderr)
-        scores = add_scores(store, folder, tasks, resources)
+        try:
+            scores = add_scores(store, folder, tasks, resources)
+        except (BusyError, StorageError, DamagedError) as error:
+            failed.append(f"{folder.run_id}: {error}")
+            continue
         rows.append([folder.run_id, *(f"{scores[name]:.2f}" for name in tasks)])
     heads = ["cell", *(registry.label(name) for name in tasks)]
     print(tabulate(rows, heads, tablefmt="simple", disable_numparse=True))
-    print("in the records now; 'report' shows them as not planned", file=sys.stderr)
-    return 0
+    if rows:
+        print("in the records now; 'report' shows them as not planned", file=sys.stderr)
+    for said in failed:
+        print(f"failed: {said}", file=sys.stderr)
+    return int(bool(failed))
 
 
 def _tasks(names: Sequence[str], overrides: Sequence[str]) -> dict[str, Settings]:

@@ -77,6 +77,9 @@ def parse(argv: Sequence[str]) -> tuple[str, argparse.Namespace]:
         if name not in COMMANDS or not name:
             raise unknown("sub-command", name, [n for n in COMMANDS if n])
     parsed = _parser(name).parse_args(rest)
+    if overrides and not (COMMANDS[name].study or COMMANDS[name].settings):
+        more = " Give the study's own command with it." if name == "retry" else ""
+        raise UsageError(f"'{shown(overrides[0])}' is not read by '{name}'.{more}")
     parsed.overrides, parsed.command_line, parsed.parse = overrides, arguments, parse
     return name, parsed
 

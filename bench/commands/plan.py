@@ -15,12 +15,12 @@ from bench import library, registry
 from bench.commands.flags import means_of, wish_of
 from bench.commands.recipe import recipe_lines
 from bench.errors import few
-from bench.launch.base import survey
+from bench.launch.base import Progress
 from bench.library import Request
 from bench.plan.config import RunConfig
 from bench.plan.fairness import switched_on
 from bench.plan.study import PRETRAIN, Study, Task, describe
-from bench.store.states import DONE
+from bench.store.states import BLOCKED, DONE, FAILED, PENDING
 from bench.work.estimate import (
     Speed,
     SpeedKey,
@@ -38,20 +38,22 @@ def show_plan(args: argparse.Namespace) -> int:
     """Prints arms and cells with their ids and states; computes nothing."""
     request = library.plan(wish_of(args), args.out, means_of(args))
     check_gates(args.gates, request)
+    library.check_recipe(request)
     for note in request.planned.idle:
         print(f"warning: {note}", file=sys.stderr)
-    states = {p.task.run_id: p.state for p in survey(request.store, request.study.tasks(), False)}
+    states, missing = _states(request.survey())
     if args.json:
+        for warning in request.planned.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
         print(json.dumps({**request.study.to_plain(), "states": states}, indent=1))
         return 0
-    missing = [t for t in request.study.tasks() if states[t.run_id] != DONE]
     print("\n".join([*recipe_lines(request, missing), *arm_lines(request.study)]))
     print("\n" + _cell_table(request.study, states))
     done = sum(s == DONE for s in states.values())
     print(f"\n{len(states)} runs, {done} done. Study folder: {request.folder.path}")
     for line in getattr(library.launcher(request), "describe", lambda tasks: [])(missing):
         print(line)
-    print(_cost_line(request, args.calibrate, states))
+    print(_cost_line(request, args.calibrate, missing))
     for warning in request.planned.warnings:
         print(f"warning: {warning}")
     return 0
@@ -115,9 +117,18 @@ def _cell_table(study: Study, states: Mapping[str, str]) -> str:
     return tabulate(rows, heads, tablefmt="simple")
 
 
-def _cost_line(request: Request, measure: bool, states: Mapping[str, str]) -> str:
+def _states(found: Sequence[Progress]) -> tuple[dict[str, str], list[Task]]:
+    """The state of each run, and what the same command would compute: it leaves failures alone."""
+    failed = {p.task.run_id for p in found if p.state == FAILED}
+    states = {
+        p.task.run_id: BLOCKED if p.state == PENDING and p.task.parent in failed else p.state
+        for p in found
+    }
+    return states, [p.task for p in found if states[p.task.run_id] == PENDING]
+
+
+def _cost_line(request: Request, measure: bool, missing: Sequence[Task]) -> str:
     """Hours, wall time and disk of what is missing, from stored or freshly measured speeds."""
-    missing = [t for t in request.study.tasks() if states[t.run_id] != DONE]
     speeds = _speeds(request, missing, measure)
     runs = sum(t.stage == PRETRAIN for t in missing)
     places = library.launcher(request).places(runs)

@@ -73,8 +73,12 @@ def stored_config(folder: Path, args: argparse.Namespace, what: str) -> RunConfi
     """The configuration stored beside the weights, or that of ``--method`` and ``--preset``.
 
     Raises:
-        UsageError: if neither is there.
+        UsageError: if neither is there, or there are settings without ``--method``.
     """
+    if args.overrides and not args.method:
+        raise UsageError(
+            f"'{args.overrides[0]}' is read with --method alone: a run has its own settings."
+        )
     for place in (folder, *folder.parents[:2]):
         stored = read_state(place / "config.json", CONFIG)
         if stored and "config" in stored and not args.method:

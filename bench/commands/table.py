@@ -21,12 +21,14 @@ class Command:
     """A sub-command: its line of help, and where its action and its flags are (``module:name``).
 
     ``study`` says that it plans one: its help explains settings and hides what is rarely needed.
+    ``settings`` says that it reads settings (``SECTION.KEY=VALUE``) without planning one.
     """
 
     help: str
     action: str
     flags: str
     study: bool = False
+    settings: bool = False
 
     def run(self, args: argparse.Namespace) -> int:
         """Does what it is for; the exit code."""
@@ -72,6 +74,7 @@ COMMANDS: dict[str, Command] = {
         "add the scores of further tasks to finished cells",
         "evaluate:evaluate",
         "evaluate:add_flags",
+        settings=True,
     ),
     "compare": Command("two studies cell by cell", "compare:show_compare", "compare:add_flags"),
     "power": Command(
@@ -89,6 +92,7 @@ COMMANDS: dict[str, Command] = {
         "layers of runs: heterogeneity and attention mass against depth",
         "analyze:analyze",
         "analyze:add_flags",
+        settings=True,
     ),
     "log": Command(
         "how a run goes or went: epochs, losses, images/s, its log", "log:show_log", "log:add_flags"
@@ -97,6 +101,7 @@ COMMANDS: dict[str, Command] = {
         "draw original, masked and reconstructed images of a run or checkpoint",
         "show:show_reconstructions",
         "show:add_flags",
+        settings=True,
     ),
     "retry": Command(
         "run the failed and blocked cells of a study again, as it was started",
@@ -108,6 +113,7 @@ COMMANDS: dict[str, Command] = {
         "check versions, folder, devices, signals, data; --launcher slurm: the cluster",
         "doctor:doctor",
         "doctor:add_flags",
+        settings=True,
     ),
     "ls": Command(
         "list what can be named: methods, presets, studies, runs, settings, published numbers",

@@ -9,10 +9,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from bench import registry
 from bench.data import load
 from bench.data.gate import check_budget
-from bench.errors import StopRequestedError, StoreError
+from bench.errors import StopRequestedError, StorageError, StoreError
 from bench.evaluate.encoder import Encoder
 from bench.evaluate.evaluation import evaluate
 from bench.machine import provenance
@@ -96,7 +98,7 @@ def _compute(config: RunConfig, parent: RunFolder, resources: Resources) -> dict
     with tempfile.TemporaryDirectory() as place:
         monitor = Monitor(RunFolder(Path(place)), silent=True)
         session = session_of(config, resources, monitor)
-        weights = encoder_of(parent, config)
+        weights = _weights(parent, config)
         encoder = Encoder(build_method(config), weights, images, config, session)
         by: dict[str, Any] = {"commit": code["commit"], "dirty": bool(code["dirty"])}
         with monitor.signals():
@@ -104,6 +106,17 @@ def _compute(config: RunConfig, parent: RunFolder, resources: Resources) -> dict
         if monitor.stopping:
             raise StopRequestedError(f"stopped by {monitor.stopping}; the same command goes on.")
         return found
+
+
+def _weights(parent: RunFolder, config: RunConfig) -> dict[str, Tensor]:
+    """The encoder's; where they are lost, what computes them anew: a cell that is done does not."""
+    try:
+        return encoder_of(parent, config)
+    except StorageError as error:
+        raise StorageError(
+            f"the weights of {parent.run_id} are not here. Put its files back, or remove its "
+            "record.json and this cell's and give the study's command: it computes both anew."
+        ) from error
 
 
 def _put(

@@ -69,6 +69,8 @@ def cost(tasks: Sequence[Task], speeds: Mapping[SpeedKey, Speed], slots: tuple[i
         if speed is None:
             unknown.append(task.config.arm)
             continue
+        if task.stage == PRETRAIN and task.config.init:
+            continue  # its weights are given
         if task.stage == PRETRAIN:
             seconds = task.config.pretrain.epochs * speed.epoch_images / speed.images_per_s
             pretrain += seconds

@@ -59,6 +59,8 @@ def counted(tasks: Sequence[Task], data_root: str) -> tuple[float, float]:
     totals = {True: 0.0, False: 0.0}  # pre-training, fine-tuning
     for task in tasks:
         config, trains = task.config, task.stage == PRETRAIN
+        if trains and config.init:
+            continue  # its weights are given
         if config.data not in images:
             images[config.data] = _images(config, data_root)
         key = (trains, config.method, config.hyper, config.plugins, config.model, config.tasks)

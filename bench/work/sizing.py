@@ -27,7 +27,7 @@ from bench.plan.loading import load_section
 from bench.plan.sections import DataConfig
 from bench.plan.sized import Facts
 from bench.plan.typed import parse_overrides
-from bench.plan.wish import Means, Wish
+from bench.plan.wish import Wish
 from bench.store.files import write_bytes
 from bench.store.store import Store
 
@@ -91,8 +91,10 @@ def chosen(wish: Wish) -> Layer:
     return found
 
 
-def find(name: str, root: str, store: Store, means: Means, data: Layer) -> Sizing:
+def find(name: str, root: str, store: Store, gpu: bool, data: Layer) -> Sizing:
     """The recipe for the data set ``name`` in ``root``, of which ``data`` says how it is cut.
+
+    ``gpu`` says whether its runs will be computed on one.
 
     Raises:
         DataError: if its images cannot be read.
@@ -103,7 +105,6 @@ def find(name: str, root: str, store: Store, means: Means, data: Layer) -> Sizin
     images = _images(name, root, data)
     called = "".join(c if c.isalnum() or c in "-_" else "." for c in Path(root).name or name)
     path = store.root / FOLDER / f"{called[:40]}-{digest(name, images.fingerprint())[:8]}.yaml"
-    gpu = has_gpu(means)
     if path.is_file():
         return Sizing(path, load_yaml(path)[-1], None, gpu)
     facts = look(images, name)
@@ -124,12 +125,3 @@ def _images(name: str, root: str, data: Layer) -> Any:
     values = {"name": name, "mean": (0.5,) * 3, "std": (0.5,) * 3, **sizes}
     plain = load_section(DataConfig, values, "data")
     return registry.load(registry.dataset(name).target)(plain, root, SIDE)
-
-
-def has_gpu(means: Means) -> bool:
-    """Whether runs will be computed on GPUs: on a cluster unless it is told otherwise."""
-    if means.device == "auto" and registry.LAUNCHERS.row(means.launcher).site:
-        return means.settings.get("gpus_per_node") != 0
-    from bench.machine.device import pick_device
-
-    return pick_device(means.device).type == "cuda"

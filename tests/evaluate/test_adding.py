@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from bench.commands.table import COMMANDS
-from bench.errors import BusyError, DamagedError
 from bench.machine import provenance
 from bench.run import main
 from bench.store.store import Store
@@ -117,9 +116,37 @@ def test_what_cannot_be_added_is_told(
 def test_a_cell_that_is_being_computed_is_left_alone(out: Path) -> None:
     (cell, _) = sorted(out.glob("runs/fin-*"))
     with Store(out).run(cell.name).lock():
-        assert main(["evaluate", cell.name, "--out", str(out), "--with", "ridge_all"]) == (
-            BusyError.exit_code
-        )
+        assert main(["evaluate", cell.name, "--out", str(out), "--with", "ridge_all"]) == 1
+
+
+def test_one_cell_that_cannot_be_scored_keeps_none_of_the_others_from_it(
+    out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another process has the one, or its weights are gone: the rest is scored, and printed."""
+    first, second = sorted(out.glob("runs/fin-*"))
+    with Store(out).run(first.name).lock():
+        assert main(["evaluate", "--out", str(out), "--with", "ridge_all"]) == 1
+    said = capsys.readouterr()
+    assert [line.split()[0] for line in said.out.splitlines()[2:]] == [second.name]
+    assert said.err.splitlines()[-1].startswith(f"failed: {first.name}: ")
+    assert ["ridge_all_top1" in record["scores"] for record in records(out)] == [False, True]
+
+
+def test_lost_weights_come_back_as_the_error_says(
+    out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (cell, *_) = sorted(out.glob("runs/fin-mae-*"))
+    (parent,) = out.glob("runs/pre-mae-*")
+    for lost in parent.glob("*.safetensors"):
+        lost.unlink()
+    line = ["evaluate", cell.name, "--out", str(out), "--with", "ridge_all"]
+    assert main(line) == 1
+    assert f"the weights of {parent.name} are not here" in capsys.readouterr().err
+    for folder in (parent, cell):
+        (folder / "record.json").unlink()
+    again = [*LINE, "--tasks", "knn", "--launcher", "inline", "--out", str(out), *SMALL]
+    assert main(again) == 0
+    assert main(line) == 0
 
 
 def test_it_is_listed() -> None:
@@ -131,9 +158,7 @@ def test_a_damaged_file_of_flags_is_told_and_left(out: Path) -> None:
     flags = cell / "correct.json"
     flags.write_bytes(flags.read_bytes()[:-20])
     kept = files(out, "runs/**/*")
-    assert main(["evaluate", cell.name, "--out", str(out), "--with", "ridge_all"]) == (
-        DamagedError.exit_code
-    )
+    assert main(["evaluate", cell.name, "--out", str(out), "--with", "ridge_all"]) == 1
     assert {n: d for n, d in files(out, "runs/**/*").items() if not n.endswith(".lock")} == {
         n: d for n, d in kept.items() if not n.endswith(".lock")
     }

@@ -37,6 +37,17 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> bench.Study:
     return made.run()
 
 
+def test_a_study_that_has_not_run_does_not_show_the_others_of_its_folder(
+    study: bench.Study,
+) -> None:
+    out = next(word for word in study.arguments if word.startswith("--out="))[6:]
+    fresh = bench.Study(["simmim"], [1], 2, "digits", out=out, settings=SETTINGS, **QUICK)
+    assert "nothing measured yet" in fresh._repr_html_()
+    for look in (fresh.verdict, fresh.report, lambda: fresh.accuracy):
+        with pytest.raises(NothingMeasuredError, match="has not been run"):
+            look()
+
+
 def test_a_study_from_plan_to_tables(study: bench.Study, tmp_path: Path) -> None:
     plan = study.plan()
     assert len(plan) == 12

@@ -17,6 +17,7 @@ from bench.train.method import build_method
 from bench.train.monitor import Monitor
 from bench.train.pretrain import Pretraining
 from bench.work import operations
+from bench.work.estimate import Speed, cost, speed_key
 from tests.support.tiny_runs import tasks
 
 
@@ -81,3 +82,15 @@ def test_what_is_counted_has_every_stream_of_a_step(monkeypatch: pytest.MonkeyPa
     assert batch.noise is not None
     assert batch.step is not None
     assert batch.step.uniform(1).shape[0] == 1
+
+
+def test_weights_that_are_given_cost_no_pre_training() -> None:
+    """``--init`` at 1,600 epochs is a fine-tune alone, counted or at a measured speed."""
+    pre, fin = (
+        replace(task, config=replace(task.config, init="0123456789ab")) for task in tasks("mae")
+    )
+    assert operations.counted([pre], "") == (0, 0)
+    assert operations.counted([pre, fin], "") == operations.counted([fin], "")
+    speeds = {speed_key(pre): Speed(100.0, 10.0, 2.0, 5.0)}
+    found = cost([pre, fin], speeds, (1, 1))
+    assert (found.pretrain_hours, found.wall_s) == (0, found.evaluation_hours * 3600)

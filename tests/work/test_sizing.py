@@ -91,6 +91,26 @@ def test_a_folder_alone_is_a_whole_study(
     )
 
 
+@pytest.mark.parametrize(
+    ("file", "flags", "gpu"),
+    [
+        ("", {}, False),
+        ("", {"gpus_per_node": 2}, True),
+        ("gpus_per_node = 4", {}, True),
+        ("gpus_per_node = 4", {"gpus_per_node": 0}, False),
+    ],
+)
+def test_on_a_cluster_the_recipe_is_for_what_its_jobs_ask_for(
+    file: str, flags: dict[str, int], gpu: bool, root: Path, tmp_path: Path
+) -> None:
+    site = tmp_path / "site.toml"
+    site.write_text(f"[slurm]\n{file}\n")
+    means = Means(launcher="slurm", site=str(site), settings=flags)
+    request = library.outline(Wish(data=str(root)), tmp_path / "o", means)
+    assert request.sizing is not None
+    assert request.sizing.gpu is gpu
+
+
 def test_the_file_is_taken_up_again_edited_or_not(root: Path, tmp_path: Path) -> None:
     first = asked(root, tmp_path / "o")
     library.freeze(first)

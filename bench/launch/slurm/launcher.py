@@ -89,7 +89,9 @@ class SlurmLauncher(Submitter):
                 self._tell_strangers(names, tracker)
                 fresh = [t for t in waiting if t.run_id not in tracker.jobs]
                 earlier = len(tracker.jobs)
-                self._take(tracker, self.submit(fresh, tracker.jobs) if fresh else Submitted())
+                if fresh:
+                    around = self.others(waiting, tracker.scheduler)
+                    self._take(tracker, self.submit(fresh, {**around, **tracker.jobs}))
             self._announce(earlier, tracker.jobs)
         self._follow(progresses, tracker, observe)
         return progresses
@@ -188,7 +190,8 @@ class SlurmLauncher(Submitter):
         self._held = tuple(left)
         if left:
             with self._submitting():
-                self._take(tracker, self.submit(left, alive))
+                around = self.others([p.task for p in progresses], tracker.scheduler)
+                self._take(tracker, self.submit(left, {**around, **alive}))
 
     def _show(self, progresses: Sequence[Progress], states: Mapping[str, str]) -> None:
         for progress in progresses:

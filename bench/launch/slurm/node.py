@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.launch.slurm.scheduler import Job, Scheduler, call
+from bench.launch.slurm.scheduler import Job, Scheduler, call, check_tools
 from bench.launch.slurm.site import Site
 from bench.launch.slurm.submit import Submitter
 from bench.launch.snapshot import take_snapshot
@@ -60,18 +60,21 @@ def ask_node(out: Path, site: Site) -> dict[str, Any]:
     Raises:
         SchedulerError: if the scheduler refuses the job.
     """
+    check_tools()
     folder = Path(tempfile.mkdtemp(dir=out, prefix=".doctor.")).absolute()
-    (folder / "question").write_text("written here")
-    small = replace(site, nodes=1, tasks_per_node=1, timeout_min=5, job_dir=str(folder / "job"))
-    small = replace(small, signal_delay_s=30)
-    submitter = Submitter(Store(out), Resources(), small, folder)
-    snapshot = take_snapshot(out.absolute() / "code")
-    job = submitter.submit_one(NodeCheck(folder), "doctor", snapshot)
     try:
-        return _answer(folder, job)
+        (folder / "question").write_text("written here")
+        small = replace(site, nodes=1, tasks_per_node=1, timeout_min=5, job_dir=str(folder / "job"))
+        small = replace(small, signal_delay_s=30)
+        submitter = Submitter(Store(out), Resources(), small, folder)
+        snapshot = take_snapshot(out.absolute() / "code")
+        job = submitter.submit_one(NodeCheck(folder), "doctor", snapshot)
+        try:
+            return _answer(folder, job)
+        finally:
+            with contextlib.suppress(Exception):
+                Scheduler(False).cancel([job.id])
     finally:
-        with contextlib.suppress(Exception):
-            Scheduler(False).cancel([job.id])
         shutil.rmtree(folder, ignore_errors=True)
 
 

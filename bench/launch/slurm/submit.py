@@ -20,7 +20,7 @@ from bench.launch.slurm.job import ReportJob, SlurmRun
 from bench.launch.slurm.scheduler import LIMIT, MARK, Cluster, Job, Scheduler, this_cluster
 from bench.launch.slurm.site import Site
 from bench.launch.slurm.submission import Array, arrays, shares
-from bench.launch.slurm.tracking import forget_job, job_from, note_job
+from bench.launch.slurm.tracking import forget_job, job_from, live_jobs, note_job
 from bench.launch.snapshot import take_snapshot
 from bench.plan.config import Resources
 from bench.plan.study import PRETRAIN, Task
@@ -80,6 +80,13 @@ class Submitter:
                     forget_job(self.store, run_id)
             raise
         return done
+
+    def others(self, tasks: Sequence[Task], scheduler: Scheduler) -> dict[str, Job]:
+        """Jobs that wait or work for the study by earlier submissions of other tasks."""
+        kept = read_json(self.study / "jobs.json") or {}
+        noted = kept.get("jobs") if isinstance(kept, dict) else None
+        known = set(noted) if isinstance(noted, dict) else set()
+        return live_jobs(self.store, sorted(known - {t.run_id for t in tasks}), scheduler)
 
     def submit_one(self, body: Any, stage: str, snapshot: Path) -> Job:
         """Submits a job of its own that runs ``body``."""

@@ -172,6 +172,24 @@ def test_a_job_inherits_nothing_of_the_allocation_it_is_submitted_from(
     assert os.environ["SLURM_JOB_ID"] == "1"
 
 
+def test_a_second_command_on_a_study_counts_what_the_first_has_queued(
+    fake: Fake, store: Store
+) -> None:
+    """Its runs come behind, and the report that goes on waits for both."""
+    site = replace(SITE, array_parallelism=2)
+    detached(store, [PRE, FIN], site=site)
+    first = [job(store, task) for task in (PRE, FIN)]
+    detached(store, [OTHER, OTHER_FIN], site=site)
+    heads = fake.read()["heads"]
+    reports = {number for number, head in heads.items() if head["job-name"] == "bench-report"}
+    waiting = [n for n, (state, _) in fake.read()["jobs"].items() if state == "PENDING"]
+    (report,) = reports & set(waiting)
+    awaited = set(heads[report]["dependency"].partition(":")[2].split(":"))
+    assert awaited == {*first, *(job(store, task) for task in (OTHER, OTHER_FIN))}
+    behind = heads[job(store, OTHER)]["dependency"]
+    assert behind == f"afterany:{':'.join(sorted(first, key=int))}"
+
+
 def test_no_slurm_here(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(SchedulerError, match="login node"):

@@ -34,6 +34,7 @@ from bench.store.states import BLOCKED, DONE, FAILED, PENDING, RUNNING, STOPPED
 from bench.store.store import Store
 from bench.train.monitor import GO_ON, REQUEUE, Early, Monitor
 from bench.work.worker import load_task
+from tests.support.fake_cluster import Fake
 from tests.support.tiny_runs import QUICK, tasks
 
 PRE, FIN = tasks("mae")
@@ -228,6 +229,21 @@ def test_doctor_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     found = {f["what"]: f["state"] for f in json.loads(capsys.readouterr().out)}
     assert found["data"] == found["file locks"] == found["SIGUSR2"] == "ok"
     assert not list(tmp_path.glob(".doctor*"))
+
+
+def test_doctor_tells_the_rest_where_a_command_of_slurm_is_not_there(
+    fake: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fake" / "srun").unlink()
+    monkeypatch.setenv("PATH", str(tmp_path / "fake"))
+    out = tmp_path / "o"
+    assert main(["doctor", "--launcher", "slurm", "--out", str(out), "--json"]) == 1
+    found = {f["what"]: f for f in json.loads(capsys.readouterr().out)}
+    assert found["data"]["state"] == "ok"
+    for part in ("scheduler", "compute node"):
+        assert found[part]["state"] == "bad"
+        assert "needs srun on PATH" in found[part]["detail"]
+    assert not list(out.glob(".doctor*"))
 
 
 def test_doctor_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
