@@ -11,8 +11,8 @@ from torch import Tensor
 
 def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """Views of queries, keys and values, each [B, H, T, d], of a fused ``qkv`` [B, T, 3 D]."""
-    b, t, _ = qkv.shape
-    q, k, v = qkv.view(b, t, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    b, t, width = qkv.shape
+    q, k, v = qkv.view(b, t, 3, heads, width // (3 * heads)).permute(2, 0, 3, 1, 4).unbind(0)
     return q, k, v
 
 
@@ -39,7 +39,8 @@ def attend_to(
     b, t, width = query.shape
     if bias is not None:
         bias = bias.to(query.dtype)
-    q = query.view(b, t, heads, -1).transpose(1, 2)
-    k, v = read.view(b, read.shape[1], 2, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    each = width // heads
+    q = query.view(b, t, heads, each).transpose(1, 2)
+    k, v = read.view(b, read.shape[1], 2, heads, each).permute(2, 0, 3, 1, 4).unbind(0)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
     return out.transpose(1, 2).reshape(b, t, width)

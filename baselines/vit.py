@@ -53,7 +53,11 @@ class Style:
 
 
 class PatchEmbed(nn.Module):
-    """Linear embedding of patches; the weight is kept as a convolution's, as everywhere else."""
+    """Linear embedding of patches; the weight is kept as a convolution's, as everywhere else.
+
+    Under autocast the product is in half precision and what is added to it, the tokens that the
+    blocks carry, in that of the weights: the originals' sums are promoted by their position tables.
+    """
 
     def __init__(self, shape: VisionShape) -> None:
         super().__init__()
@@ -62,7 +66,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         """[B, N, C*p*p] to [B, N, D]."""
-        return linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+        tokens = linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+        return tokens.to(self.proj.weight.dtype)
 
 
 class Attention(nn.Module):
@@ -344,7 +349,8 @@ class ViTClassifier(VisionTransformer):
         """Class logits [B, K]."""
         x = self.tokens(images, noise)
         pooled = self.fc_norm(x[:, 1:].mean(1)) if self.pool == "mean" else self.norm(x)[:, 0]
-        logits: Tensor = self.head(pooled)
+        with torch.autocast(pooled.device.type, enabled=False):  # half precision has ties
+            logits: Tensor = self.head(pooled.to(self.head.weight.dtype))
         return logits
 
     def load_encoder(self, weights: Mapping[str, Tensor]) -> None:

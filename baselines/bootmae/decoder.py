@@ -144,7 +144,7 @@ class Decoder(nn.Module):
             masked: where the visible and the hidden patches are.
             hook: what a plug-in or a probe hands in.
         """
-        x = self.embed(latent)
+        x = self.embed(latent).to(self.embed.weight.dtype)  # see PatchEmbed
         hidden = masked.tokens[:, 1:]
         entered = entering(hook, x[:, 1:], self.mask_token, hidden, self.name)
         masks = (entered + positions[:, 1:]).to(x.dtype).expand(len(x), -1, -1)

@@ -97,10 +97,12 @@ class Data2Vec(nn.Module):
         """Averaged top-block outputs of the teacher on the whole image, [B, N, D] in float32.
 
         Each block's output is normalised without affine parameters, averaged, normalised again.
+        The teacher computes in full precision whatever the student does ([d2v] engine, :67-99).
         """
         teacher = self.teacher
-        x = teacher.prepend_class(teacher.add_positions(teacher.embed(images)))
-        top = teacher.run(x)[-self.config.target_layers :]
+        with torch.autocast(images.device.type, enabled=False):
+            x = teacher.prepend_class(teacher.add_positions(teacher.embed(images)))
+            top = teacher.run(x)[-self.config.target_layers :]
         width = (self.shape.width,)
         normed = [F.layer_norm(block[:, 1:].float(), width, eps=TARGET_EPS) for block in top]
         return F.layer_norm(torch.stack(normed).mean(0), width, eps=TARGET_EPS)

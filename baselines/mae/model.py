@@ -101,7 +101,8 @@ class MAE(nn.Module):
         Returns the masked ones [B, M, E] and their places [B, M]. Tokens that are carried in an
         order of their own need not be put in their places first.
         """
-        x, hidden = self.decoder_embed(latent), batch.hidden
+        x = self.decoder_embed(latent).to(self.decoder_embed.weight.dtype)  # see PatchEmbed
+        hidden = batch.hidden
         full = entering(hook, x[:, 1:], self.mask_token, hidden)
         full = full.to(x.dtype).expand(len(x), self.shape.patches, -1)
         table = self.decoder_pos_embed.to(x.dtype)

@@ -42,7 +42,12 @@ def crop_boxes(stream: Samples, augment: AugmentConfig, ratio: Tensor | float = 
 
 
 def crop(images: Tensor, boxes: Tensor, size: int, mode: str) -> Tensor:
-    """Cuts boxes out of images [B, C, S', S'] and resizes them to [B, C, size, size]."""
+    """Cuts boxes out of images [B, C, S', S'] and resizes them to [B, C, size, size].
+
+    B may be 0: of several processes one may have no image of a last batch.
+    """
+    if not len(images):
+        return images.new_zeros(0, images.shape[1], size, size)
     top, left, height, width, flipped = boxes.unbind(1)
     zero = torch.zeros_like(top)
     sign = 1 - 2 * flipped

@@ -21,9 +21,14 @@ from bench.data.images import ArraySplit, Split
 
 
 def make_feed(split: Split, subset: Tensor, config: FeedConfig) -> Feed:
-    """The feed that fits the split: in memory on the device, or decoded by workers."""
+    """The feed that fits the split: in memory on the device, or decoded by workers.
+
+    Without a crop a picture is resized as tests resize it, which is not done on the device.
+    """
     if isinstance(split, ArraySplit) and is_plain(config.augment):
-        return ArrayFeed(split, subset, config)
+        fits = split.images.shape[-1] == config.image_size
+        if fits or config.augment.crop_scale != (1.0, 1.0):
+            return ArrayFeed(split, subset, config)
     return FileFeed(split, subset, config)
 
 
@@ -55,7 +60,6 @@ class ArrayFeed:
         self.labels = split.labels.to(config.device)
         augment = config.augment
         self.moves = augment.crop_scale != (1.0, 1.0) or augment.flip > 0
-        self.resizes = self.images.shape[-1] != config.image_size
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Step]:
         """The steps of an epoch, from step ``first`` on."""
@@ -67,11 +71,7 @@ class ArrayFeed:
             if self.moves:
                 stream = config.streams.samples(f"{config.purpose} crop", epoch, ids)
                 boxes = crop_boxes(stream, config.augment)
-            elif self.resizes:
-                boxes[:, 2:4] = 1.0
-            if self.moves or self.resizes:
-                mode = config.augment.interpolation
-                images = crop(images, boxes, config.image_size, mode)
+                images = crop(images, boxes, config.image_size, config.augment.interpolation)
             yield Step(ids, images, self.labels[ids], boxes, places.to(config.device), count)
 
 

@@ -17,7 +17,14 @@ def settle(resources: Resources) -> int:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device named, or for ``auto`` a GPU when there is one."""
+    """The device named, or for ``auto`` a GPU when there is one.
+
+    A GPU named by its number becomes this process's own: its global generator is the one that is
+    seeded, and what library code draws on it must come from there.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    device = torch.device(name)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    return device

@@ -22,7 +22,8 @@ class AdamW(torch.optim.AdamW):
         scaled = hasattr(self, "grad_scale") or hasattr(self, "found_inf")
         gradients = [[p.grad for p in group["params"]] for group in self.param_groups]
         complete = all(g is not None and g.is_cpu for part in gradients for g in part)
-        if closure is not None or scaled or not complete or not self.state:
+        begun = len(self.state) == sum(map(len, gradients))
+        if closure is not None or scaled or not complete or not begun:
             self._lists = None
             return super().step(closure)
         if self._lists is None:

@@ -208,6 +208,7 @@ def _optimise(
     job.optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), device=session.device)
     session.streams.seed(job.stage, number)
+    scaler.scale(total)  # it begins here, also on a process without an image of the first batch
     for loss in job.losses(step, number, number // job.feed.steps):
         scaler.scale(loss).backward()
         total += loss.detach()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -82,3 +83,39 @@ def test_first_values_do_not_depend_on_what_stood_there(name: str) -> None:
     method.reset_parameters(lambda key: streams.generator("init", key))
     for key, value in method.state_dict().items():
         assert torch.equal(value, fresh[key]), key
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", METHODS)
+def test_mixed_precision_multiplies_in_half_and_carries_tokens_in_full(
+    name: str, training: bool
+) -> None:
+    """In every block of every network, of methods with layer scale or without, as originals do."""
+    method = made(name).train(training)
+    batch = batch_for(method)
+    carried: list[torch.dtype] = []
+
+    def note(module: torch.nn.Module, given: Any, out: torch.Tensor) -> None:
+        carried.extend((given[0].dtype, out.dtype))
+
+    for part, module in method.named_modules():
+        if re.search(r"blocks\.\d+$", part):
+            module.register_forward_hook(note)
+    with torch.autocast("cpu", torch.bfloat16):
+        product = method.encoder().blocks[0].mlp.fc1(torch.zeros(1, method.shape.width))
+        assert product.dtype == torch.bfloat16
+        method(batch)
+    assert set(carried) == {torch.float32}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_mixed_precision_classifies_by_logits_without_ties(name: str) -> None:
+    """Two classes whose logits differ by less than half precision tells apart."""
+    model = made(name).classifier(ClassifierOptions(classes=2, drop_path=0.0, pool="cls")).eval()
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.bias.copy_(torch.tensor([1.0, 1.0 + 1e-5]))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(batch_for(made(name)).images)
+    assert logits.dtype == torch.float32
+    assert (logits.argmax(1) == 1).all()

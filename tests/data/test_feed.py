@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from bench.data.batch import FeedConfig
 from bench.data.crops import crop, crop_boxes
 from bench.data.decode import UnreadableError, header
 from bench.data.decoder import Decoder
-from bench.data.feed import FileFeed, _Pictures, make_feed
-from bench.data.images import FileSplit, ImageSet
+from bench.data.feed import ArrayFeed, FileFeed, _Pictures, evaluation_batches, make_feed
+from bench.data.images import ArraySplit, FileSplit, ImageSet
 from bench.data.load import labelled_subset
 from bench.data.sets.folder import image_folder
 from bench.errors import DataError, MachineError, UsageError
@@ -346,3 +347,25 @@ def test_without_a_crop_training_sees_the_shapes_that_tests_see(size: tuple[int,
     image, box = augmented(picture, request)
     assert torch.equal(image.flip(-1), centred(picture, request)[0])
     assert box.tolist() == [0, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("sizes", [(28, 32), (128, 96), (100, 96)])
+def test_images_in_memory_without_a_crop_are_those_of_the_test(sizes: tuple[int, int]) -> None:
+    """Not augmented means as tests see them, resized likewise; a crop is cut on the device."""
+    stored, size = sizes
+    rows = torch.arange(stored * stored * 3).reshape(3, stored, stored)
+    images = torch.stack([(rows * (7 + i)) % 251 for i in range(4)]).to(torch.uint8)
+    split = ArraySplit(images, torch.zeros(4, dtype=torch.long))
+    data = DataConfig(name="npz", mean=(0.5,) * 3, std=(0.25,) * 3)
+    config = feed_config(data, AugmentConfig(), size=size)
+    (step,) = make_feed(split, torch.arange(4), config).epoch(0)
+    seen = torch.cat([batch for batch, _ in evaluation_batches(split, torch.arange(4), config)])
+    assert torch.equal(step.images[step.ids.argsort()], seen)
+    cut = replace(config, augment=AugmentConfig(crop_scale=(0.5, 1.0)))
+    assert isinstance(make_feed(split, torch.arange(4), cut), ArrayFeed)
+
+
+def test_nothing_is_cut_of_no_images() -> None:
+    """Of several processes one may have none of a last batch."""
+    empty = crop(torch.zeros(0, 3, 8, 8), torch.zeros(0, 5), 6, "bilinear")
+    assert empty.shape == (0, 3, 6, 6)

@@ -46,6 +46,23 @@ def test_equals_pytorchs(skip):
     assert equal(ours, theirs)
 
 
+def test_a_part_that_learns_later_is_taken_up():
+    """Its first gradient comes when the others' states are there already."""
+    trained = []
+    for kind in (AdamW, torch.optim.AdamW):
+        module = model()
+        optimizer = kind(groups(module), **SETTINGS)
+        last = module[2]
+        for step in range(6):
+            optimizer.zero_grad()
+            data = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
+            (module(data) if step > 2 else module[:2](data)).square().sum().backward()
+            assert (last.weight.grad is None) is (step <= 2)
+            optimizer.step()
+        trained.append(module)
+    assert equal(*trained)
+
+
 def test_goes_on_from_a_state_bit_for_bit():
     whole, halves = model(), model()
     train(whole, AdamW(groups(whole), **SETTINGS), range(8))

@@ -22,8 +22,8 @@ from bench.errors import UsageError
 from bench.evaluate.attentive import AttentiveConfig
 from bench.launch.local import LocalLauncher
 from bench.machine.world import SOLO, World, meeting
-from bench.plan.identity import cell_id
-from bench.plan.study import CELL, Task
+from bench.plan.identity import cell_id, pretrain_id
+from bench.plan.study import CELL, PRETRAIN, Task
 from bench.store.files import read_json
 from bench.store.states import DONE, FAILED, STOPPED
 from bench.store.store import Store
@@ -151,9 +151,32 @@ def test_two_processes_equal_one(arm: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_attentive_probe_on_two_processes_equals_one(tmp_path: Path) -> None:
+def test_a_process_without_an_image_computes_along(tmp_path: Path) -> None:
+    """In every step of pre-training with scaled gradients, and in a last batch that is cut out."""
+    config = tasks("mae")[1].config
+    recipe = config.task("finetune")
+    augment = replace(recipe.augment, flip=0.5)
+    config = replace(
+        config,
+        pretrain=replace(config.pretrain, precision="fp16", batch_size=1),
+        tasks=(("finetune", replace(recipe, batch_size=23, augment=augment)),),
+    )
+    pre = Task(PRETRAIN, pretrain_id(config), config)
+    fin = Task(CELL, cell_id(config), config, pre.run_id)
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    for task in (pre, fin):
+        assert run(alone, task) == 0
+        assert pair(both, task) == [0, 0]
+    assert result(both, pre)["digests"] == result(alone, pre)["digests"]
+    one, two = result(alone, fin)["scores"], result(both, fin)["scores"]
+    assert two == pytest.approx(one, abs=100 / 16 + 1e-9), "one of the 16 test images may turn"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [10, 23], ids=["", "one has no image of the last batch"])
+def test_an_attentive_probe_on_two_processes_equals_one(batch: int, tmp_path: Path) -> None:
     pre, fin = tasks("mae")
-    recipe = AttentiveConfig(epochs=3, batch_size=10, blr=0.01, warmup_epochs=0)
+    recipe = AttentiveConfig(epochs=3, batch_size=batch, blr=0.01, warmup_epochs=0)
     config = replace(fin.config, tasks=(("attentive", recipe),))
     alone, both = tmp_path / "alone", tmp_path / "both"
     assert run(alone, pre) == 0
