@@ -185,8 +185,8 @@ def ranking(table: pd.DataFrame) -> str:
     ]
     note = (
         f"* best mean {endpoint_label(score)}, and the luckiest; adjusted for the number of trials."
-        "\nScores are of the test images: report on other seeds, or search on a part of the training"
-        " images (data.holdout)."
+        "\nScores are of the test images: report on other seeds, or search on a part of the "
+        "training images (data.holdout)."
     )
     return "\n\n".join([*parts, note])
 
