@@ -83,6 +83,7 @@ WHOLE = {
         "mto-fashion-mnist-whole",
         "mto-fashion-mnist-whole-confirm",
         "mto-fashion-mnist-whole-400",
+        "mto-fashion-mnist-whole-more",
     ],
 }
 """The studies of every part of MTO at once, likewise."""
