@@ -15,12 +15,12 @@ from bench import library, registry
 from bench.commands.flags import means_of, wish_of
 from bench.commands.recipe import recipe_lines
 from bench.errors import few
-from bench.launch.base import Progress
+from bench.launch.base import dependents, missing
 from bench.library import Request
 from bench.plan.config import RunConfig
 from bench.plan.fairness import switched_on
 from bench.plan.study import PRETRAIN, Study, Task, describe
-from bench.store.states import BLOCKED, DONE, FAILED, PENDING
+from bench.store.states import BLOCKED, DONE
 from bench.work.estimate import (
     Speed,
     SpeedKey,
@@ -41,19 +41,22 @@ def show_plan(args: argparse.Namespace) -> int:
     library.check_recipe(request)
     for note in request.planned.idle:
         print(f"warning: {note}", file=sys.stderr)
-    states, missing = _states(request.survey())
+    found = request.survey()
+    blocked = {p.task.run_id for p in dependents(found)}
+    states = {p.task.run_id: BLOCKED if p.task.run_id in blocked else p.state for p in found}
+    lacking = missing(found)
     if args.json:
         for warning in request.planned.warnings:
             print(f"warning: {warning}", file=sys.stderr)
         print(json.dumps({**request.study.to_plain(), "states": states}, indent=1))
         return 0
-    print("\n".join([*recipe_lines(request, missing), *arm_lines(request.study)]))
+    print("\n".join([*recipe_lines(request, lacking), *arm_lines(request.study)]))
     print("\n" + _cell_table(request.study, states))
     done = sum(s == DONE for s in states.values())
     print(f"\n{len(states)} runs, {done} done. Study folder: {request.folder.path}")
-    for line in getattr(library.launcher(request), "describe", lambda tasks: [])(missing):
+    for line in getattr(library.launcher(request), "describe", lambda tasks: [])(lacking):
         print(line)
-    print(_cost_line(request, args.calibrate, missing))
+    print(_cost_line(request, args.calibrate, lacking))
     for warning in request.planned.warnings:
         print(f"warning: {warning}")
     return 0
@@ -117,24 +120,14 @@ def _cell_table(study: Study, states: Mapping[str, str]) -> str:
     return tabulate(rows, heads, tablefmt="simple")
 
 
-def _states(found: Sequence[Progress]) -> tuple[dict[str, str], list[Task]]:
-    """The state of each run, and what the same command would compute: it leaves failures alone."""
-    failed = {p.task.run_id for p in found if p.state == FAILED}
-    states = {
-        p.task.run_id: BLOCKED if p.state == PENDING and p.task.parent in failed else p.state
-        for p in found
-    }
-    return states, [p.task for p in found if states[p.task.run_id] == PENDING]
-
-
-def _cost_line(request: Request, measure: bool, missing: Sequence[Task]) -> str:
+def _cost_line(request: Request, measure: bool, lacking: Sequence[Task]) -> str:
     """Hours, wall time and disk of what is missing, from stored or freshly measured speeds."""
-    speeds = _speeds(request, missing, measure)
-    runs = sum(t.stage == PRETRAIN for t in missing)
+    speeds = _speeds(request, lacking, measure)
+    runs = sum(t.stage == PRETRAIN for t in lacking)
     places = library.launcher(request).places(runs)
-    found = cost(missing, speeds, (places.jobs, places.units))
+    found = cost(lacking, speeds, (places.jobs, places.units))
     lines = []
-    if len(found.unknown) < len({t.config.arm for t in missing}) or not missing:
+    if len(found.unknown) < len({t.config.arm for t in lacking}) or not lacking:
         lines.append(
             f"cost of what is missing, at measured speed: {found.pretrain_hours:.3g} "
             f"{places.unit}-hours of pre-training, {found.evaluation_hours:.3g} of evaluation; "
@@ -143,7 +136,7 @@ def _cost_line(request: Request, measure: bool, missing: Sequence[Task]) -> str:
         )
     names = few(found.unknown)
     if names and not places.here and places.unit == "GPU":
-        unknown = [t for t in missing if speed_key(t) not in speeds]
+        unknown = [t for t in lacking if speed_key(t) not in speeds]
         lines.append(_counted_line(names, unknown, request))
     elif names:
         lines.append(f"cost: no measured speed yet of {names}; add --calibrate to time a few steps")

@@ -16,12 +16,12 @@ from bench.commands.progress import StudyView
 from bench.commands.publish import Saying, publish
 from bench.commands.recipe import recipe_lines
 from bench.errors import DetachedError, StorageError, UsageError, remedy
-from bench.launch.base import Progress, left_over
+from bench.launch.base import Progress, left_over, missing
 from bench.library import Request
 from bench.plan.fairness import switched_on
 from bench.plan.study import Study, Task
 from bench.report.terminal import COLUMNS
-from bench.store.states import DONE, FAILED, PENDING, STOPPED
+from bench.store.states import DONE, FAILED, STOPPED
 
 
 def run_study(args: argparse.Namespace) -> int:
@@ -34,10 +34,8 @@ def run_study(args: argparse.Namespace) -> int:
         print(f"warning: {note}", file=sys.stderr)
     tasks = request.study.tasks()
     found = request.survey()
-    failed = {p.task.run_id for p in found if p.state == FAILED}
-    missing = [p.task for p in found if p.state == PENDING and p.task.parent not in failed]
     if any(p.state != DONE for p in found):
-        _announce(request, len(tasks), missing)
+        _announce(request, len(tasks), missing(found))
         try:
             ended = compute(request, tasks)
         except DetachedError as away:
@@ -59,13 +57,13 @@ def compute(request: Request, tasks: Sequence[Task]) -> Sequence[Progress]:
         return library.compute_tasks(request, tasks, view, say)
 
 
-def _announce(request: Request, total: int, missing: Sequence[Task]) -> None:
-    for line in recipe_lines(request, missing):
+def _announce(request: Request, total: int, lacking: Sequence[Task]) -> None:
+    for line in recipe_lines(request, lacking):
         print(line, file=sys.stderr)
     for line in _switched(request.study):
         print(textwrap.fill(line, COLUMNS, subsequent_indent="  "), file=sys.stderr)
     settings = request.folder.path / "resolved.yaml"
-    print(f"{len(missing)} of {total} runs to compute; settings: {settings}", file=sys.stderr)
+    print(f"{len(lacking)} of {total} runs to compute; settings: {settings}", file=sys.stderr)
 
 
 def _switched(study: Study) -> list[str]:

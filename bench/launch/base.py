@@ -168,12 +168,22 @@ def stop_dependents(progresses: Sequence[Progress]) -> None:
 
 def block_dependents(store: Store, progresses: Sequence[Progress]) -> None:
     """Marks runs whose parent failed; they are not started."""
+    for progress in dependents(progresses):
+        progress.state = BLOCKED
+        progress.status = {"message": f"waits for {progress.task.parent}, which failed"}
+        note(store.run(progress.task.run_id), BLOCKED, **progress.status)
+
+
+def dependents(progresses: Sequence[Progress]) -> list[Progress]:
+    """Pending runs whose parent failed."""
     failed = {p.task.run_id for p in progresses if p.state == FAILED}
-    for progress in progresses:
-        if progress.state == PENDING and progress.task.parent in failed:
-            progress.state = BLOCKED
-            progress.status = {"message": f"waits for {progress.task.parent}, which failed"}
-            note(store.run(progress.task.run_id), BLOCKED, **progress.status)
+    return [p for p in progresses if p.state == PENDING and p.task.parent in failed]
+
+
+def missing(progresses: Sequence[Progress]) -> list[Task]:
+    """What a launch would start: neither failures nor what hangs on them."""
+    blocked = {p.task.run_id for p in dependents(progresses)}
+    return [p.task for p in progresses if p.state == PENDING and p.task.run_id not in blocked]
 
 
 def note(folder: RunFolder, state: str, **values: Any) -> None:

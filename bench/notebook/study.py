@@ -16,11 +16,11 @@ from bench.commands.flags import means_of, wish_of
 from bench.commands.recipe import recipe_lines
 from bench.commands.study import explain
 from bench.errors import NothingMeasuredError
+from bench.launch.base import missing
 from bench.library import Request
 from bench.notebook.progress import view
 from bench.notebook.results import Results
 from bench.report import html
-from bench.store.states import PENDING
 
 Given = str | int | float | Path | Iterable[str | int] | None
 """What a flag of the command line may be given as."""
@@ -89,7 +89,7 @@ class Study(Results):
         request = self._checked()
         for note in library.freeze(request, self.arguments):
             _say(f"warning: {note}")
-        for line in recipe_lines(request, [p.task for p in request.survey() if p.state == PENDING]):
+        for line in recipe_lines(request, missing(request.survey())):
             _say(line)
         with view() as watch, _script_hidden():
             ended = library.compute_tasks(request, request.study.tasks(), watch, _say)
