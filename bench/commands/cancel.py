@@ -48,8 +48,7 @@ def cancel(args: argparse.Namespace) -> int:
     here = [r for r in run_ids if r not in jobs]
     for run_id in here:
         store.run(run_id).cancel()
-    stopped = [r for r in here if _stop_here(store, r)]
-    told += [f"stopped here: {r}" for r in stopped]
+    told += [f"stopped here: {r}" for r in here if _stop_here(store, r)]
     if args.runs:
         told += [f"left out by a command that runs now: {r}" for r in here if _waits(store, r)]
     if scheduler.strange:

@@ -11,14 +11,7 @@ from tabulate import tabulate
 
 from bench import registry
 from bench.commands.flags import add_out_flag
-from bench.errors import (
-    BusyError,
-    DamagedError,
-    NothingMeasuredError,
-    StorageError,
-    UsageError,
-    unknown,
-)
+from bench.errors import NothingMeasuredError, StorageError, StoreError, UsageError, unknown
 from bench.plan import typed
 from bench.plan.config import Resources, Settings
 from bench.plan.loading import load_section
@@ -60,13 +53,13 @@ def evaluate(args: argparse.Namespace) -> int:
         print(f"{number}/{len(cells)} {folder.run_id}", file=sys.stderr)
         try:
             scores = add_scores(store, folder, tasks, resources)
-        except (BusyError, StorageError, DamagedError) as error:
+        except (StoreError, StorageError) as error:
             failed.append(f"{folder.run_id}: {error}")
             continue
         rows.append([folder.run_id, *(f"{scores[name]:.2f}" for name in tasks)])
-    heads = ["cell", *(registry.label(name) for name in tasks)]
-    print(tabulate(rows, heads, tablefmt="simple", disable_numparse=True))
     if rows:
+        heads = ["cell", *(registry.label(name) for name in tasks)]
+        print(tabulate(rows, heads, tablefmt="simple", disable_numparse=True))
         print("in the records now; 'report' shows them as not planned", file=sys.stderr)
     for said in failed:
         print(f"failed: {said}", file=sys.stderr)
