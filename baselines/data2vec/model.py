@@ -97,7 +97,8 @@ class Data2Vec(nn.Module):
         """Averaged top-block outputs of the teacher on the whole image, [B, N, D] in float32.
 
         Each block's output is normalised without affine parameters, averaged, normalised again.
-        The teacher computes in full precision whatever the student does ([d2v] engine, :67-99).
+        The teacher computes in full precision whatever the student does.
+        Source: engine_for_cyclical.py:67-99.
         """
         teacher = self.teacher
         with torch.autocast(images.device.type, enabled=False):

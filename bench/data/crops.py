@@ -20,7 +20,8 @@ def crop_boxes(stream: Samples, augment: AugmentConfig, ratio: Tensor | float = 
     """Random resized crops and flips as fractions, [B, 5]; ``ratio`` is image width over height.
 
     Follows torchvision's RandomResizedCrop: ten tries of area and aspect, else the whole width
-    or height, centred; or, with ``crop_misfit`` ``clamp``, one try cut to the image.
+    or height, centred; or, with ``crop_misfit`` ``clamp``, one try cut to the image. With
+    ``crop_scale`` (1, 1) nothing is cut.
     """
     draws = stream.uniform(2 * CROP_TRIES + 3).double()
     low, high = augment.crop_scale
@@ -30,7 +31,7 @@ def crop_boxes(stream: Samples, augment: AugmentConfig, ratio: Tensor | float = 
     width, height = (area * aspect / ratio).sqrt(), (area / aspect * ratio).sqrt()
     if augment.crop_misfit == "clamp":
         width, height = width.clamp(max=1), height.clamp(max=1)
-    fits = (width <= 1) & (height <= 1)
+    fits = (width <= 1) & (height <= 1) & (augment.crop_scale != (1.0, 1.0))
     first = fits.to(torch.uint8).argmax(1, keepdim=True)
     found = fits.any(1)
     width = torch.where(found, width.gather(1, first)[:, 0], 1.0)

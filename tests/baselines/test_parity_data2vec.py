@@ -123,3 +123,11 @@ def test_targets_equal_those_made_of_hugging_faces_blocks() -> None:
     normed = [F.layer_norm(s[:, 1:], (SHAPE.width,)) for s in states]
     expected = F.layer_norm((normed[0] + normed[1]) / 2, (SHAPE.width,))
     assert (ours.train().target(images) - expected).abs().max() < 1e-5
+
+
+def test_the_teacher_computes_in_full_precision_where_the_student_does_not() -> None:
+    ours = Data2Vec(SHAPE, Data2VecConfig(target_layers=2)).train()
+    images = make_batch(ours).images
+    expected = ours.target(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(ours.target(images), expected)

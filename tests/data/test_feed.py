@@ -369,3 +369,12 @@ def test_nothing_is_cut_of_no_images() -> None:
     """Of several processes one may have none of a last batch."""
     empty = crop(torch.zeros(0, 3, 8, 8), torch.zeros(0, 5), 6, "bilinear")
     assert empty.shape == (0, 3, 6, 6)
+
+
+@pytest.mark.parametrize("misfit", ["retry", "clamp"])
+def test_a_flip_alone_cuts_nothing(misfit: str) -> None:
+    """In memory as in files, where no crop is drawn."""
+    augment = AugmentConfig(flip=0.5, crop_misfit=misfit)
+    boxes = crop_boxes(Streams(0, 0).samples("test crop", 0, torch.arange(32)), augment)
+    assert torch.equal(boxes[:, :4], torch.tensor([0.0, 0, 1, 1]).expand(32, 4))
+    assert 0 < boxes[:, 4].sum() < 32
