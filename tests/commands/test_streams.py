@@ -13,8 +13,7 @@ import pytest
 
 from bench.commands.parser import guarded
 from bench.run import main
-from tests.commands.test_looking import stored
-from tests.support.synthetic import RISING, runs
+from tests.support.synthetic import RISING, runs, stored
 
 
 @pytest.fixture

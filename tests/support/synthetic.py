@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.report.write import prepare, results, write_report
+from bench.store.files import write_json
 from bench.store.record import Record
+from bench.store.store import Store
 
 BUDGETS = (100, 200, 400)
 RISING: dict[str, Sequence[float]] = {"mae": [80, 81, 82], "mae+mto": [80.6, 81.7, 82.3]}
@@ -65,6 +67,16 @@ def changed(record: Record, **values: Any) -> Record:
     return replace(record, scores=kept, **values)
 
 
+def with_run(
+    records: list[Record], arm: str, epochs: int, seed: int, **values: Any
+) -> list[Record]:
+    """The records with one of them changed."""
+    return [
+        changed(r, **values) if (r.arm, r.epochs, r.seed) == (arm, epochs, seed) else r
+        for r in records
+    ]
+
+
 def runs(
     curves: Mapping[str, Sequence[float]],
     seeds: Sequence[int] = range(5),
@@ -97,3 +109,14 @@ def target(records: list[Record], plan: Any = None, **wanted: Any) -> dict[str, 
     wanted = {"primary": True, **wanted}
     (row,) = [row for row in rows if all(row[k] == v for k, v in wanted.items())]
     return dict(row)
+
+
+def stored(root: Path, name: str, records: Iterable[Record], planned: bool = True) -> Store:
+    """A results folder with one study of these runs."""
+    store, ids = Store(root), []
+    for record in records:
+        write_json(store.run(record.run_id).path / "record.json", asdict(record))
+        ids.append(record.run_id)
+    if planned:
+        write_json(root / "studies" / name / "plan.json", {**PLAN, "ids": ids})
+    return store
