@@ -39,7 +39,7 @@ def show_plan(args: argparse.Namespace) -> int:
     request = library.plan(wish_of(args), args.out, means_of(args))
     check_gates(args.gates, request)
     library.check_recipe(request)
-    for note in request.planned.idle:
+    for note in [*request.planned.idle, *request.folder.standing(request.study.to_plain())]:
         print(f"warning: {note}", file=sys.stderr)
     found = request.survey()
     blocked = {p.task.run_id for p in dependents(found)}

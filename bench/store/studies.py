@@ -94,6 +94,13 @@ class StudyFolder:
         grown = {key: both for key, both in grown.items() if both != kept.get(key, [])}
         if grown:
             write_json(self.path / PLAN, {**kept, **grown})
+        return self.standing(plan)
+
+    def standing(self, plan: Mapping[str, Any]) -> list[str]:
+        """What of a plan does not count, because the study was planned otherwise before."""
+        kept = self.plan()
+        if kept is None:
+            return []
         return [
             f"this study was planned with {key}={kept.get(key)}, which stands; "
             f"give another --name to plan one with {plan.get(key)}"

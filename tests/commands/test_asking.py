@@ -71,6 +71,8 @@ def test_a_dry_run_shows_what_the_run_would_do(
     assert set(states("--retry").values()) == {PENDING}
     assert main([*line, "--dry-run", "--launcher", "slurm"]) == 0
     assert "1 pre-training" in capsys.readouterr().out
+    assert main([*line, "--dry-run", "--margin", "0.5"]) == 0
+    assert "planned with margin=" in capsys.readouterr().err
     assert main([*line, "--dry-run", "pretrain.lr=1e-2"]) == 2
     said = capsys.readouterr().err
     assert main([*line, "pretrain.lr=1e-2"]) == 2
